@@ -1,0 +1,652 @@
+"""The pickle machine: it interprets an explicit list of opcodes and can neither import nor call.
+
+What a pickle asks for becomes data (``formats.stack``). The machine is total: it ends within its limits for
+any bytes, reports where and why it stopped, and keeps what it had. It does not subclass ``pickle.Unpickler``,
+whose C code reserves memory from numbers in the file before any limit of ours could act.
+
+Source: CPython ``Lib/pickle.py`` and ``Lib/pickletools.py`` (protocols 0 to 5).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ckpttool.formats.stack import BytesAt, CallOf, DictOf, ListOf, Mark, Named
+from ckpttool.limits import DEFAULT, Limits
+
+Reducer = Callable[[tuple[Any, ...]], Any]
+"""Turns a known call's arguments into a value; returns ``NOT_MINE`` where they do not fit its schema."""
+
+NOT_MINE: Any = object()
+
+INLINE_BYTES = 1024
+"""Byte strings above this length are left in the file."""
+
+_MARK = Mark()
+_u16 = struct.Struct("<H").unpack_from
+_i32 = struct.Struct("<i").unpack_from
+_u32 = struct.Struct("<I").unpack_from
+_u64 = struct.Struct("<Q").unpack_from
+_f64 = struct.Struct(">d").unpack_from
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something a pickle should not do: a rule's name, the byte offset in the buffer and the reason."""
+
+    rule: str
+    offset: int
+    message: str
+
+
+class _Stop(Exception):
+    """The STOP opcode."""
+
+
+class _Bad(Exception):
+    """The stream cannot be followed further."""
+
+    def __init__(self, message: str, rule: str = "pickle-malformed") -> None:
+        super().__init__(message)
+        self.rule = rule
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one run produced. ``root`` is None unless ``complete``; ``end`` is just past the last opcode."""
+
+    root: Any
+    complete: bool
+    end: int
+    protocol: int
+    names: dict[tuple[str, str], Named]
+    problems: list[Problem]
+    foreign_opcodes: dict[str, int]
+
+
+class Machine:
+    """One run over one pickle in ``data``, from ``start``.
+
+    ``reducers`` maps a global to what its call means; ``persistent`` turns a persistent id into a value.
+    Cost: about 0.3 µs an opcode. Raises nothing for bad input.
+    """
+
+    def __init__(
+        self,
+        data: bytes | memoryview,
+        start: int = 0,
+        *,
+        reducers: dict[tuple[str, str], Reducer] | None = None,
+        persistent: Callable[[Any], Any] | None = None,
+        limits: Limits = DEFAULT,
+        names: dict[tuple[str, str], Named] | None = None,
+    ) -> None:
+        self.data = data
+        self.pos = start
+        self.limits = limits
+        self.reducers = reducers or {}
+        self.persistent = persistent
+        self.names: dict[tuple[str, str], Named] = {} if names is None else names
+        self.problems: list[Problem] = []
+        self.foreign: dict[str, int] = {}
+        self.stack: list[Any] = []
+        self.marks: list[list[Any]] = []
+        self.memo: dict[int, Any] = {}
+        self.protocol = 0
+        self.frame_end = 0
+
+    # --- running ---------------------------------------------------------------------------------------
+
+    def run(self) -> Outcome:
+        """Interpret until STOP, the end of the data, an impossible opcode or a limit."""
+        try:
+            self._loop()
+        except _Stop:
+            return self._outcome(self._result())
+        except _Bad as error:
+            self._report(error.rule, str(error))
+        except (IndexError, struct.error):
+            self._report("pickle-malformed", self._short_of_what())
+        except (UnicodeDecodeError, ValueError, OverflowError) as error:
+            self._report("pickle-malformed", f"operand cannot be decoded: {error}"[:200])
+        return self._outcome(NOT_MINE)
+
+    def _loop(self) -> None:
+        data, handlers, framed = self.data, _HANDLERS, self._framed
+        for _ in range(self.limits.operations):
+            at = self.pos
+            self.pos = at + 1
+            handlers[data[at]](self)
+            if self.frame_end:
+                framed(at)
+        raise _Bad(f"more than {self.limits.operations} operations", "over-limit")
+
+    def _framed(self, at: int) -> None:
+        # An operand that crosses a frame's end is read differently by pickle.load and pickle.loads.
+        if at < self.frame_end < self.pos:
+            self._report("pickle-malformed", f"an operand crosses the end of its frame at byte {self.frame_end}")
+        if self.pos >= self.frame_end:
+            self.frame_end = 0
+
+    def _result(self) -> Any:
+        if not self.stack:
+            self._report("pickle-malformed", "STOP on an empty stack")
+            return NOT_MINE
+        if len(self.stack) > 1 or self.marks:
+            left = len(self.stack) - 1 + len(self.marks)
+            self._report("pickle-odd", f"{left} values are left on the stack at STOP")
+        return self.stack[-1]
+
+    def _outcome(self, root: Any) -> Outcome:
+        complete = root is not NOT_MINE
+        end = min(self.pos, len(self.data))
+        return Outcome(
+            root if complete else None, complete, end, self.protocol, self.names, self.problems, self.foreign
+        )
+
+    def _short_of_what(self) -> str:
+        if self.pos >= len(self.data):
+            return f"the pickle ends early, at byte {len(self.data)}, without STOP"
+        return "an opcode finds too few values on the stack"
+
+    def _report(self, rule: str, message: str) -> None:
+        if len(self.problems) < 100:
+            self.problems.append(Problem(rule, self.pos, message))
+
+    def _foreign(self, opcode: str) -> None:
+        self.foreign.setdefault(opcode, self.pos - 1)
+
+    # --- operands --------------------------------------------------------------------------------------
+
+    def _take(self, nbytes: int) -> bytes | memoryview:
+        start = self.pos
+        stop = start + nbytes
+        if nbytes < 0 or stop > len(self.data):
+            raise _Bad(f"an operand of {nbytes} bytes, and {len(self.data) - start} are left")
+        self.pos = stop
+        return self.data[start:stop]
+
+    def _line(self) -> str:
+        window = bytes(self.data[self.pos : self.pos + self.limits.line_bytes])
+        length = window.find(b"\n")
+        if length < 0:
+            raise _Bad(f"a text operand without a newline within {len(window)} bytes")
+        self.pos += length + 1
+        return window[:length].decode("utf-8", "surrogateescape")
+
+    def _byte(self) -> int:
+        value = self.data[self.pos]
+        self.pos += 1
+        return value
+
+    def _uint4(self) -> int:
+        value: int = _u32(self.data, self.pos)[0]
+        self.pos += 4
+        return value
+
+    def _uint8(self) -> int:
+        value: int = _u64(self.data, self.pos)[0]
+        self.pos += 8
+        return value
+
+    def _pop_mark(self) -> list[Any]:
+        if not self.marks:
+            raise _Bad("an opcode needs a mark, and there is none")
+        items = self.stack
+        self.stack = self.marks.pop()
+        return items
+
+    # --- globals and calls -----------------------------------------------------------------------------
+
+    def _named(self, module: Any, name: Any) -> Named:
+        if type(module) is not str or type(name) is not str:
+            raise _Bad("a global whose module or name is not a string", "pickle-type-confusion")
+        found = self.names.get((module, name))
+        if found is None:
+            found = self.names[module, name] = Named(module, name, self.pos)
+        found.mentions += 1
+        return found
+
+    def _call(self, how: str, target: Any, args: Any) -> Any:
+        if type(target) is not Named:
+            raise _Bad(f"{how} of something that is not a global", "pickle-type-confusion")
+        target.calls += 1
+        if type(args) is not tuple:
+            raise _Bad(f"{how} with arguments that are not a tuple", "pickle-type-confusion")
+        reducer = self.reducers.get((target.module, target.name)) if how == "REDUCE" else None
+        if reducer is not None:
+            value = reducer(args)
+            if value is not NOT_MINE:
+                return value
+        target.odd_calls += 1
+        return CallOf(how, target, args)
+
+    def _persist(self, pid: Any) -> Any:
+        value = NOT_MINE if self.persistent is None else self.persistent(pid)
+        if value is NOT_MINE:
+            return CallOf("PERSID", self._named("", "persistent_load"), (pid,))
+        return value
+
+
+# --- the opcodes ---------------------------------------------------------------------------------------
+# One function each. The first block is what torch's own writer uses; functions of the second block note
+# that ``torch.load(weights_only=True)`` would refuse the opcode.
+
+Handler = Callable[[Machine], None]
+
+
+def _mark(m: Machine) -> None:
+    m.marks.append(m.stack)
+    m.stack = []
+
+
+def _stop(m: Machine) -> None:
+    raise _Stop
+
+
+def _proto(m: Machine) -> None:
+    m.protocol = m._byte()
+    if m.protocol > 5:
+        m._report("pickle-odd", f"protocol {m.protocol}, and 5 is the highest there is")
+    elif m.protocol != 2:
+        m._foreign(f"PROTO {m.protocol}")
+
+
+def _binunicode(m: Machine) -> None:
+    data, pos = m.data, m.pos
+    stop = pos + 4 + _u32(data, pos)[0]
+    if stop > len(data):
+        raise _Bad(f"a string of {stop - pos - 4} bytes, and {len(data) - pos - 4} are left")
+    m.pos = stop
+    m.stack.append(str(data[pos + 4 : stop], "utf-8", "surrogatepass"))
+
+
+def _binput(m: Machine) -> None:
+    m.memo[m.data[m.pos]] = m.stack[-1]
+    m.pos += 1
+
+
+def _long_binput(m: Machine) -> None:
+    index = m._uint4()
+    if index > len(m.memo) + m.limits.memo_slack:
+        m._report("pickle-odd", f"memo slot {index} after {len(m.memo)} slots")
+    m.memo[index] = m.stack[-1]
+
+
+def _binget(m: Machine) -> None:
+    _get(m, m._byte())
+
+
+def _long_binget(m: Machine) -> None:
+    _get(m, m._uint4())
+
+
+def _get(m: Machine, index: int) -> None:
+    try:
+        m.stack.append(m.memo[index])
+    except KeyError:
+        raise _Bad(f"memo slot {index} is read and was never written") from None
+
+
+def _binint(m: Machine) -> None:
+    m.stack.append(_i32(m.data, m.pos)[0])
+    m.pos += 4
+
+
+def _binint1(m: Machine) -> None:
+    m.stack.append(m.data[m.pos])
+    m.pos += 1
+
+
+def _binint2(m: Machine) -> None:
+    m.stack.append(_u16(m.data, m.pos)[0])
+    m.pos += 2
+
+
+def _binfloat(m: Machine) -> None:
+    m.stack.append(_f64(m.data, m.pos)[0])
+    m.pos += 8
+
+
+def _long1(m: Machine) -> None:
+    m.stack.append(_long(m, m._byte(), torch_limit=15))
+
+
+def _long(m: Machine, nbytes: int, torch_limit: int) -> int:
+    if nbytes > m.limits.long_bytes:
+        raise _Bad(f"an integer of {nbytes} bytes", "over-limit")
+    if nbytes > torch_limit:
+        m._report("pickle-odd", f"an integer of {nbytes} bytes")
+    return int.from_bytes(m._take(nbytes), "little", signed=True)
+
+
+def _constant(value: Any) -> Handler:
+    def push(m: Machine) -> None:
+        m.stack.append(value)
+
+    return push
+
+
+def _empty_list(m: Machine) -> None:
+    m.stack.append(ListOf("list", []))
+
+
+def _empty_dict(m: Machine) -> None:
+    m.stack.append(DictOf("dict"))
+
+
+def _tuple(m: Machine) -> None:
+    items = tuple(m._pop_mark())
+    m.stack.append(items)
+
+
+def _tuple1(m: Machine) -> None:
+    m.stack[-1] = (m.stack[-1],)
+
+
+def _tuple2(m: Machine) -> None:
+    stack = m.stack
+    last = stack.pop()
+    stack[-1] = (stack[-1], last)
+
+
+def _tuple3(m: Machine) -> None:
+    stack = m.stack
+    last = stack.pop()
+    middle = stack.pop()
+    stack[-1] = (stack[-1], middle, last)
+
+
+def _global(m: Machine) -> None:
+    module = m._line()
+    m.stack.append(m._named(module, m._line()))
+
+
+def _reduce(m: Machine) -> None:
+    stack = m.stack
+    args = stack.pop()
+    stack[-1] = m._call("REDUCE", stack[-1], args)
+
+
+def _newobj(m: Machine) -> None:
+    args = m.stack.pop()
+    m.stack[-1] = m._call("NEWOBJ", m.stack[-1], args)
+
+
+def _binpersid(m: Machine) -> None:
+    m.stack[-1] = m._persist(m.stack[-1])
+
+
+def _build(m: Machine) -> None:
+    state = m.stack.pop()
+    target = m.stack[-1]
+    if not isinstance(target, (DictOf, ListOf, CallOf)):
+        m._report("pickle-type-confusion", "BUILD on a value that has no state")
+        return
+    if target.state is not None:
+        m._report("pickle-odd", "BUILD twice on one object")
+    if isinstance(target, DictOf) and not _harmless_state(state):
+        m._report("build-hazard", f"BUILD replaces attributes of a {target.kind}")
+    target.state = state
+
+
+def _harmless_state(state: Any) -> bool:
+    # What torch writes on an OrderedDict is its ``_metadata``; a data name of the user's own is fine too.
+    # A dunder or the name of a method would change how the container behaves.
+    if not isinstance(state, DictOf):
+        return False
+    return all(type(k) is str and not k.startswith("__") and k not in _DICT_NAMES for k in state.flat[::2])
+
+
+_DICT_NAMES = frozenset(dir(dict)) | {"move_to_end", "popitem"}
+
+
+def _setitem(m: Machine) -> None:
+    value = m.stack.pop()
+    key = m.stack.pop()
+    _flat_of(m, m.stack[-1]).extend((key, value))
+
+
+def _setitems(m: Machine) -> None:
+    pairs = m._pop_mark()
+    if len(pairs) % 2:
+        raise _Bad("SETITEMS with a key that has no value")
+    _flat_of(m, m.stack[-1]).extend(pairs)
+
+
+def _flat_of(m: Machine, target: Any) -> list[Any]:
+    if isinstance(target, (DictOf, CallOf)):
+        return target.flat
+    raise _Bad("SETITEM on something that is not a mapping", "pickle-type-confusion")
+
+
+def _append(m: Machine) -> None:
+    value = m.stack.pop()
+    _items_of(m, m.stack[-1]).append(value)
+
+
+def _appends(m: Machine) -> None:
+    values = m._pop_mark()
+    _items_of(m, m.stack[-1]).extend(values)
+
+
+def _items_of(m: Machine, target: Any) -> list[Any]:
+    if isinstance(target, (ListOf, CallOf)):
+        return target.items
+    raise _Bad("APPEND on something that is not a list", "pickle-type-confusion")
+
+
+# --- opcodes that torch's weights_only loader refuses ----------------------------------------------------
+
+
+def _frame(m: Machine) -> None:
+    nbytes = m._uint8()
+    if m.frame_end and m.pos < m.frame_end:
+        m._report("pickle-malformed", "a frame inside a frame")
+    if nbytes > len(m.data) - m.pos:
+        raise _Bad(f"a frame of {nbytes} bytes, and {len(m.data) - m.pos} are left")
+    m.frame_end = m.pos + nbytes
+
+
+def _memoize(m: Machine) -> None:
+    m.memo[len(m.memo)] = m.stack[-1]
+
+
+def _stack_global(m: Machine) -> None:
+    name = m.stack.pop()
+    module = m.stack.pop()
+    m.stack.append(m._named(module, name))
+
+
+def _inst(m: Machine) -> None:
+    m._foreign("INST")
+    module = m._line()
+    target = m._named(module, m._line())
+    m.stack.append(m._call("INST", target, tuple(m._pop_mark())))
+
+
+def _obj(m: Machine) -> None:
+    m._foreign("OBJ")
+    items = m._pop_mark()
+    if not items:
+        raise _Bad("OBJ without a class")
+    m.stack.append(m._call("OBJ", items[0], tuple(items[1:])))
+
+
+def _newobj_ex(m: Machine) -> None:
+    kwargs = m.stack.pop()
+    args = m.stack.pop()
+    if type(args) is not tuple:
+        raise _Bad("NEWOBJ_EX with arguments that are not a tuple", "pickle-type-confusion")
+    m.stack[-1] = m._call("NEWOBJ_EX", m.stack[-1], (*args, kwargs))
+
+
+def _ext(width: int) -> Handler:
+    def push(m: Machine) -> None:
+        m._foreign("EXT")
+        code = int.from_bytes(m._take(width), "little")
+        m.stack.append(m._named("copyreg extension", str(code)))
+
+    return push
+
+
+def _persid(m: Machine) -> None:
+    m._foreign("PERSID")
+    m.stack.append(m._persist(m._line()))
+
+
+def _pop(m: Machine) -> None:
+    m._foreign("POP")
+    if m.stack:
+        m.stack.pop()
+    else:
+        m._pop_mark()
+
+
+def _pop_mark_op(m: Machine) -> None:
+    m._foreign("POP_MARK")
+    m._pop_mark()
+
+
+def _dup(m: Machine) -> None:
+    m._foreign("DUP")
+    m.stack.append(m.stack[-1])
+
+
+def _text_int(m: Machine) -> None:
+    line = m._line()
+    if line in ("00", "01"):
+        m.stack.append(line == "01")
+    else:
+        m.stack.append(_decimal(line))
+
+
+def _text_long(m: Machine) -> None:
+    m.stack.append(_decimal(m._line().removesuffix("L")))
+
+
+def _decimal(text: str) -> int:
+    if len(text) > 640:
+        raise _Bad(f"an integer of {len(text)} digits", "over-limit")
+    return int(text)
+
+
+def _text_float(m: Machine) -> None:
+    m.stack.append(float(m._line()))
+
+
+def _text_string(m: Machine) -> None:
+    line = m._line()
+    if len(line) < 2 or line[0] != line[-1] or line[0] not in "'\"":
+        raise _Bad("a STRING operand without quotes")
+    m.stack.append(line[1:-1].encode("latin-1", "replace").decode("unicode_escape"))
+
+
+def _text_unicode(m: Machine) -> None:
+    m.stack.append(m._line().encode("latin-1", "replace").decode("raw_unicode_escape"))
+
+
+def _short_binstring(m: Machine) -> None:
+    m.stack.append(str(m._take(m._byte()), "latin-1"))
+
+
+def _binstring(m: Machine) -> None:
+    m.stack.append(str(m._take(_i32(m._take(4), 0)[0]), "latin-1"))
+
+
+def _short_binunicode(m: Machine) -> None:
+    m.stack.append(str(m._take(m._byte()), "utf-8", "surrogatepass"))
+
+
+def _binunicode8(m: Machine) -> None:
+    m.stack.append(str(m._take(m._uint8()), "utf-8", "surrogatepass"))
+
+
+def _bytes_operand(m: Machine, nbytes: int) -> None:
+    start = m.pos
+    data = m._take(nbytes)
+    m.stack.append(bytes(data) if nbytes <= INLINE_BYTES else BytesAt(start, start + nbytes))
+
+
+def _short_binbytes(m: Machine) -> None:
+    _bytes_operand(m, m._byte())
+
+
+def _binbytes(m: Machine) -> None:
+    _bytes_operand(m, m._uint4())
+
+
+def _binbytes8(m: Machine) -> None:
+    _bytes_operand(m, m._uint8())
+
+
+def _long4(m: Machine) -> None:
+    m._foreign("LONG4")
+    m.stack.append(_long(m, _i32(m._take(4), 0)[0], torch_limit=15))
+
+
+def _list(m: Machine) -> None:
+    items = m._pop_mark()
+    m.stack.append(ListOf("list", items))
+
+
+def _dict(m: Machine) -> None:
+    pairs = m._pop_mark()
+    if len(pairs) % 2:
+        raise _Bad("DICT with a key that has no value")
+    value = DictOf("dict")
+    value.flat = pairs
+    m.stack.append(value)
+
+
+def _empty_set(m: Machine) -> None:
+    m.stack.append(ListOf("set", []))
+
+
+def _frozenset(m: Machine) -> None:
+    items = m._pop_mark()
+    m.stack.append(ListOf("frozenset", items))
+
+
+def _additems(m: Machine) -> None:
+    _appends(m)
+
+
+def _text_put(m: Machine) -> None:
+    index = _decimal(m._line())
+    if index > len(m.memo) + m.limits.memo_slack:
+        m._report("pickle-odd", f"memo slot {index} after {len(m.memo)} slots")
+    m.memo[index] = m.stack[-1]
+
+
+def _text_get(m: Machine) -> None:
+    _get(m, _decimal(m._line()))
+
+
+def _next_buffer(m: Machine) -> None:
+    raise _Bad("a buffer outside of the file (NEXT_BUFFER)", "pickle-type-confusion")
+
+
+def _unknown(m: Machine) -> None:
+    raise _Bad(f"byte 0x{m.data[m.pos - 1]:02x} is not an opcode")
+
+
+_OPCODES: dict[str, Handler] = {
+    "(": _mark, ".": _stop, "0": _pop, "1": _pop_mark_op, "2": _dup, "F": _text_float, "I": _text_int,
+    "J": _binint, "K": _binint1, "L": _text_long, "M": _binint2, "N": _constant(None), "P": _persid,
+    "Q": _binpersid, "R": _reduce, "S": _text_string, "T": _binstring, "U": _short_binstring,
+    "V": _text_unicode, "X": _binunicode, "a": _append, "b": _build, "c": _global, "d": _dict,
+    "}": _empty_dict, "e": _appends, "g": _text_get, "h": _binget, "i": _inst, "j": _long_binget, "l": _list,
+    "]": _empty_list, "o": _obj, "p": _text_put, "q": _binput, "r": _long_binput, "s": _setitem, "t": _tuple,
+    ")": _constant(()), "u": _setitems, "G": _binfloat, "\x80": _proto, "\x81": _newobj, "\x82": _ext(1),
+    "\x83": _ext(2), "\x84": _ext(4), "\x85": _tuple1, "\x86": _tuple2, "\x87": _tuple3,
+    "\x88": _constant(True), "\x89": _constant(False), "\x8a": _long1, "\x8b": _long4, "B": _binbytes,
+    "C": _short_binbytes, "\x8c": _short_binunicode, "\x8d": _binunicode8, "\x8e": _binbytes8,
+    "\x8f": _empty_set, "\x90": _additems, "\x91": _frozenset, "\x92": _newobj_ex, "\x93": _stack_global,
+    "\x94": _memoize, "\x95": _frame, "\x96": _binbytes8, "\x97": _next_buffer, "\x98": _next_buffer,
+}  # fmt: skip
+
+_HANDLERS: tuple[Handler, ...] = tuple(_OPCODES.get(chr(code), _unknown) for code in range(256))

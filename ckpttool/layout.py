@@ -1,0 +1,106 @@
+"""What a checkpoint's tree is made of: sections, and which optimizer state belongs to which parameter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Confidence: TypeAlias = Literal["confirmed", "inferred"]
+SectionName: TypeAlias = Literal[
+    "weights", "optimizer", "scheduler", "scaler", "ema", "rng", "data", "counters", "config", "other"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the tree that plays one role: where it stands and the node that roots it."""
+
+    name: SectionName
+    path: tuple[str, ...]
+    index: int
+    confidence: Confidence = "inferred"
+
+    @property
+    def key(self) -> str:
+        return ".".join(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One parameter's place in an optimizer: its id there, its name if recovered, its state's tensors.
+
+    ``state`` pairs a moment's name (``exp_avg``) with a node index (tensor or value); ``shape`` is what the
+    moments say the parameter's shape is, None if no moment has it. ``group`` is the index of its group.
+    """
+
+    ident: str
+    group: int
+    name: str | None
+    confidence: Confidence
+    shape: tuple[int, ...] | None
+    state: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Optimizer:
+    """One optimizer's state dict, aligned with the weights.
+
+    ``kind`` is the class told by its fingerprint (``AdamW``, ``SGD``, …; ``Adam/AdamW`` where it cannot be told).
+    ``named`` says how slots got their names: ``param_names``, ``fqn`` (keys are names), ``shapes`` (aligned by
+    shape) or ``none``. ``orphans`` are state ids that no group lists; ``stateless`` ids have no state.
+    """
+
+    path: tuple[str, ...]
+    index: int
+    kind: str
+    named: Literal["param_names", "fqn", "shapes", "none"]
+    slots: tuple[Slot, ...]
+    orphans: tuple[str, ...] = ()
+    stateless: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return ".".join(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """The framework that wrote a checkpoint. ``clues`` are the keys or files that say so."""
+
+    framework: str
+    version: str | None
+    confidence: Confidence
+    clues: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """What a resume finds here. ``has`` and ``lacks`` name parts (``optimizer``, ``rng``, ``data position``, …).
+
+    ``level`` is the highest that holds. ``blockers`` are the parts without which ``resumable`` (``exact``) fails.
+    ``next`` says in words at which step or epoch training continues, empty where it cannot be told.
+    """
+
+    level: Literal["none", "weights-only", "resumable", "exact"]
+    has: tuple[str, ...]
+    lacks: tuple[str, ...]
+    next: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The roles found in one checkpoint's tree. Built once by ``profiles.lay_out`` and used by every verb."""
+
+    sections: tuple[Section, ...] = ()
+    optimizers: tuple[Optimizer, ...] = ()
+    writer: Writer | None = None
+    readiness: Readiness = Readiness("none", (), ())
+
+    def section_of(self, path: tuple[str, ...]) -> SectionName:
+        """The section that a path belongs to: the deepest one whose path starts it; ``other`` if none."""
+        best: Section | None = None
+        for section in self.sections:
+            deeper = best is None or len(section.path) >= len(best.path)
+            if deeper and path[: len(section.path)] == section.path:
+                best = section
+        return "other" if best is None else best.name

@@ -1,0 +1,94 @@
+"""A verb's answer as data, and the generic blocks that every renderer takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as MappingABC
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from ckpttool.errors import ExitCode
+from ckpttool.model import Finding, Json
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A paragraph. ``style`` is a role, not a colour."""
+
+    text: str
+    style: Literal["plain", "title", "heading", "good", "bad", "warning", "dim"] = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of text cells. ``align`` has ``l`` or ``r`` for each column; the first column may wrap."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    align: str = ""
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Label and value pairs, one to a line."""
+
+    rows: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Findings of one target, to be shown worst first."""
+
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """An indented tree: depth and text of each line, in order."""
+
+    lines: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """Labelled quantities drawn as bars, with the text that stands behind each."""
+
+    rows: tuple[tuple[str, float, str], ...]
+    title: str = ""
+
+
+Block: TypeAlias = "Text | Table | Facts | Findings | Tree | Bars"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One target of a report, for formats that list findings by file (JUnit, SARIF, GitHub)."""
+
+    path: str
+    verdict: str
+    findings: tuple[Finding, ...]
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a verb found: ``data`` is the JSON object of the contract, ``blocks`` are for people.
+
+    ``data`` lacks ``schema``, ``ok`` and ``exit_code``, which are computed from here.
+    """
+
+    verb: str
+    data: MappingABC[str, Json] = field(hash=False)
+    blocks: tuple[Block, ...] = ()
+    exit_code: ExitCode = ExitCode.OK
+    subjects: tuple[Subject, ...] = ()
+
+    @property
+    def json(self) -> dict[str, Json]:
+        """The complete JSON object."""
+        head: dict[str, Json] = {
+            "schema": f"ckpttool.{self.verb}/1",
+            "ok": self.exit_code == ExitCode.OK,
+            "exit_code": int(self.exit_code),
+        }
+        return {**head, **self.data}
