@@ -71,12 +71,15 @@ class Storage:
 class Extent:
     """A named region of a file: a record of an archive, a header, a shard's data. All of them own the file.
 
-    ``checksum`` is what the file records for ``span``; None where it records none.
+    ``checksum`` is what the file records for the content; None where it records none. ``method`` is ``stored``
+    or ``deflate``, where ``span`` is the compressed bytes and ``size`` what the file declares they inflate to.
     """
 
     name: str
     span: Span
     checksum: Checksum | None = None
+    method: str = "stored"
+    size: int | None = None
 
 
 # --- the tree ------------------------------------------------------------------------------------------
