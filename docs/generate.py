@@ -6,6 +6,7 @@ With `--check` nothing is written, and the exit status is 1 if a page is not wha
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Callable, Iterator
 from inspect import cleandoc
@@ -35,16 +36,25 @@ def rules_page() -> Iterator[str]:
     yield "What `ckpttool verify` may find. A code never changes its meaning."
     yield "`ckpttool explain CODE` prints the same text."
     rules = sorted(getattr(module("ckpttool.checks"), "RULES", {}).values(), key=lambda rule: rule.code)
-    yield from ("", "| code | name | severity |", "|---|---|---|")
+    yield from ("", "| code | name | severity | |", "|---|---|---|---|")
     for rule in rules:
-        yield f"| [{rule.code}](#{rule.code.lower()}) | {rule.name} | {severity(rule)} |"
+        yield f"| [{rule.code}](#{anchor(rule)}) | {rule.name} | {severity(rule)} | {visible(cell(rule.title))} |"
     series = ""
     for rule in rules:
         if rule.code[2] != series:
             series = rule.code[2]
             yield from ("", f"## {SERIES[series]}")
-        yield from ("", f"({rule.code.lower()})=", f"### {rule.code} {rule.name}", "")
-        yield from (f"*{severity(rule)}*", "", cleandoc(rule.page))
+        yield from ("", f"### {rule.code} {rule.name}", "", f"*{severity(rule)}*", "", page(rule))
+
+
+def page(rule: Any) -> str:
+    """The rule's page; the names of its parts stand out."""
+    return re.sub(r"^([A-Z][a-z]+): ", r"**\1:** ", visible(cleandoc(rule.page)), flags=re.MULTILINE)
+
+
+def anchor(rule: Any) -> str:
+    """What the heading of a rule is called in links, here and on code hosts."""
+    return f"{rule.code} {rule.name}".lower().replace(" ", "-")
 
 
 def severity(rule: Any) -> str:
@@ -65,12 +75,8 @@ def command_section(context: click.Context, level: int) -> Iterator[str]:
     command = context.command
     yield from ("#" * level + f" {context.command_path}", "", "```text")
     yield " ".join([context.command_path, *command.collect_usage_pieces(context)])
-    yield from ("```", "", cleandoc(command.help or "").replace("\b\n", ""))
-    options = [p.get_help_record(context) for p in command.get_params(context)]
-    if records := [record for record in options if record]:
-        yield from ("", "| option | |", "|---|---|")
-        for names, text in records:
-            yield f"| `{cell(names)}` | {cell(text)} |"
+    yield from ("```", "", *help_text(command.help or ""))
+    yield from options_table(command, context)
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             below = command.get_command(context, name)
@@ -79,9 +85,32 @@ def command_section(context: click.Context, level: int) -> Iterator[str]:
                 yield from command_section(click.Context(below, info_name=name, parent=context), level + 1)
 
 
+def help_text(text: str) -> Iterator[str]:
+    """Paragraphs; what click is told not to wrap (a line with \\b before it) stays as it is."""
+    blocks = cleandoc(text).split("\n\n")
+    for number, block in enumerate(blocks):
+        yield from [""] if number else []
+        yield f"```text\n{block[2:]}\n```" if block.startswith("\b\n") else visible(block)
+
+
+def options_table(command: click.Command, context: click.Context) -> Iterator[str]:
+    """Every option but --help, which all commands have."""
+    options = [param for param in command.params if isinstance(param, click.Option)]
+    records = [record for option in options if (record := option.get_help_record(context))]
+    if records:
+        yield from ("", "| option | |", "|---|---|")
+    for names, text in records:
+        yield f"| `{cell(names)}` | {visible(cell(text))} |"
+
+
 def cell(text: str) -> str:
     """Safe inside a table."""
     return text.replace("|", r"\|")
+
+
+def visible(text: str) -> str:
+    """`<` outside code is a character, not the start of a tag."""
+    return re.sub(r"(`[^`]*`)|<", lambda found: found[1] or r"\<", text)
 
 
 def module(name: str) -> ModuleType | None:
@@ -99,7 +128,7 @@ PAGES: dict[str, Callable[[], Iterator[str]]] = {"cli.md": cli_page, "rules.md":
 
 def pages() -> dict[Path, str]:
     """Each generated page, as it should be."""
-    return {REFERENCE / name: "\n".join(page()).rstrip() + "\n" for name, page in PAGES.items()}
+    return {REFERENCE / name: "\n".join(lines()).rstrip() + "\n" for name, lines in PAGES.items()}
 
 
 def stale() -> list[Path]:

@@ -15,7 +15,7 @@ import grimp
 import pytest
 
 # The nouns, and what they need to be said. Standard library alone.
-GROUND = {"dtypes", "errors", "layout", "limits", "model", "report", "rules", "tree"}
+GROUND = {"dtypes", "errors", "layout", "limits", "measures", "model", "report", "rules", "tree"}
 BYTES = {"source", "measure", "pool"}
 PURE = {"checks", "ops", "profiles"}
 WORK = GROUND | BYTES | PURE | {"formats"}
