@@ -38,7 +38,8 @@ def rules_page() -> Iterator[str]:
     rules = sorted(getattr(module("ckpttool.checks"), "RULES", {}).values(), key=lambda rule: rule.code)
     yield from ("", "| code | name | severity | |", "|---|---|---|---|")
     for rule in rules:
-        yield f"| [{rule.code}](#{anchor(rule)}) | {rule.name} | {severity(rule)} | {visible(cell(rule.title))} |"
+        title = visible(cell(rule.title))
+        yield f"| [{rule.code}](#{anchor(rule)}) | {rule.name} | {severity(rule)} | {title} |"
     series = ""
     for rule in rules:
         if rule.code[2] != series:

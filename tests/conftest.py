@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -35,7 +35,6 @@ settings.register_profile(
     deadline=None,
     max_examples=2000,
     print_blob=True,
-    phases=tuple(Phase),
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
@@ -53,7 +52,7 @@ def pytest_sessionstart() -> None:
 @pytest.fixture(scope="session")
 def torch() -> ModuleType:
     """The oracle. A test that asks for it is skipped where torch is not installed."""
-    return pytest.importorskip("torch", reason="torch is not installed")  # type: ignore[no-any-return]
+    return pytest.importorskip("torch", reason="torch is not installed")
 
 
 @pytest.fixture(scope="session")

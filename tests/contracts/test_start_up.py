@@ -47,7 +47,7 @@ def main() -> click.Group:
     cli = pytest.importorskip("ckpttool.cli", reason="ckpttool.cli is not there yet")
     if not hasattr(cli, "main"):
         pytest.skip("ckpttool.cli has no main yet")
-    return cli.main  # type: ignore[no-any-return]
+    return cli.main
 
 
 @pytest.fixture
