@@ -31,6 +31,7 @@ class Slot:
 
     ``state`` pairs a moment's name (``exp_avg``) with a node index (tensor or value); ``shape`` is what the
     moments say the parameter's shape is, None if no moment has it. ``group`` is the index of its group.
+    ``name`` is the key inside the weights' section; ``parameter`` the node of that tensor, None if not there.
     """
 
     ident: str
@@ -39,6 +40,7 @@ class Slot:
     confidence: Confidence
     shape: tuple[int, ...] | None
     state: tuple[tuple[str, int], ...]
+    parameter: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +67,16 @@ class Optimizer:
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """The framework that wrote a checkpoint. ``clues`` are the keys or files that say so."""
+    """The framework that wrote a checkpoint. ``clues`` are the keys or files that say so.
+
+    ``never`` names the parts that this framework does not save, whatever its settings.
+    """
 
     framework: str
     version: str | None
     confidence: Confidence
     clues: tuple[str, ...] = ()
+    never: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +95,22 @@ class Readiness:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The roles found in one checkpoint's tree. Built once by ``profiles.lay_out`` and used by every verb."""
+    """The roles found in one checkpoint's tree. Built once by ``profiles.lay_out`` and used by every verb.
+
+    ``parameters`` are the model's trainable tensors in its own order, ties once, as ``(key inside the weights'
+    section, node index)``; ``ordered`` is False where the file does not keep that order (safetensors sorts).
+    ``rng`` lists generator states as ``(kind, node index)``, kinds being ``python``, ``numpy``, ``torch`` and
+    ``cuda``. ``notes`` are what the writer's habits mean for this very file.
+    """
 
     sections: tuple[Section, ...] = ()
     optimizers: tuple[Optimizer, ...] = ()
     writer: Writer | None = None
     readiness: Readiness = Readiness("none", (), ())
+    parameters: tuple[tuple[str, int], ...] = ()
+    ordered: bool = True
+    rng: tuple[tuple[str, int], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def section_of(self, path: tuple[str, ...]) -> SectionName:
         """The section that a path belongs to: the deepest one whose path starts it; ``other`` if none."""
