@@ -33,7 +33,7 @@ settings.register_profile(
 settings.register_profile(
     "slow",
     deadline=None,
-    max_examples=2000,
+    max_examples=1000,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )

@@ -15,7 +15,19 @@ import grimp
 import pytest
 
 # The nouns, and what they need to be said. Standard library alone.
-GROUND = {"dtypes", "errors", "layout", "limits", "measures", "model", "report", "rules", "tree"}
+GROUND = {
+    "dtypes",
+    "errors",
+    "folding",
+    "layout",
+    "limits",
+    "measures",
+    "model",
+    "report",
+    "rules",
+    "tree",
+    "units",
+}
 BYTES = {"source", "measure", "pool"}
 PURE = {"checks", "ops", "profiles"}
 WORK = GROUND | BYTES | PURE | {"formats"}
