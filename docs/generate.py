@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator
 from inspect import cleandoc
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import click
+
+from ckpttool import checks
+from ckpttool.rules import Rule
 
 REFERENCE = Path(__file__).parent / "reference"
 NOTE = "<!-- Written by docs/generate.py from the code. Do not edit. -->"
@@ -35,32 +37,27 @@ def rules_page() -> Iterator[str]:
     yield from (NOTE, "", "# Rules", "")
     yield "What `ckpttool verify` may find. A code never changes its meaning."
     yield "`ckpttool explain CODE` prints the same text."
-    rules = sorted(getattr(module("ckpttool.checks"), "RULES", {}).values(), key=lambda rule: rule.code)
+    rules = list(checks.rules().values())
     yield from ("", "| code | name | severity | |", "|---|---|---|---|")
     for rule in rules:
         title = visible(cell(rule.title))
-        yield f"| [{rule.code}](#{anchor(rule)}) | {rule.name} | {severity(rule)} | {title} |"
+        yield f"| [{rule.code}](#{anchor(rule)}) | {rule.name} | {rule.severity} | {title} |"
     series = ""
     for rule in rules:
         if rule.code[2] != series:
             series = rule.code[2]
             yield from ("", f"## {SERIES[series]}")
-        yield from ("", f"### {rule.code} {rule.name}", "", f"*{severity(rule)}*", "", page(rule))
+        yield from ("", f"### {rule.code} {rule.name}", "", f"*{rule.severity}*", "", page(rule))
 
 
-def page(rule: Any) -> str:
+def page(rule: Rule) -> str:
     """The rule's page; the names of its parts stand out."""
     return re.sub(r"^([A-Z][a-z]+): ", r"**\1:** ", visible(cleandoc(rule.page)), flags=re.MULTILINE)
 
 
-def anchor(rule: Any) -> str:
+def anchor(rule: Rule) -> str:
     """What the heading of a rule is called in links, here and on code hosts."""
     return f"{rule.code} {rule.name}".lower().replace(" ", "-")
-
-
-def severity(rule: Any) -> str:
-    """As text, whether it is an enum or a string."""
-    return str(getattr(rule.severity, "value", rule.severity))
 
 
 def cli_page() -> Iterator[str]:
