@@ -112,6 +112,14 @@ def test_imports_point_downward() -> None:
     assert list(violations(import_graph("ckpttool"), "ckpttool")) == []
 
 
+def test_every_file_is_looked_at() -> None:
+    """A folder without `__init__.py` would be overlooked, by the test above and by the type checker."""
+    package = Path(__file__).parents[2] / "ckpttool"
+    files = {path.relative_to(package.parent).with_suffix("").parts for path in package.rglob("*.py")}
+    names = {".".join(parts).removesuffix(".__init__") for parts in files}
+    assert names - import_graph("ckpttool").modules == set()
+
+
 def test_the_map_has_no_circle_above_the_ground() -> None:
     above = {name: targets - GROUND for name, targets in MAY_IMPORT.items() if name not in GROUND}
     while leaves := [name for name, targets in above.items() if not targets & above.keys()]:
