@@ -87,9 +87,13 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A plain value. Large byte strings are left in the file: see ``Blob``."""
+    """A plain value. Large byte strings are left in the file: see ``Blob``.
+
+    ``call`` is the node of the call that the file spells it with (a numpy scalar), None for a literal.
+    """
 
     value: Scalar
+    call: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
