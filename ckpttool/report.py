@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from ckpttool.errors import ExitCode
-from ckpttool.model import Finding, Json
+from ckpttool.model import Finding, Json, Severity
+from ckpttool.rules import Rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,8 @@ class Subject:
 class Report:
     """What a verb found: ``data`` is the JSON object of the contract, ``blocks`` are for people.
 
-    ``data`` lacks ``schema``, ``ok`` and ``exit_code``, which are computed from here.
+    ``data`` lacks ``schema``, ``ok`` and ``exit_code``, which are computed from here. ``fail_on`` is the
+    mildest severity that counts as a failure; ``rules`` those whose pages a format may quote (SARIF's help).
     """
 
     verb: str
@@ -82,6 +84,8 @@ class Report:
     blocks: tuple[Block, ...] = ()
     exit_code: ExitCode = ExitCode.OK
     subjects: tuple[Subject, ...] = ()
+    fail_on: Severity | Literal["never"] = "error"
+    rules: tuple[Rule, ...] = field(default=(), hash=False)
 
     @property
     def json(self) -> dict[str, Json]:

@@ -1,0 +1,76 @@
+"""Look into PyTorch checkpoints, without torch and without running what they contain.
+
+>>> import ckpttool
+>>> report = ckpttool.verify(["run/last.pt"], require="resumable", fail_on="error")  # doctest: +SKIP
+>>> report.exit_code  # doctest: +SKIP
+<ExitCode.OK: 0>
+
+Names are loaded when they are first used, so ``import ckpttool`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ckpttool.errors import (
+        CkpttoolError as CkpttoolError,
+    )
+    from ckpttool.errors import (
+        ExitCode as ExitCode,
+    )
+    from ckpttool.errors import (
+        MissingExtra as MissingExtra,
+    )
+    from ckpttool.errors import (
+        Unreadable as Unreadable,
+    )
+    from ckpttool.errors import (
+        UsageError as UsageError,
+    )
+    from ckpttool.formats import describe as describe
+    from ckpttool.limits import Limits as Limits
+    from ckpttool.model import Checkpoint as Checkpoint
+    from ckpttool.model import Finding as Finding
+    from ckpttool.report import Report as Report
+    from ckpttool.verbs.explain import explain as explain
+    from ckpttool.verbs.inspect import inspect as inspect
+    from ckpttool.verbs.verify import verify as verify
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Checkpoint": "ckpttool.model",
+    "CkpttoolError": "ckpttool.errors",
+    "ExitCode": "ckpttool.errors",
+    "Finding": "ckpttool.model",
+    "Limits": "ckpttool.limits",
+    "MissingExtra": "ckpttool.errors",
+    "Report": "ckpttool.report",
+    "Unreadable": "ckpttool.errors",
+    "UsageError": "ckpttool.errors",
+    "describe": "ckpttool.formats",
+    "explain": "ckpttool.verbs.explain",
+    "inspect": "ckpttool.verbs.inspect",
+    "verify": "ckpttool.verbs.verify",
+}
+
+__all__ = [  # noqa: PLE0604 - the table above is the list; the version is written here
+    *_HOMES,
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from where it lives (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

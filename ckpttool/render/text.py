@@ -1,0 +1,164 @@
+"""Plain text for a terminal: the report's blocks in a given number of columns.
+
+Written without a library, so that a small file is inspected in the time that Python takes to start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ckpttool.errors import printable
+from ckpttool.model import Finding
+from ckpttool.render.columns import cells, pad, wrap
+from ckpttool.render.common import abridged
+from ckpttool.render.tables import table_lines
+from ckpttool.report import Bars, Block, Facts, Findings, Report, Table, Text, Tree
+
+SHOWN = 10
+"""Findings of one rule that a person is shown; ``--json`` has all."""
+
+NARROWEST = 30
+
+_STYLES = {
+    "title": "1",
+    "heading": "1",
+    "good": "32",
+    "bad": "1;31",
+    "warning": "33",
+    "dim": "2",
+    "error": "1;31",
+    "info": "36",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What the lines are laid out for."""
+
+    width: int
+    color: bool
+
+    def styled(self, text: str, style: str) -> str:
+        """The text in a role's colour, or as it is."""
+        code = _STYLES.get(style) if self.color else None
+        return f"\x1b[{code}m{text}\x1b[0m" if code and text else text
+
+
+def text(report: Report, width: int = 80, color: bool = False) -> str:
+    """The report for a terminal of ``width`` columns; no line is wider, and nothing is cut."""
+    page = Page(max(width, NARROWEST), color)
+    lines: list[str] = []
+    before: Block | None = None
+    for block in report.blocks:
+        made = list(_lines(block, page))
+        if made and lines and _apart(before, block):
+            lines.append("")
+        lines.extend(made)
+        before = block if made else before
+    if any(isinstance(block, Findings) and block.findings for block in report.blocks):
+        hint = "`ckpttool explain CODE` says what a finding means and what to do about it."
+        lines += ["", *(page.styled(line, "dim") for line in wrap(hint, page.width))]
+    return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def _apart(before: Block | None, block: Block) -> bool:
+    """Whether a blank line stands between two blocks."""
+    if isinstance(before, Text) and before.style in ("title", "heading"):
+        return False
+    return not (
+        isinstance(before, Text) and isinstance(block, Text) and block.style not in ("title", "heading")
+    )
+
+
+def _lines(block: Block, page: Page) -> Iterator[str]:
+    if isinstance(block, Text):
+        return _paragraph(block, page)
+    if isinstance(block, Table):
+        return _table(block, page)
+    if isinstance(block, Facts):
+        return _facts(block, page)
+    if isinstance(block, Findings):
+        return _findings(block, page)
+    if isinstance(block, Tree):
+        return _tree(block, page)
+    return _bars(block, page)
+
+
+def _paragraph(block: Text, page: Page) -> Iterator[str]:
+    for line in block.text.split("\n"):
+        for piece in wrap(printable(line), page.width):
+            yield page.styled(piece, block.style)
+
+
+def _table(block: Table, page: Page) -> Iterator[str]:
+    if block.title:
+        yield page.styled(printable(block.title), "heading")
+    for line, is_head in table_lines(block, page.width):
+        yield page.styled(line.rstrip(), "dim") if is_head else line
+
+
+def _facts(block: Facts, page: Page) -> Iterator[str]:
+    label_width = min(max((cells(label) for label, _ in block.rows), default=0), page.width // 2)
+    for label, value in block.rows:
+        first, *rest = wrap(printable(value), page.width - label_width - 2)
+        yield f"{page.styled(pad(label, label_width), 'dim')}  {first}"
+        yield from (" " * (label_width + 2) + line for line in rest)
+
+
+def _findings(block: Findings, page: Page) -> Iterator[str]:
+    for finding in abridged(block.findings, SHOWN):
+        if isinstance(finding, str):
+            yield from (page.styled(f"         {line}", "dim") for line in wrap(finding, page.width - 9))
+        else:
+            yield from _finding(finding, page)
+
+
+def _finding(finding: Finding, page: Page) -> Iterator[str]:
+    head = f"{finding.code} {finding.name}" + (f" – {printable(finding.where)}" if finding.where else "")
+    first, *rest = wrap(head, page.width - 9)
+    yield f"{page.styled(pad(finding.severity, 7), finding.severity)}  {page.styled(first, 'title')}"
+    yield from (f"         {page.styled(line, 'title')}" for line in rest)
+    yield from (f"         {line}" for line in wrap(printable(finding.message), page.width - 9))
+    if finding.hint:
+        yield from (f"         {line}" for line in wrap(f"→ {printable(finding.hint)}", page.width - 9))
+
+
+def _tree(block: Tree, page: Page) -> Iterator[str]:
+    widest = page.width // 2
+    drawn: list[list[str]] = []
+    open_levels = 0
+    for depth, content in reversed(block.lines):
+        guide = "".join("│  " if open_levels >> level & 1 else "   " for level in range(1, depth))
+        follows = bool(open_levels >> depth & 1)
+        # Very deep trees keep the innermost guides: half the line stays for the text.
+        branch, stem = ("├─ ", "│  ") if follows else ("└─ ", "   ")
+        before, below = ((guide + branch)[-widest:], (guide + stem)[-widest:]) if depth else ("", "")
+        first, *rest = wrap(printable(content), page.width - len(before))
+        drawn.append([before + first, *(below + line for line in rest)])
+        open_levels = (open_levels & ((1 << depth) - 1)) | 1 << depth
+    for lines in reversed(drawn):
+        yield from lines
+
+
+def _bars(block: Bars, page: Page) -> Iterator[str]:
+    if block.title:
+        yield page.styled(printable(block.title), "heading")
+    labels = [printable(label) for label, _, _ in block.rows]
+    texts = [printable(behind) for _, _, behind in block.rows]
+    label_width = min(max(map(cells, labels), default=0), page.width // 3)
+    room = page.width - label_width - max(map(cells, texts), default=0) - 4
+    top = max((quantity for _, quantity, _ in block.rows), default=0.0)
+    for label, (_, quantity, _), behind in zip(labels, block.rows, texts, strict=True):
+        bar = pad(_bar(quantity, top, min(room, 24)), min(room, 24)) + "  " if room >= 8 else ""
+        first, *rest = wrap(label, label_width)
+        yield from wrap(f"{pad(first, label_width)}  {bar}{behind}", page.width)
+        yield from rest
+
+
+def _bar(quantity: float, top: float, width: int) -> str:
+    """A bar in eighths of a cell; anything above zero shows."""
+    if top <= 0 or quantity <= 0:
+        return ""
+    eighths = max(1, round(quantity / top * width * 8))
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
