@@ -418,9 +418,18 @@ def _setitems(m: Machine) -> None:
 
 
 def _flat_of(m: Machine, target: Any) -> list[Any]:
-    if isinstance(target, (DictOf, CallOf)):
-        return target.flat
+    if isinstance(target, DictOf) or _is_container_object(target):
+        flat: list[Any] = target.flat
+        return flat
     raise _Bad("SETITEM on something that is not a mapping", "pickle-type-confusion")
+
+
+def _is_container_object(target: Any) -> bool:
+    """Whether the result of a call may be a dict or list of a user's own; what torch or numpy builds is neither."""
+    return isinstance(target, CallOf) and target.target.module.partition(".")[0] not in _NO_CONTAINERS
+
+
+_NO_CONTAINERS = frozenset({"torch", "numpy", "_codecs"})
 
 
 def _append(m: Machine) -> None:
@@ -434,8 +443,9 @@ def _appends(m: Machine) -> None:
 
 
 def _items_of(m: Machine, target: Any) -> list[Any]:
-    if isinstance(target, (ListOf, CallOf)):
-        return target.items
+    if isinstance(target, ListOf) or _is_container_object(target):
+        items: list[Any] = target.items
+        return items
     raise _Bad("APPEND on something that is not a list", "pickle-type-confusion")
 
 

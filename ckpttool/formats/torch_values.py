@@ -6,12 +6,11 @@ Sources: torch 2.13 ``torch/_utils.py`` and ``torch/_tensor.py`` (``_rebuild_*``
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from ckpttool.dtypes import BYTE, PACKED_STORAGES, STORAGE_CLASSES, DType, dtype_of
 from ckpttool.formats.pickle_machine import NOT_MINE, Problem, Reducer
-from ckpttool.formats.stack import BytesAt, CallOf, DictOf, ListOf, Named, StorageRef, TensorOf
+from ckpttool.formats.stack import CallOf, DictOf, ListOf, Named, StorageRef, TensorOf
 from ckpttool.model import Storage, Tensor
 
 _STORAGE_MODULES = frozenset({"torch", "torch.cuda", "torch.storage"})
@@ -22,10 +21,11 @@ class TorchValues:
     """The torch vocabulary for one pickle: gathers storages, gives the machine its reducers.
 
     ``storages`` are in order of first mention; their spans are filled in by the format that knows where they
-    lie. ``problems`` are persistent ids or arguments that torch itself would never write.
+    lie, and their indices count from ``first``. ``problems`` are persistent ids or arguments that torch itself would never write.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = 0) -> None:
+        self.first = first
         self.storages: list[Storage] = []
         self.problems: list[Problem] = []
         self._by_key: dict[str, int] = {}
@@ -55,10 +55,10 @@ class TorchValues:
     def _register(self, key: str, dtype: DType, nbytes: int, location: str) -> int:
         index = self._by_key.get(key)
         if index is None:
-            index = self._by_key[key] = len(self.storages)
+            index = self._by_key[key] = self.first + len(self.storages)
             self.storages.append(Storage(key, dtype, nbytes, device=location))
             return index
-        known = self.storages[index]
+        known = self.storages[index - self.first]
         if known.nbytes != nbytes or known.dtype != dtype:
             self._problem(
                 "storage-conflict",
@@ -154,7 +154,7 @@ class TorchValues:
         size, stride = sizes(args[2]), sizes(args[3])
         if type(args[1]) is not int or size is None or stride is None or type(args[4]) is not tuple:
             return NOT_MINE
-        dtype = self.storages[args[0].index].dtype
+        dtype = self.storages[args[0].index - self.first].dtype
         tensor = Tensor(dtype, size, stride, args[1], args[0].index, args[5] is True, "quantized", "torch._utils._rebuild_qtensor")  # fmt: skip
         parts = [(f"quantizer[{i}]", part) for i, part in enumerate(args[4]) if is_tensor(part)]
         return TensorOf(tensor, self._call("torch._utils", "_rebuild_qtensor", args), parts)
@@ -415,9 +415,4 @@ def _short(value: Any) -> str:
     return f"<{type(value).__name__}>"
 
 
-def element_count(shape: tuple[int, ...]) -> int:
-    """Elements of a shape, as an exact integer."""
-    return math.prod(shape)
-
-
-__all__ = ["CONTAINERS", "BytesAt", "TorchValues", "bare", "is_tensor", "sizes", "tensors_in"]
+__all__ = ["CONTAINERS", "TorchValues", "bare", "is_tensor", "sizes", "tensors_in"]

@@ -1,0 +1,91 @@
+"""One pickle of a torch file, read into an arena: the steps that every pickle-based format shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ckpttool.errors import printable
+from ckpttool.formats.arena import Arena, shape_of_tree
+from ckpttool.formats.pickle_machine import Machine, Outcome
+from ckpttool.formats.stack import Named
+from ckpttool.formats.torch_values import TorchValues
+from ckpttool.limits import Limits
+from ckpttool.model import Damage, GlobalUse, Node, Storage
+
+
+@dataclass(slots=True)
+class Reading:
+    """What has been read of one file so far; private to a reader, frozen into a ``Checkpoint`` at its end."""
+
+    source: str
+    limits: Limits
+    arena: Arena = field(default_factory=Arena)
+    damage: list[Damage] = field(default_factory=list)
+    globals: list[GlobalUse] = field(default_factory=list)
+    storages: list[Storage] = field(default_factory=list)
+
+    def report(self, rule: str, where: str, message: str, hint: str = "", **facts: int | str | bool) -> None:
+        self.damage.append(Damage(rule, where, message, facts, hint))
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        return tuple(self.arena.nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """The root of one pickle in the arena (None where it could not be read to its end) and how it ended."""
+
+    root: int | None
+    outcome: Outcome
+    values: TorchValues
+
+
+def read_pickle(
+    reading: Reading, data: bytes | memoryview, where: str, *, start: int = 0, base: int = 0
+) -> Tree:
+    """Interpret the pickle in ``data`` from ``start``; ``base`` is the file offset of ``data[0]``.
+
+    Storages it mentions are appended to the reading's; the tensors of this tree index them from there.
+    """
+    values = TorchValues(first=len(reading.storages))
+    machine = Machine(
+        data, start, reducers=values.reducers, persistent=values.persistent, limits=reading.limits
+    )
+    outcome = machine.run()
+    reading.storages.extend(values.storages)
+    for problem in (*outcome.problems, *values.problems):
+        at = f"{where} byte {problem.offset}" if problem.offset else where
+        reading.report(problem.rule, at, printable(problem.message), offset=base + problem.offset)
+    note_globals(reading, outcome.names, where)
+    _note_foreign(reading, outcome, where)
+    root = None
+    if outcome.complete:
+        root = reading.arena.add(outcome.root, reading.source, base)
+        for rule, message in shape_of_tree(tuple(reading.arena.nodes), root, reading.limits):
+            reading.report(rule, where, message)
+    return Tree(root, outcome, values)
+
+
+def note_globals(reading: Reading, names: dict[tuple[str, str], Named], where: str) -> None:
+    """Record what the pickle asked to import."""
+    reading.globals.extend(
+        GlobalUse(n.module, n.name, where, n.offset, n.mentions, n.calls, n.odd_calls) for n in names.values()
+    )
+
+
+def _note_foreign(reading: Reading, outcome: Outcome, where: str) -> None:
+    if outcome.foreign_opcodes:
+        names = ", ".join(sorted(outcome.foreign_opcodes))
+        message = f"opcodes that torch.load(weights_only=True) refuses: {names}"
+        reading.report("foreign-opcode", where, message)
+
+
+def scan_rest(reading: Reading, data: bytes | memoryview, end: int, where: str) -> None:
+    """Report bytes after STOP and note what a second pickle there would import."""
+    rest = len(data) - end
+    if rest <= 0:
+        return
+    reading.report("trailing-pickle", where, f"{rest} bytes follow the end of the pickle", bytes=rest)
+    machine = Machine(data, end, limits=reading.limits)
+    note_globals(reading, machine.run().names, f"{where} after its end")
