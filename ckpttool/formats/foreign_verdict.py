@@ -1,0 +1,18 @@
+"""What a file is instead of a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ckpttool.model import Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A short identifier, what people call it, the message with its numbers, what to do next, and facts."""
+
+    ident: str
+    title: str
+    message: str
+    hint: str = ""
+    facts: Facts = field(default_factory=dict, hash=False)
