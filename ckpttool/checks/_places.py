@@ -6,8 +6,7 @@ healthy checkpoint costs one pass over its nodes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from collections.abc import Mapping as MappingABC
+from collections.abc import Callable, Iterable, Iterator, Mapping as MappingABC
 
 from ckpttool.errors import printable
 from ckpttool.model import Checkpoint, Damage, Facts, Json, Tensor
@@ -128,12 +127,12 @@ def _named(
 ) -> tuple[str, ...]:
     inner = {part for index in users for part in _same_inside(checkpoint, index)}
     rooted = [places[i] for i in users if i not in inner and not places[i].startswith("<node ")]
-    return tuple(rooted[:MOST]) or (f"storage {checkpoint.storages[storage].key}",)
+    return tuple(rooted[:MOST]) or (f"storage {printable(checkpoint.storages[storage].key[:LONGEST])}",)
 
 
 def quoted(text: str) -> str:
     """A name from the file as a message shows it."""
-    return f"'{printable(text)}'"
+    return f"'{printable(text[:200])}'"
 
 
 # --- shapes ----------------------------------------------------------------------------------------------

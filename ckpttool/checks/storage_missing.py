@@ -47,4 +47,4 @@ def _fault(storage: Storage, users: tuple[str, ...]) -> Fault:
             f", and {len(users)} tensors need them" if len(users) < MOST else ", and many tensors need them"
         )
     tensors: list[Json] = list(users)
-    return message, {"storage": printable(storage.key), "nbytes": storage.nbytes, "tensors": tensors}
+    return message, {"storage": printable(storage.key[:200]), "nbytes": storage.nbytes, "tensors": tensors}

@@ -59,4 +59,4 @@ def _fault(checkpoint: Checkpoint, storage: Storage, present: int) -> Fault:
     )
     if checkpoint.format == "torch-zip" and present < storage.nbytes:
         message += "; with mmap=True torch.load reads past the record's end without an error"
-    return message, {"storage": printable(storage.key), "declared": storage.nbytes, "present": present}
+    return message, {"storage": printable(storage.key[:200]), "declared": storage.nbytes, "present": present}
