@@ -1,13 +1,12 @@
 """One module for each on-disk format, behind one small protocol; ``describe`` asks them all.
 
 A format module has ``NAME``, ``sniff(source) -> bool`` and ``read(source, limits) -> Checkpoint``, which is total:
-damage is data. ``audit(source, checkpoint)``, where present, reads the headers that describing did not need.
+damage is data. ``read_thoroughly``, where present, also audits the headers that describing does not need.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
 from typing import Protocol, cast
@@ -66,12 +65,10 @@ def describe_source(source: Source, limits: Limits = DEFAULT, audit: bool = Fals
         return other
     if not claims:
         return foreign.unknown(source)
-    checkpoint = claims[0].read(source, limits)
+    reader = getattr(claims[0], "read_thoroughly", claims[0].read) if audit else claims[0].read
+    checkpoint: Checkpoint = reader(source, limits)
     damage = list(checkpoint.damage)
     damage += foreign.polyglot(source, [fmt.NAME for fmt in claims])
-    if audit and hasattr(claims[0], "audit"):
-        more: Iterator[Damage] = claims[0].audit(source, checkpoint)
-        damage += more
     if source.changed():
         damage.append(_in_progress(source.name))
     return replace(checkpoint, damage=tuple(damage))

@@ -7,7 +7,10 @@ from typing import Any
 
 from ckpttool.formats.stack import BytesAt, CallOf, DictOf, ListOf, Named, StorageRef, TensorOf
 from ckpttool.limits import Limits
-from ckpttool.model import Blob, Call, Global, Mapping, Node, Sequence, Span, Tensor, Value
+from ckpttool.model import MAX_DEPTH, Blob, Call, Global, Mapping, Node, Sequence, Span, Tensor, Value
+
+CUT = MAX_DEPTH + 100
+"""Containers nested deeper are replaced by one placeholder: no real tree comes near."""
 
 _ATOMS = (str, int, float, bytes, bool, type(None), complex)
 
@@ -35,10 +38,10 @@ class Arena:
         """Give every reachable object a place, parents before children, and atoms one place each."""
         objects: list[Any] = []
         index: dict[int, int] = {}
-        stack = [root]
+        stack = [(root, 0)]
         nodes = self.nodes
         while stack:
-            obj = stack.pop()
+            obj, depth = stack.pop()
             if isinstance(obj, _ATOMS):
                 self._atom(obj)
                 continue
@@ -46,9 +49,13 @@ class Arena:
                 continue
             index[id(obj)] = len(nodes)
             nodes.append(_PENDING)
+            if depth > CUT:
+                nodes[-1] = _FOLDED
+                continue
             objects.append(obj)
             if type(obj) is not Tensor:
-                stack.extend(reversed(_children(obj)))
+                depth += 1
+                stack.extend([(child, depth) for child in reversed(_children(obj))])
         return objects, index
 
     def _atom(self, value: Any) -> int:
@@ -122,6 +129,7 @@ def _children(obj: Any) -> list[Any]:
 
 
 _PENDING = Value(None)
+_FOLDED = Value("<nested too deep>")
 
 
 def shape_of_tree(nodes: tuple[Node, ...], root: int, limits: Limits) -> list[tuple[str, str]]:
@@ -148,7 +156,8 @@ def shape_of_tree(nodes: tuple[Node, ...], root: int, limits: Limits) -> list[tu
     if cyclic:
         problems.append(("cyclic-tree", f"{cyclic} containers hold themselves"))
     if depth.get(root, 0) > limits.depth:
-        problems.append(("too-deep", f"containers are nested {depth[root]} deep"))
+        deeper = " or more" if depth[root] > CUT else ""
+        problems.append(("too-deep", f"containers are nested {depth[root]}{deeper} deep"))
     if leaves.get(root, 0) > limits.leaves:
         problems.append(("too-many-leaves", f"the tree unfolds to {leaves[root]} leaves"))
     return problems

@@ -32,7 +32,7 @@ def sniff(source: Source) -> bool:
     """Whether this is a zip archive with a pickle as torch names it, or the start of one."""
     if not looks_like_zip(source):
         return False
-    directory = read_directory(source, Limits())
+    directory = read_directory(source, Limits(records=64))
     if directory is None or not directory.records:
         return source.read(0, 4) == b"PK\x03\x04"
     names = [r.name.lower() for r in directory.records]
@@ -66,8 +66,20 @@ class Archive:
 
 def read(source: Source, limits: Limits) -> Checkpoint:
     """Describe an archive from its directory, or from its local headers where the directory is lost."""
+    return _read(source, limits, thorough=False)
+
+
+def read_thoroughly(source: Source, limits: Limits) -> Checkpoint:
+    """Describe an archive and audit its framing: descriptors, gaps, end records, the chain of checksums."""
+    return _read(source, limits, thorough=True)
+
+
+def _read(source: Source, limits: Limits, *, thorough: bool) -> Checkpoint:
     reading = Reading(source.name, limits)
     archive = _open(reading, source)
+    if thorough and archive.directory is not None:
+        reading.damage.extend(zip_audit.audit(source, archive.directory, archive.torch_writer))
+        reading.damage.extend(_check_chain(source, archive.directory))
     small = _small_records(reading, archive)
     trees = _read_trees(reading, archive)
     script = archive.find("constants.pkl") is not None
@@ -103,19 +115,6 @@ def read(source: Source, limits: Limits) -> Checkpoint:
     )
 
 
-def audit(source: Source, checkpoint: Checkpoint) -> Iterator[Damage]:
-    """Everything about the framing that reading the tree did not need: descriptors, gaps, the chain."""
-    directory = read_directory(source, Limits())
-    if directory is None:
-        return
-    torch_writer = bool(checkpoint.metadata.get("torch_writer"))
-    alignment = _alignment(source, directory.records)
-    located, _ = locate(source, directory.records, torch_writer, alignment, directory.origin)
-    directory = replace(directory, records=tuple(located))
-    yield from zip_audit.audit(source, directory, torch_writer)
-    yield from _check_chain(source, directory)
-
-
 # --- opening ---------------------------------------------------------------------------------------------
 
 
@@ -130,12 +129,14 @@ def _open(reading: Reading, source: Source) -> Archive:
     records, damage = locate(source, directory.records, torch_writer, alignment, directory.origin)
     _extend_some(reading, damage)
     for record in records:
-        reading.damage.extend(record_hazards(record))
+        if "/code/" not in record.name:  # TorchScript deflates its source text
+            reading.damage.extend(record_hazards(record))
         if record.stop > source.size:
             short = record.stop - source.size
             reading.report("truncated", printable(record.name), f"{short} bytes of the record lie behind the end of the file", bytes=short)  # fmt: skip
     prefix = _prefix(tuple(records))
-    return Archive(source, tuple(records), prefix, torch_writer, alignment, directory)
+    directory = replace(directory, records=tuple(records))
+    return Archive(source, directory.records, prefix, torch_writer, alignment, directory)
 
 
 def _extend_some(reading: Reading, damage: list[Damage]) -> None:
