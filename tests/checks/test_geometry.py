@@ -168,6 +168,7 @@ def test_a_view_is_out_of_bounds_exactly_if_it_addresses_outside(view, numel, na
 @example(((3, 2), (2, 3), 0))
 @example(((2, 3), (3, 2), 0))
 @example(((4, 4), (2, 1), 0))
+@example(((2, 2), (1, 1), 0))
 def test_an_overlap_is_never_invented_and_in_two_dimensions_never_missed(view):
     shape, stride, _ = view
     kept = [(n, step) for n, step in zip(shape, stride, strict=True) if step]
@@ -251,6 +252,11 @@ def test_ordinary_broadcasting_is_silent(shape, stride, nbytes):
 
 def test_a_sliding_window_overlaps():
     assert "twice" in one("overlapping-view", made({"v": tensor((4, 4), (2, 1))}, (storage(),))).message
+
+
+def test_more_elements_than_the_span_holds_overlap():
+    # No two of the three dimensions meet by themselves.
+    assert one("overlapping-view", made({"v": tensor((2, 2, 2), (1, 2, 3))}, (storage(),)))
 
 
 def test_a_trillion_elements_without_bytes():
