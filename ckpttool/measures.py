@@ -13,7 +13,7 @@ SAMPLES = 1024
 
 
 def sample_step(numel: int) -> int:
-    """Every how many elements, counted where they lie in the storage, one is sampled; odd, so that it meets every column."""
+    """One of how many elements, counted as they lie in the storage, is sampled; odd, to meet every column."""
     return numel // SAMPLES | 1
 
 
@@ -36,10 +36,11 @@ class TensorMeasure:
     """The logical content of one tensor. Indices count elements in row-major order.
 
     ``abs_max`` and ``abs_min`` are over finite values. ``first_bad`` is the first NaN or infinity.
-    ``constant`` says that all elements have the same bits. ``tiny`` counts nonzero values below 1e-30 and ``huge``
-    values above 1e30 in magnitude among ``sampled`` elements taken from fixed places, ``zeros`` the zeros there.
-    Of complex elements both components count on their own, in all but ``nan`` and ``inf``. Elements that are no
-    floats have only ``constant``, ``all_zero`` and, for booleans, ``odd``: bytes that are neither 0 nor 1.
+    ``constant`` says that all elements have the same bits. ``tiny`` counts nonzero values below 1e-30 and
+    ``huge`` values above 1e30 in magnitude among ``sampled`` elements taken from fixed places, ``zeros`` the
+    zeros there. Of complex elements both components count on their own, in all but ``nan`` and ``inf``.
+    Elements that are no floats have only ``constant``, ``all_zero`` and, for booleans, ``odd``: bytes that
+    are neither 0 nor 1.
     """
 
     numel: int
@@ -61,9 +62,9 @@ class TensorMeasure:
 class Bounds:
     """The values of a tensor on which another one's geometry rests: indices, offsets, scales, zero points.
 
-    ``rows`` pairs the least and the greatest value of each row of a matrix of at most 64 rows, of the whole tensor
-    otherwise. ``ascending`` says that no row goes down; ``first`` and ``last`` are of the whole tensor.
-    ``values`` is all of it, row-major, where it has at most 4096 elements, else empty.
+    ``rows`` pairs the least and the greatest value of each row of a matrix of at most 64 rows, of the whole
+    tensor otherwise. ``ascending`` says that no row goes down; ``first`` and ``last`` are of the whole
+    tensor. ``values`` is all of it, row-major, where it has at most 4096 elements, else empty.
     """
 
     numel: int

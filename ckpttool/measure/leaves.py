@@ -1,0 +1,129 @@
+"""A tensor's logical content, row-major, in leaves of a fixed number of elements, whatever its strides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ckpttool.measure.handles import source_of
+from ckpttool.measure.kernels import Bits, Scheme, scheme_of, view
+from ckpttool.measure.plan import MOST_INFLATED, MOST_VIEWS, SLACK, Place, locate
+from ckpttool.measure.reading import buffer_of, opened
+from ckpttool.model import Checkpoint, Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+LEAF = 1 << 16
+"""Elements of a leaf."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Where a tensor's content lies, so that it pickles: bytes ``start`` to ``stop`` of a place."""
+
+    run: str
+    place: Place
+    tensor: Tensor
+    start: int
+    stop: int
+    swapped: bool
+
+
+def content_of(checkpoint: Checkpoint, index: int, run: str) -> Content | None:
+    """The content of the tensor at a node; None where it has none or not all of it is in the file.
+
+    Views that spell out to more than ``MOST_VIEWS`` times their storage have none either.
+    """
+    tensor = checkpoint.nodes[index]
+    if not isinstance(tensor, Tensor) or tensor.storage is None or tensor.dtype.bits % 8:
+        return None
+    if len(tensor.shape) != len(tensor.stride) or min((0, tensor.offset, *tensor.shape, *tensor.stride)) < 0:
+        return None
+    deflated = {e.span: e for e in checkpoint.extents if e.method != "stored"}
+    storage = checkpoint.storages[tensor.storage]
+    where = locate(storage, deflated)
+    start = tensor.offset * tensor.dtype.itemsize
+    stop = start + tensor.extent * tensor.dtype.itemsize
+    if where is None or stop > where[2] or tensor.nbytes > MOST_VIEWS * where[2] + SLACK:
+        return None
+    place, base, _ = where
+    if not tensor.contiguous and place.deflated and place.size > MOST_INFLATED:
+        return None
+    return Content(run, place, tensor, base + start, base + stop, storage.swapped)
+
+
+def leaves(content: Content) -> Iterator[Bits]:
+    """The leaves in order, each valid until the next; fewer where the file ends. Raises ``Unreadable``."""
+    scheme = scheme_of(content.tensor.dtype)
+    if 0 in content.tensor.shape:
+        return iter(())
+    if content.tensor.contiguous:
+        return _in_order(content, scheme)
+    return _rechunked(_strided(content, scheme), LEAF * scheme.pair)
+
+
+def _in_order(content: Content, scheme: Scheme) -> Iterator[Bits]:
+    readable = opened(content.run, content.place, whole=False)
+    width = scheme.width * scheme.pair
+    space = buffer_of(LEAF * width)
+    for start in range(content.start, content.stop, LEAF * width):
+        wanted = min(LEAF * width, content.stop - start)
+        got = readable.readinto(start, space[:wanted]) // width
+        if got:
+            yield view(space, 0, got, scheme, content.swapped)
+        if got * width < wanted:
+            return
+
+
+def _strided(content: Content, scheme: Scheme) -> Iterator[Bits]:
+    """Row-major pieces of at most a leaf. Large spans are mapped: only the pages in use are held."""
+    place = content.place
+    if place.source and not place.deflated:
+        data = memoryview(source_of(content.run, place.source).window(content.start, content.stop))
+    else:
+        data = memoryview(bytearray(content.stop - content.start))
+        data = data[: opened(content.run, place, whole=True).readinto(content.start, data)]
+    if len(data) < content.stop - content.start:
+        return
+    array = _shaped(data, content.tensor, scheme)
+    for piece in _chunks(array, content.tensor.shape):
+        flat = np.ascontiguousarray(piece).reshape(-1)
+        yield flat.byteswap() if content.swapped else flat
+
+
+def _shaped(data: memoryview, tensor: Tensor, scheme: Scheme) -> NDArray[np.unsignedinteger]:
+    flat = np.frombuffer(data, f"u{scheme.width}")
+    steps = tuple(s * scheme.width * scheme.pair for s in tensor.stride)
+    shape, steps = (*tensor.shape, scheme.pair), (*steps, scheme.width)
+    return np.lib.stride_tricks.as_strided(flat, shape, steps, writeable=False)
+
+
+def _chunks(
+    array: NDArray[np.unsignedinteger], shape: tuple[int, ...]
+) -> Iterator[NDArray[np.unsignedinteger]]:
+    """Cut along the first dimensions so that no piece has more than a leaf's elements."""
+    axis = next((k for k in range(len(shape)) if math.prod(shape[k + 1 :]) <= LEAF), len(shape) - 1)
+    many = max(1, LEAF // math.prod(shape[axis + 1 :]))
+    for outer in np.ndindex(*shape[:axis]):
+        for start in range(0, shape[axis], many):
+            yield array[outer][start : start + many]
+
+
+def _rechunked(pieces: Iterable[Bits], size: int) -> Iterator[Bits]:
+    """The same elements in pieces of exactly ``size``, but for the last."""
+    held: list[Bits] = []
+    for piece in pieces:
+        rest = piece
+        while sum(map(len, held)) + len(rest) >= size:
+            need = size - sum(map(len, held))
+            yield np.concatenate([*held, rest[:need]])
+            held, rest = [], rest[need:]
+        if len(rest):
+            held.append(rest)
+    if held:
+        yield np.concatenate(held)
