@@ -7,10 +7,8 @@ file.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable
+from concurrent.futures import Executor
 from functools import partial
 
 from ckpttool.errors import Unreadable
@@ -18,20 +16,16 @@ from ckpttool.measure import handles
 from ckpttool.measure.bounds import measure_bounds
 from ckpttool.measure.kernels import Part, combined, measured
 from ckpttool.measure.plan import UNIT, Plan, plan, units
+from ckpttool.measure.running import Progress, pool, throttled
 from ckpttool.measure.stats import statistics
-from ckpttool.measure.units import joined, run
+from ckpttool.measure.work import joined, run
 from ckpttool.measures import Measures, SpanMeasure, TensorMeasure
 from ckpttool.model import Checkpoint, Tensor
-from ckpttool.pool import ordered_map, workers
+from ckpttool.pool import ordered_map
 from ckpttool.source import Source
 
 BLOCK = 1 << 20
 """Bytes looked at together: they fit into a core's second-level cache; docs/performance.md has numbers."""
-
-Progress = Callable[[int, int], None]
-
-_INTERVAL = 0.1
-"""Seconds between two calls of a progress callback."""
 
 
 def measure(
@@ -57,8 +51,8 @@ def measure(
         made = plan(checkpoint, partial(_size_of, token, failures))
         spans: dict[int, SpanMeasure] = {}
         parts: dict[int, Part] = {}
-        report = _throttled(progress, made.nbytes)
-        with _pool(executor, made.nbytes) as chosen:
+        report = throttled(progress, made.nbytes)
+        with pool(executor, made.nbytes) as chosen:
             for outcome in ordered_map(run, units(made, token, unit, block), chosen, window=window):
                 for index, span in outcome.spans:
                     spans[index] = joined(spans[index], span) if index in spans else span
@@ -83,27 +77,6 @@ def _size_of(token: str, failures: dict[str, str], name: str) -> int:
     except Unreadable as error:
         failures[name] = error.why
         return 0
-
-
-def _pool(executor: Executor | None, nbytes: int) -> AbstractContextManager[Executor | None]:
-    if executor is not None or nbytes <= UNIT or workers() == 1:
-        return nullcontext(executor)
-    return ThreadPoolExecutor(workers(), thread_name_prefix="measure")
-
-
-def _throttled(progress: Progress | None, total: int) -> Callable[[int], None]:
-    """A function that adds bytes and calls ``progress`` now and then, and at the end for certain."""
-    done, last = 0, -_INTERVAL
-
-    def add(nbytes: int) -> None:
-        nonlocal done, last
-        done += nbytes
-        now = time.monotonic()
-        if progress is not None and (now - last >= _INTERVAL or done >= total):
-            last = now
-            progress(done, total)
-
-    return add
 
 
 def _by_name(checkpoint: Checkpoint, spans: dict[int, SpanMeasure]) -> dict[str, SpanMeasure]:

@@ -225,7 +225,7 @@ def _why_not(tensor: Tensor, order: Order | None, where: tuple[Place, int, int] 
         return "" if whole and aligned else "its shape, stride and offset do not fit together"
     if tensor.dtype.bits % 8:
         return f"it is a strided view of elements of {tensor.dtype.bits} bits"
-    if order.folded:
+    if order.numel > MOST_VIEWS * order.extent:
         return f"it addresses the same bytes more than once: {tensor.numel} elements over {order.extent}"
     if not order.dense and where[0].deflated and where[0].size > MOST_INFLATED:
         return f"it is a strided view of a deflated record of {where[0].size} bytes"

@@ -13,6 +13,7 @@ from ckpttool.dtypes import DType
 from ckpttool.errors import Unreadable
 from ckpttool.measure import handles
 from ckpttool.measure.leaves import Content, content_of, leaves
+from ckpttool.measure.running import Progress, pool, throttled
 from ckpttool.measure.values import floats
 from ckpttool.measures import Statistics
 from ckpttool.model import Checkpoint
@@ -30,6 +31,7 @@ def statistics(
     indices: Iterable[int],
     *,
     executor: Executor | None = None,
+    progress: Progress | None = None,
     sources: Iterable[Source] = (),
 ) -> dict[int, Statistics]:
     """Statistics by node index; tensors that are not wholly readable, packed or not strided are left out.
@@ -39,11 +41,16 @@ def statistics(
     """
     with handles.run(sources) as run:
         found = ((index, content_of(checkpoint, index, run)) for index in indices)
-        known = [(index, content) for index, content in found if content is not None]
-        results = ordered_map(_statistics, (content for _, content in known), executor)
-        return {
-            index: result for (index, _), result in zip(known, results, strict=True) if result is not None
-        }
+        known = {index: content for index, content in found if content is not None}
+        report = throttled(progress, sum(content.tensor.nbytes for content in known.values()))
+        results: dict[int, Statistics] = {}
+        with pool(executor, sum(content.tensor.nbytes for content in known.values())) as chosen:
+            done = ordered_map(_statistics, known.values(), chosen)
+            for (index, content), result in zip(known.items(), done, strict=True):
+                report(content.tensor.nbytes)
+                if result is not None:
+                    results[index] = result
+        return results
 
 
 def _statistics(content: Content) -> Statistics | None:
