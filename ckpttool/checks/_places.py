@@ -147,7 +147,7 @@ def malformed(tensor: Tensor) -> str | None:
         return f"shape {listed(tensor.shape)} has a negative size"
     strided = tensor.storage is not None or tensor.layout == "meta"
     if strided and len(tensor.shape) != len(tensor.stride):
-        return f"{len(tensor.shape)} sizes and {len(tensor.stride)} strides"
+        return f"shape has {len(tensor.shape)} dimensions and stride has {len(tensor.stride)}"
     if any(abs(number) >= INT64 for number in (*tensor.shape, *tensor.stride, tensor.offset)):
         return f"shape {listed(tensor.shape)}, stride {listed(tensor.stride)} or offset is past 64 bits"
     if 0 in tensor.shape:

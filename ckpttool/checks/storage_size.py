@@ -58,5 +58,5 @@ def _fault(checkpoint: Checkpoint, storage: Storage, present: int) -> Fault:
         f"storage {quoted(storage.key)} is declared as {storage.nbytes} bytes and has {present}: {gap} {way}"
     )
     if checkpoint.format == "torch-zip" and present < storage.nbytes:
-        message += "; with mmap=True torch.load reads past the record's end without an error"
+        message += "; torch.load with mmap=True does not check this"
     return message, {"storage": printable(storage.key[:200]), "declared": storage.nbytes, "present": present}
