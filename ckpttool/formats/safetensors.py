@@ -68,10 +68,10 @@ def read(source: Source, limits: Limits) -> Checkpoint:
     parsed = parse(header.text)
     damage = [*problem, *_judge_text(header, parsed, source)]
     extents = [Extent("header", Span(source.name, 0, header.stop))]
-    metadata: dict[str, Json] = {}
+    metadata: dict[str, Json] = {"crc_recorded": False}
     entries: list[Entry] = []
     if isinstance(parsed.value, dict):
-        metadata, odd = _read_metadata(parsed.value)
+        metadata["metadata"], odd = _read_metadata(parsed.value)
         entries, bad = read_entries(parsed.value)
         damage += [*odd, *bad, *lay_out(entries, header.stop, source, whole=not bad)]
     nodes, storages = _build(entries, header.stop, source, extents)
