@@ -1,7 +1,7 @@
 """A checkpoint as plain Python values: containers, numbers, and stand-ins for what only torch can build.
 
-``thaw`` turns what a reader described into values that can be edited; ``Pickled`` writes them as ``torch.save`` would.
-Nothing is imported that a file names. No torch is needed.
+``thaw`` turns what a reader described into values that can be edited; ``Pickled`` writes them as
+``torch.save`` would. Nothing is imported that a file names. No torch is needed.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ def tensor(
 class Pickled(pickle._Pickler):
     """Writes values as ``torch.save`` does, protocol 2; gathers ``storages`` in the order of first mention.
 
-    Only the pure-Python pickler lets a name be written that cannot be imported. ``legacy`` adds the sixth item
-    that storages have in the format of torch before 1.6.
+    Only the pure-Python pickler lets a name be written that cannot be imported. ``legacy`` adds the sixth
+    item that storages have in the format of torch before 1.6.
     """
 
     memo: dict[int, tuple[int, Any]]  # filled by the pickler

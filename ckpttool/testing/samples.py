@@ -36,7 +36,7 @@ def numbers(shape: tuple[int, ...], draw: Callable[[], float]) -> Tensor:
 
 
 def training_state(*, seed: int = 7) -> dict[str, Any]:
-    """Everything that a resume needs: weights, AdamW with names, schedule, scaler, EMA, RNG, data, counters."""
+    """All that a resume needs: weights, AdamW with names, schedule, scaler, EMA, RNG, data, counters."""
     rng = random.Random(seed + 1)
     return {
         "model": weights(seed=seed),

@@ -18,7 +18,7 @@ class Unthawable(Exception):
 def thaw(checkpoint: Checkpoint, source: Source) -> Any:
     """The tree as plain values; what was shared is shared. Reads the bytes of every storage.
 
-    Raises ``Unthawable`` for what has no stand-in: cycles, keys set twice, calls other than REDUCE and NEWOBJ.
+    Raises ``Unthawable`` for what has no stand-in: cycles, keys set twice, calls but REDUCE and NEWOBJ.
     """
     if checkpoint.root is None:
         raise Unthawable("there is no tree")

@@ -1,6 +1,6 @@
 """Whole checkpoint files from plain values, without torch: what the frameworks write, byte for byte.
 
-The values are those of ``ckpttool.testing.plain``. Nothing is checked, so that broken files can be written too.
+The values are those of ``ckpttool.testing.plain``. Nothing is checked, so broken files can be written.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def legacy_file(value: Any, *, magic: int = LEGACY_MAGIC, protocol: int = LEGACY
 
 
 def safetensors_file(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
-    """A safetensors file of contiguous tensors, laid out as its own library does: widest first, then by name."""
+    """A safetensors file of contiguous tensors, laid out as its library does: widest first, then by name."""
     header: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
     body = b""
     for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].kind.bits, item[0])):

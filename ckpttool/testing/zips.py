@@ -1,7 +1,7 @@
 """Archives exactly as ``torch.save`` lays them out, and where each of their header fields lies.
 
-Sources: torch 2.13 ``caffe2/serialize/inline_container.cc`` and PKWARE's APPNOTE 6.3.10. Files below 4 GiB only:
-what is built here is small.
+Sources: torch 2.13 ``caffe2/serialize/inline_container.cc`` and PKWARE's APPNOTE 6.3.10. Files below
+4 GiB only: what is built here is small.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ END = {
 class Record:
     """One record of an archive. The defaults are what torch writes; the rest is there to deviate.
 
-    ``name`` includes the folder (``archive/data.pkl``). ``local_name`` is what the local header says, where it
-    differs. ``deflated`` compresses; ``listed`` says whether the central directory knows of the record.
+    ``name`` includes the folder (``archive/data.pkl``). ``local_name`` is what the local header says,
+    where it differs. ``deflated`` compresses; ``listed``: the central directory knows of the record.
     """
 
     name: str
@@ -94,8 +94,8 @@ def torch_zip(
 ) -> bytes:
     """The archive that torch 2.13 writes for these records, ending with a serialization id.
 
-    ``checksums=False`` is ``set_crc32_options(False)``; ``alignment=1`` pads nothing. ``name_hash`` is the first half of
-    the id: 20 digits that depend on torch's C++ library; the default stands for them without being equal.
+    ``checksums=False`` is ``set_crc32_options(False)``; ``alignment=1`` pads nothing. ``name_hash`` is the
+    first half of the id: 20 digits that depend on torch's C++ library; the default only stands for them.
     """
     records = [r for r in records if not r.name.endswith(SERIALIZATION_ID)]
     identity = serialization_id(records, checksums, name_hash)

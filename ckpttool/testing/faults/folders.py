@@ -148,7 +148,7 @@ def temporary_name(files: Files, rng: random.Random) -> Files:
 @folder_fault("name-hash", "file-name-hash", "file")
 def name_hash(files: Files, rng: random.Random) -> Files:
     """The digits in the file's name are not those of its content."""
-    name, data = _only(files)
+    _, data = _only(files)
     return {f"model-{rng.getrandbits(32):08x}.pth": data}
 
 

@@ -14,12 +14,12 @@ DamagingFiles: TypeAlias = Callable[[Files, random.Random], Files]
 
 
 class Inapplicable(Exception):
-    """The file has nothing that this fault could damage: no optimizer, say. The message names what it lacks."""
+    """The file has nothing that this fault could damage: no optimizer, say. The message says what."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A way for one file to break. ``apply(data, rng)`` gives the broken bytes; the same rng state gives the same.
+    """A way for one file to break. ``apply(data, rng)`` gives the broken bytes, the same for the same rng.
 
     ``rule`` names the rule that has to report it. ``formats`` are those that it applies to. Raises
     ``Inapplicable`` for a file that lacks what it damages. Expects a sound file.
@@ -48,7 +48,7 @@ FAULTS: dict[str, Fault | FolderFault] = {}
 
 
 def fault(name: str, rule: str, *formats: str) -> Callable[[Damaging], Damaging]:
-    """Register the decorated function; the first line of its docstring says what the fault is like in life."""
+    """Register the decorated function; its docstring's first line says what the fault is in life."""
 
     def register(apply: Damaging) -> Damaging:
         _add(Fault(name, rule, formats, about(apply), apply))
