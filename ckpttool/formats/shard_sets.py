@@ -84,7 +84,8 @@ def _doubled(shards: SequenceABC[Shard]) -> Iterator[Damage]:
 def _total_size(weight_map: dict[str, str], shards: SequenceABC[Shard], total: int) -> Iterator[Damage]:
     listed = [shard.sizes[key] for shard in shards for key in shard.keys if weight_map.get(key) == shard.name]
     have = sum(nbytes for nbytes, _ in listed)
-    once = sum({place: nbytes for nbytes, place in sorted(listed, key=_first)}.values())
+    ties = {place: nbytes for nbytes, place in sorted(listed, key=_first) if place is not None}
+    once = sum(ties.values()) + sum(nbytes for nbytes, place in listed if place is None)
     if total in (have, once):
         return
     files = sum(shard.file_bytes for shard in shards)
