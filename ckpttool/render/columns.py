@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-_PIECES = re.compile(r"[^./_,:·–-]*[./_,:·–-]+|[^./_,:·–-]+")
+_PIECES = re.compile(r"[^./,:]*[./,:]+|[^./,:]+")
 
 
 def cells(text: str) -> int:

@@ -24,7 +24,7 @@ _LEVELS = {"error": "error", "warning": "warning", "info": "note"}
 
 
 def sarif(report: Report) -> str:
-    """The report as a SARIF log. Its rules are those that a finding names, with the pages in ``report.rules``."""
+    """The report as a SARIF log: the rules that findings name, with the pages in ``report.rules``."""
     found = sorted({(f.code, f.name, f.severity) for s in report.subjects for f in s.findings})
     pages = {rule.code: rule for rule in report.rules}
     codes = {code: place for place, code in enumerate(dict.fromkeys(code for code, _, _ in found))}

@@ -1,0 +1,144 @@
+"""What a checkpoint holds, counted: tensors by key and section, bytes that sections own, ties. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import translate
+
+from ckpttool.layout import Layout
+from ckpttool.model import Checkpoint, Storage, Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One tensor under one key. A tensor that two keys reach is two items."""
+
+    key: str
+    path: tuple[str, ...]
+    index: int
+    tensor: Tensor
+    section: str
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which tensors a user asked for: globs over keys (``*`` crosses dots) and names of sections."""
+
+    only: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    sections: tuple[str, ...] = ()
+
+    @property
+    def everything(self) -> bool:
+        return not (self.only or self.ignore or self.sections)
+
+
+EVERYTHING = Selection()
+
+
+def items(checkpoint: Checkpoint, layout: Layout, selection: Selection = EVERYTHING) -> list[Item]:
+    """The selected tensors in the file's order."""
+    wanted = _matcher(selection.only) if selection.only else None
+    unwanted = _matcher(selection.ignore) if selection.ignore else None
+    found = []
+    for entry, tensor in checkpoint.tensors():
+        key = entry.key
+        if (wanted and not wanted.match(key)) or (unwanted and unwanted.match(key)):
+            continue
+        section = layout.section_of(entry.path)
+        if not selection.sections or section in selection.sections:
+            found.append(Item(key, entry.path, entry.index, tensor, section))
+    return found
+
+
+def components(checkpoint: Checkpoint, tensor: Tensor) -> Iterator[Tensor]:
+    """The strided tensors that a tensor is made of: itself, or the parts of a sparse or nested one."""
+    stack, seen = [tensor], 0
+    while stack and seen < 1000:
+        seen += 1
+        one = stack.pop()
+        if one.storage is not None:
+            yield one
+        nodes = (checkpoint.nodes[index] for _, index in one.parts)
+        stack.extend(node for node in nodes if isinstance(node, Tensor))
+
+
+def stored_bytes(checkpoint: Checkpoint, tensor: Tensor) -> int:
+    """Bytes of a tensor's logical content as the file holds it; 0 for meta tensors."""
+    return sum(part.nbytes for part in components(checkpoint, tensor))
+
+
+def present(storage: Storage) -> int:
+    """Bytes of a storage that are in the file, whatever the tree declares."""
+    if storage.inline is not None:
+        return len(storage.inline)
+    return min(storage.nbytes, storage.span.nbytes) if storage.span else 0
+
+
+def owned_bytes(checkpoint: Checkpoint, found: Sequence[Item]) -> tuple[Counter[str], int]:
+    """Bytes of storages by the section that looks at them, each byte once; and those that nothing looks at.
+
+    Where two sections share bytes, the one that comes first in a storage has them.
+    """
+    ranges: dict[int, list[tuple[int, int, str]]] = {}
+    for item in found:
+        for part in components(checkpoint, item.tensor):
+            if part.storage is not None and part.storage < len(checkpoint.storages):
+                start, stop = _byte_range(part)
+                ranges.setdefault(part.storage, []).append((start, stop, item.section))
+    owned: Counter[str] = Counter()
+    rest = 0
+    for index, storage in enumerate(checkpoint.storages):
+        size, edge = present(storage), 0
+        for start, stop, section in sorted(ranges.get(index, ())):
+            gained = min(stop, size) - max(start, edge)
+            owned[section] += max(0, gained)
+            rest += max(0, min(start, size) - edge)
+            edge = max(edge, min(stop, size))
+        rest += size - edge
+    return owned, rest
+
+
+def storage_name(checkpoint: Checkpoint, item: Item) -> str | None:
+    """The name of the storage that a tensor looks into; None for one that has none of its own."""
+    index = item.tensor.storage
+    if index is None or index >= len(checkpoint.storages):
+        return None
+    storage = checkpoint.storages[index]
+    return storage.record or storage.key
+
+
+def ties(found: Sequence[Item]) -> list[list[str]]:
+    """Keys that look at the very same bytes, group by group, in the file's order."""
+    groups: dict[tuple[int, int, int], list[str]] = {}
+    for item in found:
+        tensor = item.tensor
+        if tensor.storage is not None and tensor.extent:
+            groups.setdefault((tensor.storage, tensor.offset, tensor.extent), []).append(item.key)
+    return [keys for keys in groups.values() if len(keys) > 1]
+
+
+def parameters(found: Sequence[Item]) -> int:
+    """Elements of floating or complex tensors among the weights; those tied together count once."""
+    seen: dict[object, int] = {}
+    for item in found:
+        tensor = item.tensor
+        if item.section == "weights" and tensor.dtype.kind in ("float", "complex", "quantized", "bits"):
+            place = (
+                (tensor.storage, tensor.offset, tensor.extent) if tensor.storage is not None else item.index
+            )
+            seen[place] = max(seen.get(place, 0), tensor.numel)
+    return sum(seen.values())
+
+
+def _byte_range(tensor: Tensor) -> tuple[int, int]:
+    bits = tensor.dtype.bits
+    start = max(0, tensor.offset * bits // 8)
+    return start, max(start, ((tensor.offset + tensor.extent) * bits + 7) // 8)
+
+
+def _matcher(globs: Collection[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(translate, globs)))
