@@ -46,10 +46,11 @@ class LocalFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.name = os.fspath(path)
+        self._fd = -1  # for __del__, should opening fail
         self._fd = _open(self.name)
         facts = os.fstat(self._fd)
         if not stat.S_ISREG(facts.st_mode):
-            os.close(self._fd)
+            self.close()
             raise Unreadable(self.name, _file_kind(facts.st_mode))
         self.size = facts.st_size
         self._mtime = facts.st_mtime_ns
@@ -193,7 +194,9 @@ def open_source(where: str | os.PathLike[str]) -> Source:
 
 def _open(path: str) -> int:
     # O_NONBLOCK so that a FIFO without a writer answers instead of hanging.
-    flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    flags = (
+        os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    )
     try:
         return os.open(path, flags)
     except (OSError, ValueError) as error:
