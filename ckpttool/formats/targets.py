@@ -17,8 +17,9 @@ DEPTH = 16
 
 _CLEAR = (".pt", ".pth", ".ckpt", ".safetensors", ".pth.tar", ".pt.tar", ".pyth")
 _SKIPPED = frozenset(
-    ".py .pyc .txt .json .jsonl .md .rst .yaml .yml .toml .log .csv .tsv .png .jpg .jpeg .gif .svg .html .css "
-    ".js .c .h .cc .cpp .cu .so .sh .pdf .zip .gz .npy .npz .onnx .gguf .h5 .hdf5 .distcp .parquet .arrow".split()
+    ".py .pyc .txt .json .jsonl .md .rst .yaml .yml .toml .log .csv .tsv .png .jpg .jpeg .gif .svg .html "
+    ".css .js .c .h .cc .cpp .cu .so .sh .pdf .zip .gz .npy .npz .onnx .gguf .h5 .hdf5 .distcp .parquet "
+    ".arrow".split()
 )
 _USUAL = re.compile(
     r"(pytorch_|diffusion_pytorch_|adapter_)?model.*|optimizer.*|scheduler.*|training_args|consolidated.*"
