@@ -25,6 +25,7 @@ GROUND = {
     "model",
     "report",
     "rules",
+    "safety",
     "tree",
     "units",
 }
@@ -42,14 +43,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checks": GROUND,
     "ops": GROUND,
     "profiles": GROUND,
+    "config": GROUND,
     "verbs": WORK,
     "determinism": WORK,
     "render": GROUND,
     "testing": WORK | {"verbs", "determinism"},
-    "pytest_plugin": WORK | {"verbs", "determinism", "render", "testing"},
+    "pytest_plugin": WORK | {"verbs", "determinism", "render", "testing", "config"},
     "trainer": {""},
     "": WORK | {"verbs", "determinism", "render"},
-    "cli": WORK | {"", "verbs", "determinism", "render", "trainer"},
+    "cli": WORK | {"", "verbs", "determinism", "render", "trainer", "config"},
     "__main__": {"cli"},
 }
 
@@ -60,7 +62,7 @@ MAY_BE_IMPORTED_BY: dict[str, set[str]] = {
     "numpy": {"measure", "ops", "verbs", "determinism", "testing", "trainer"},
     "isal": {"source", "measure", "formats", "verbs"},
     "fsspec": {"source"},
-    "torch": {"trainer", "determinism.recorder"},
+    "torch": {"trainer", "determinism.recorder", "testing.strategies.real"},
     "hypothesis": {"testing", "pytest_plugin"},
     "pytest": {"testing", "pytest_plugin"},
 }
