@@ -45,8 +45,11 @@ CAUGHT = {
     "end64": "directory-damaged",
     "locator": "directory-damaged",
     "end": "directory-damaged",
-    "central.flags": "header-mismatch",
+    "central.flags": "not-canonical",
     "central.crc": "descriptor-mismatch",
+    "central.compressed-size": "descriptor-mismatch",
+    "central.size": "descriptor-mismatch",
+    "end.signature": "truncated",
     "central.offset": "header-mismatch",
     "central.method": "header-mismatch",
 }
@@ -77,7 +80,7 @@ def local_name(data: bytes, rng: random.Random) -> bytes:
     return edit_field(data, place.header + 30, 1, lambda value: value ^ 1)
 
 
-@fault("local-padding", "header-mismatch", ZIP)
+@fault("local-padding", "not-canonical", ZIP)
 def local_padding(data: bytes, rng: random.Random) -> bytes:
     """The padding field in front of the data is not what torch writes."""
     place = largest(data)
@@ -90,9 +93,9 @@ def central_time(data: bytes, rng: random.Random) -> bytes:
     return edit_field(data, largest(data).entry + 12, 2, lambda value: value ^ 4)
 
 
-@fault("byte-swapped-size", "byte-swapped-size", ZIP)
-def byte_swapped_size(data: bytes, rng: random.Random) -> bytes:
-    """A size was written in the other byte order."""
+@fault("central-swapped-sizes", "descriptor-mismatch", ZIP)
+def central_swapped_sizes(data: bytes, rng: random.Random) -> bytes:
+    """The directory states a record's sizes in the other byte order."""
     entry = largest(data).entry
     for start in (entry + 20, entry + 24):
         data = splice(data, start, start + 4, data[start : start + 4][::-1])

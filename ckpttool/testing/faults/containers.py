@@ -72,7 +72,7 @@ def swapped_pages(data: bytes, rng: random.Random) -> bytes:
     return splice(splice(data, first, first + 4096, two), second, second + 4096, one)
 
 
-@fault("dropped-page", "directory-damaged", ZIP)
+@fault("dropped-page", "header-mismatch", ZIP)
 def dropped_page(data: bytes, rng: random.Random) -> bytes:
     """A page is missing in the middle, and all that follows moved up."""
     page = some_page(*_content(data), rng)

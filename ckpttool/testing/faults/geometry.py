@@ -24,11 +24,13 @@ def matrix(value: Any) -> Tensor:
     return max(found, key=lambda t: len(t.storage.data))
 
 
-def _on_matrix(name: str, rule: str, about: str, change: Callable[[Tensor], None]) -> None:
+def _on_matrix(
+    name: str, rule: str, about: str, change: Callable[[Tensor], None], formats: tuple[str, ...] = TORCH
+) -> None:
     def apply(data: bytes, rng: random.Random) -> bytes:
         return edited(data, lambda value: change(matrix(value)))
 
-    add(name, rule, TORCH, about, apply)
+    add(name, rule, formats, about, apply)
 
 
 def _set(**fields: Any) -> Callable[[Tensor], None]:
@@ -94,6 +96,7 @@ _on_matrix(
     "storage-size",
     "the tree declares fewer elements than were written",
     _storage(declared=lambda t: _count(t) - 8),
+    TORCH[:1],
 )
 _on_matrix("negative-count", "storage-declaration", "a negative element count", _storage(declared=-1))
 _on_matrix("text-count", "storage-declaration", "an element count that is text", _storage(declared="many"))

@@ -53,7 +53,7 @@ def legacy_magic_call(data: bytes, rng: random.Random) -> bytes:
     return splice(data, 0, 2, head)
 
 
-@fault("legacy-count", "storage-size", LEGACY)
+@fault("legacy-count", "storage-table", LEGACY)
 def legacy_count(data: bytes, rng: random.Random) -> bytes:
     """The element count in front of a storage is not that of the tree."""
     return edit_field(data, _keys_at(data)[1], 8, lambda count: count + 1)
@@ -66,7 +66,7 @@ def legacy_swapped_count(data: bytes, rng: random.Random) -> bytes:
     return splice(data, start, start + 8, data[start : start + 8][::-1])
 
 
-@fault("legacy-negative-count", "storage-size", LEGACY)
+@fault("legacy-negative-count", "storage-table", LEGACY)
 def legacy_negative_count(data: bytes, rng: random.Random) -> bytes:
     """The element count in front of a storage is negative."""
     start = _keys_at(data)[1]
