@@ -1,0 +1,71 @@
+"""Who wrote a checkpoint, which part of its tree plays which role, and what a resume finds in it. Pure."""
+
+from __future__ import annotations
+
+from ckpttool.layout import Confidence, Layout, Optimizer, Section
+from ckpttool.model import Checkpoint, Tensor
+from ckpttool.profiles.alignment import align
+from ckpttool.profiles.discovery import Found, discover
+from ckpttool.profiles.generators import generators_below
+from ckpttool.profiles.optimizers import optimizers_at, read_optimizer
+from ckpttool.profiles.parameters import parameters_of
+from ckpttool.profiles.readiness import Evidence, judge
+from ckpttool.profiles.sections import of_role, sections_of, weight_sections
+from ckpttool.profiles.view import Path, View
+from ckpttool.profiles.writers import notes_of, profile_of, writer_of
+
+__all__ = ["lay_out"]
+
+
+def lay_out(checkpoint: Checkpoint) -> Layout:
+    """The roles found in a checkpoint: sections, optimizers, writer, readiness. Total, for any tree.
+
+    Looks at descriptors only; the cost is linear in the arena (100,000 tensors: a fraction of a second).
+    """
+    view = View(checkpoint)
+    found = discover(view)
+    profile = profile_of(view)
+    writer = None if profile is None else writer_of(view, profile)
+    sure: Confidence = "inferred" if writer is None else writer.confidence
+    sections = sections_of(view, profile, found, sure)
+    models = [(s, parameters_of(view, s.index)) for s in weight_sections(view, sections)]
+    ordered = not any(_is_sorted(checkpoint, s) for s, _ in models)
+    optimizers = _optimizers(view, sections, found, [model for _, model in models], ordered)
+    rng = _generators(view, sections)
+    readiness = judge(Evidence(view, profile, sections, optimizers, rng))
+    notes = () if profile is None else notes_of(view, profile)
+    main = max((model for _, model in models), key=len, default=())
+    return Layout(sections, optimizers, writer, readiness, main, ordered, rng, notes)
+
+
+def _is_sorted(checkpoint: Checkpoint, section: Section) -> bool:
+    """safetensors sorts tensors by type and name, so their order says nothing about the model's."""
+    name = section.path[0] if section.path else ""
+    return checkpoint.format == "safetensors" or ".safetensors" in name
+
+
+def _optimizers(
+    view: View,
+    sections: tuple[Section, ...],
+    found: list[Found],
+    models: list[tuple[tuple[str, int], ...]],
+    ordered: bool,
+) -> tuple[Optimizer, ...]:
+    places: dict[Path, int] = {}
+    for section in of_role(sections, "optimizer"):
+        places.update(optimizers_at(view, section.path, section.index))
+    for part in found:
+        if part.role == "optimizer":
+            places.update(optimizers_at(view, part.path, part.index))
+    shaped = [
+        [(key, i, t.shape) for key, i in model if isinstance(t := view.node(i), Tensor)] for model in models
+    ]
+    return tuple(align(read_optimizer(view, path, i), shaped, ordered) for path, i in places.items())
+
+
+def _generators(view: View, sections: tuple[Section, ...]) -> tuple[tuple[str, int], ...]:
+    found: dict[int, str] = {}
+    for section in of_role(sections, "rng"):
+        name = section.path[-1] if section.path else ""
+        found.update((i, kind) for kind, i in generators_below(view, section.index, name))
+    return tuple((kind, i) for i, kind in found.items())

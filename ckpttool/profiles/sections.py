@@ -1,0 +1,94 @@
+"""The sections of a checkpoint: what a profile says stands where, then what the tree itself shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import get_args
+
+from ckpttool.layout import Confidence, Section, SectionName
+from ckpttool.model import Blob, Call, Global, Mapping, Sequence, Tensor, Value
+from ckpttool.profiles.discovery import Found, holds_tensors
+from ckpttool.profiles.names import is_ema
+from ckpttool.profiles.profile import Profile
+from ckpttool.profiles.view import FILE_ONLY, View
+
+_ROLES: tuple[SectionName, ...] = get_args(SectionName)
+MODEL_SHARE = 0.2
+"""A nameless dict of tensors counts as weights if it holds this part of the largest one's tensors."""
+
+
+def sections_of(
+    view: View, profile: Profile | None, found: list[Found], confidence: Confidence
+) -> tuple[Section, ...]:
+    """All sections, outer ones first where they nest, in the file's order otherwise."""
+    declared = [] if profile is None else list(_declared(view, profile, confidence))
+    shown = list(_shown(view, found, any(s.name == "weights" for s in declared)))
+    kept = [s for s in shown if not _covered(s, declared)]
+    return tuple(sorted([*_loose(view, [*declared, *kept]), *declared, *kept], key=lambda s: len(s.path)))
+
+
+def _loose(view: View, sections: list[Section]) -> list[Section]:
+    """The root as weights, where its tensors stand beside counters or in no known order at all."""
+    root = view.checkpoint.root
+    if root is None or any(s.name in ("weights", "ema", "optimizer") for s in sections):
+        return []
+    if not sections:
+        return [Section("weights", (), root)] if holds_tensors(view, root) else []
+    nodes = (view.node(i) for i in view.fields(root).values())
+    direct = any(isinstance(n, Tensor) and n.shape and n.dtype.kind != "uint" for n in nodes)
+    return [Section("weights", (), root)] if direct else []
+
+
+def _declared(view: View, profile: Profile, confidence: Confidence) -> Iterable[Section]:
+    for role in _ROLES:
+        for path in getattr(profile, role, ()):
+            for place, index in view.find(path):
+                if index != FILE_ONLY and is_there(view, index):
+                    yield Section(role, place, index, confidence)
+
+
+def _covered(section: Section, declared: list[Section]) -> bool:
+    """Whether the profile speaks of the same place, or of one around it that plays the same role."""
+    return any(
+        d.path == section.path or (d.name == section.name and section.path[: len(d.path)] == d.path)
+        for d in declared
+    )
+
+
+def _shown(view: View, found: list[Found], declared: bool) -> Iterable[Section]:
+    largest = max((part.tensors for part in found if part.role in ("weights", None)), default=0)
+    named = declared or any(part.role == "weights" for part in found)
+    for part in found:
+        role = part.role
+        if role is None:
+            if any(is_ema(step) for step in part.path):
+                role = "ema"
+            else:
+                role = "other" if named or part.tensors < MODEL_SHARE * largest else "weights"
+        yield Section(role, part.path, part.index)
+
+
+def is_there(view: View, index: int) -> bool:
+    """Whether a node is more than ``None``; an empty dict or list stands for a part that is switched off."""
+    node = view.node(index)
+    return not (isinstance(node, Value) and node.value is None)
+
+
+def has_content(view: View, index: int) -> bool:
+    """Whether a node holds anything: a plain value, a tensor, a container with something in it."""
+    node = view.node(index)
+    if isinstance(node, Mapping):
+        return bool(node.keys)
+    if isinstance(node, Sequence):
+        return any(has_content(view, i) for i in node.items)
+    return isinstance(node, (Call, Blob, Global)) or is_there(view, index)
+
+
+def of_role(sections: Iterable[Section], role: SectionName) -> list[Section]:
+    """The sections that play one role."""
+    return [s for s in sections if s.name == role]
+
+
+def weight_sections(view: View, sections: Iterable[Section]) -> list[Section]:
+    """The sections of weights that hold any tensor."""
+    return [s for s in of_role(sections, "weights") if holds_tensors(view, s.index)]
