@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 CUTS = 120
 """Places at which a file is cut and bits are flipped, spread evenly over it and dense at both ends."""
 
-SEARCHED = 80 << 10
+SEARCHED = 1 << 20
 """Bytes of tensors that may be read on the way to a directory at the end of the file."""
 
 NOTHING = (b"", b"\0", b"PK", b"\x80", b"{}", b"\0" * 4096, b"<html></html>", b"version https://git-lfs\n")
@@ -36,7 +36,7 @@ NOTHING = (b"", b"\0", b"PK", b"\x80", b"{}", b"\0" * 4096, b"<html></html>", b"
 
 
 class Watched(Memory):
-    """Bytes in memory that remember which ranges were read. Windows do not count: they are mapped, not read."""
+    """Bytes in memory that remember which ranges were read. Windows do not count: large ones are mapped."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
@@ -69,7 +69,7 @@ class FormatConformance:
         return {name: make() for name, make in FILES.items() if name != self.module.NAME}
 
     def big_payload(self) -> bytes | None:
-        """A sound file of which tensors take more than a megabyte; None leaves the test of reading out."""
+        """A sound file of which tensors take several megabytes; None leaves the test of reading out."""
         return None
 
     def read(self, data: bytes) -> Checkpoint:
@@ -118,7 +118,7 @@ class FormatConformance:
             assert all(0 <= span.start <= span.stop <= len(data) for span in spans), name
 
     def test_only_headers_are_read(self) -> None:
-        """Of a large payload next to nothing is touched: an archive's end is searched for in its last 64 KiB."""
+        """Of a large payload next to nothing is touched, save for a search from the file's end."""
         data = self.big_payload()
         if data is None:
             return

@@ -17,7 +17,7 @@ from ckpttool.testing.samples import FILES, weights
 from ckpttool.testing.writers import legacy_file, safetensors_file, torch_file
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
-BIG = {"w": tensor((512, 1024), bytes(2 << 20)), "b": tensor((4,), bytes(16))}
+BIG = {"w": tensor((1024, 1024), bytes(4 << 20)), "b": tensor((4,), bytes(16))}
 
 
 class TestTorchZip(FormatConformance):
