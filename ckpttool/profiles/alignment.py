@@ -1,7 +1,8 @@
 """Which slot of an optimizer belongs to which parameter, told by the sequence of shapes.
 
 An optimizer numbers its parameters in the order in which it was given them, group after group; nearly always
-that is the model's order, split by a rule (decay or not) that keeps the order within each group. So the groups
+that is the model's order, split by a rule (decay or not) that keeps the order within each group. So
+the groups
 are merged along the model's parameters. Where two groups could take the next one, nothing is claimed.
 """
 

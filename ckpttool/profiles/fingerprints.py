@@ -1,6 +1,7 @@
 """Which optimizer class wrote a state dict, told by the keys of its groups and states.
 
-Sources: torch 2.13 ``torch/optim/*.py`` (defaults become group keys), transformers ``Adafactor``, apex, lion-pytorch,
+Sources: torch 2.13 ``torch/optim/*.py`` (defaults become group keys), transformers ``Adafactor``,
+apex, lion-pytorch,
 bitsandbytes. Group keys come first: they are there before the first step.
 """
 
@@ -63,7 +64,8 @@ def _adam_family(group: dict[str, Scalar], moments: Set[str]) -> str:
 
 
 PARAMETER_SHAPED = (
-    "exp_avg exp_avg_sq max_exp_avg_sq exp_inf momentum_buffer square_avg grad_avg acc_delta sum prev step_size ax "
+    "exp_avg exp_avg_sq max_exp_avg_sq exp_inf momentum_buffer square_avg grad_avg acc_delta sum prev "
+    "step_size ax "
     "variance state1 state2 z master_param fp32_param"
 ).split()
 """States that torch's and common optimizers keep in the shape of their parameter."""

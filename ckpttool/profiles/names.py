@@ -8,7 +8,8 @@ COUNTERS = frozenset(
     "epoch global_step step steps iteration iter iter_num n_iter num_updates global_steps current_epoch "
     "current_step epochs_run steps_run step_count cur_epoch start_epoch last_epoch epoch_num num_steps "
     "train_step training_step iterations completed_steps total_steps_done trained_steps global_iter "
-    "current_iter it niter n_epoch epochs_done steps_done num_epochs_done tokens_seen num_iter batch_steps".split()
+    "current_iter it niter n_epoch epochs_done steps_done num_epochs_done tokens_seen num_iter "
+    "batch_steps".split()
 )
 """An integer under one of these says how far training has come."""
 
@@ -20,7 +21,8 @@ POSITIONS = frozenset(
 """An integer under one of these says how far inside an epoch the data has been read."""
 
 COUNTER_HOMES = frozenset(
-    "meta trainer train_state state training progress timestamp counters loop extra_state train info trainer_state".split()
+    "meta trainer train_state state training progress timestamp counters loop extra_state train info "
+    "trainer_state".split()
 )
 """Containers whose counters are training's; elsewhere a ``step`` may be anything's."""
 
@@ -36,13 +38,16 @@ POSITION_WORDS = re.compile(r"position|epoch|index|step|sampler|batch|generator|
 
 CONFIG = frozenset(
     "args cfg config configs hparams hyper_parameters hyperparameters model_args opt options train_args "
-    "training_args model_config arguments params_config settings conf arch dims ds_config vocab training_config "
+    "training_args model_config arguments params_config settings conf arch dims ds_config vocab "
+    "training_config "
     "model_kwargs init_args config.json training_args.bin generation_config.json adapter_config.json".split()
 )
 
 WEIGHTS = frozenset(
-    "state_dict model model_state_dict model_state model_states module net network params generator discriminator "
-    "G D teacher student weights encoder decoder netG netD policy actor critic unet vae backbone head lora adapter "
+    "state_dict model model_state_dict model_state model_states module net network params generator "
+    "discriminator "
+    "G D teacher student weights encoder decoder netG netD policy actor critic unet vae backbone head "
+    "lora adapter "
     "text_encoder model_dict modelstate net_state_dict network_state_dict".split()
 )
 

@@ -28,12 +28,17 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One framework's checkpoint. Paths are keys joined by ``>``; ``a|b`` are spellings, ``*`` matches any text.
+    """One framework's checkpoint. Paths are keys joined by ``>``; ``a|b`` are spellings, ``*`` matches
+    any text.
 
-    A file matches if all of ``requires`` stand in it and none of ``forbids``; one of ``confirms`` makes it sure.
-    ``version`` is where the framework's version stands. ``needs`` are parts that a resume needs beside weights,
-    optimizer and counter; ``never`` parts that this framework never saves; ``recomputes`` parts that it rebuilds
-    from the counter, so that nothing is lost without them. ``rng_kinds`` are the generators that its runs use.
+    A file matches if all of ``requires`` stand in it and none of ``forbids``; one of ``confirms``
+    makes it sure.
+    ``version`` is where the framework's version stands. ``needs`` are parts that a resume needs beside
+    weights,
+    optimizer and counter; ``never`` parts that this framework never saves; ``recomputes`` parts that
+    it rebuilds
+    from the counter, so that nothing is lost without them. ``rng_kinds`` are the generators that its
+    runs use.
     """
 
     framework: str

@@ -1,7 +1,8 @@
 """What a resume finds in a checkpoint. What is not there is lacking: nothing is assumed.
 
 ``resumable``: weights, an optimizer's state, a counter, and what the framework refuses to resume without.
-``exact``: besides that, the generators' states, the position in the data, the loss scaler where one was in use,
+``exact``: besides that, the generators' states, the position in the data, the loss scaler where one
+was in use,
 the schedule where one was attached, the raw weights beside their average.
 """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ckpttool.layout import Writer
+from ckpttool.layout import Confidence, Writer
 from ckpttool.model import Scalar
 from ckpttool.profiles.frameworks import PROFILES
 from ckpttool.profiles.profile import Note, Profile
@@ -22,9 +22,8 @@ def writer_of(view: View, profile: Profile) -> Writer:
     """The framework, its version where the file records it, and the keys that gave it away."""
     sure = [path for path in profile.confirms if view.has(path)]
     clues = tuple(dict.fromkeys(_shown(view, path) for path in (*sure, *profile.requires)))
-    confidence = "confirmed" if sure else "inferred"
-    return Writer(profile.framework, _version(view, profile), confidence, clues, profile.never)  # type:
-    ignore[arg - type]
+    confidence: Confidence = "confirmed" if sure else "inferred"
+    return Writer(profile.framework, _version(view, profile), confidence, clues, profile.never)
 
 
 def _shown(view: View, path: str) -> str:

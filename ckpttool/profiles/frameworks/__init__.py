@@ -11,7 +11,8 @@ from importlib import import_module
 from ckpttool.profiles.profile import Profile
 
 _NAMES = (
-    "hf_trainer accelerate deepspeed torch_dcp stable_diffusion lightning lightning_old mmengine mmcv composer "
+    "hf_trainer accelerate deepspeed torch_dcp stable_diffusion lightning lightning_old mmengine mmcv "
+    "composer "
     "megatron fairseq ultralytics timm imagenet_example nanogpt litgpt torchtune opennmt ignite detectron2 "
     "detectron2_zoo torchvision detectron2_plain stylegan whisper tutorial"
 ).split()

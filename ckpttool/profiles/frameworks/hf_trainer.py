@@ -11,7 +11,8 @@ PROFILE = Profile(
     confirms=("trainer_state.json",),
     version=("config.json>transformers_version",),
     weights=(
-        "model*.safetensors|pytorch_model*.bin|adapter_model.*|model.safetensors.index.json|pytorch_model_fsdp*",
+"
+        "        "model*.safetensors|pytorch_model*.bin|adapter_model.*|model.safetensors.index.json|pytorch_model_fsdp*",
     ),
     optimizer=("optimizer.pt|optimizer.bin|optimizer_0*",),
     scheduler=("scheduler.pt",),
@@ -24,7 +25,8 @@ PROFILE = Profile(
     next=(Next("trainer_state.json>global_step", unit="step"),),
     notes=(
         Note(
-            "saved with save_only_model=True: the Trainer left optimizer, scheduler and generators out on purpose",
+            "saved with save_only_model=True: the Trainer left optimizer, scheduler and generators out "
+            "on purpose",
             has=("trainer_state.json",),
             lacks=(
                 "optimizer.pt",
