@@ -18,7 +18,6 @@ class Limits:
     inflate_ratio: int = 200
     line_bytes: int = 4096
     long_bytes: int = 255
-    memo_slack: int = 65_536
     key_leaves: int = 4096
     depth: int = 400
     leaves: int = 20_000_000

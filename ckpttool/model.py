@@ -218,7 +218,8 @@ class GlobalUse:
     """An imported name and how the file uses it. Gathered while the pickle is read, so popped calls count too.
 
     ``calls`` counts every call; ``odd_calls`` those whose arguments do not fit what torch itself writes.
-    ``offset`` is the byte offset of the first mention in the file or record ``where``.
+    ``offset`` is the byte offset of the first mention in the file or record ``where``; ``largest`` the largest
+    integer among the arguments of odd calls. ``beside`` marks names of a pickle that the tree does not use.
     """
 
     module: str
@@ -228,6 +229,8 @@ class GlobalUse:
     mentions: int = 1
     calls: int = 0
     odd_calls: int = 0
+    largest: int = 0
+    beside: bool = False
 
     @property
     def dotted(self) -> str:

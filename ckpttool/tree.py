@@ -87,10 +87,49 @@ def _call_children(nodes: tuple[Node, ...], node: Call) -> list[tuple[tuple[str,
                 found.append((step, child))
     elif node.state is not None:
         found.append((("state",), node.state))
-    found.extend(((f"args[{i}]",), arg) for i, arg in enumerate(node.args) if not isinstance(nodes[arg], Global))
+    found.extend(
+        ((f"args[{i}]",), arg) for i, arg in enumerate(node.args) if not isinstance(nodes[arg], Global)
+    )
     found.extend(((str(i),), item) for i, item in enumerate(node.items))
     found.extend(((key_text(nodes[k]),), v) for k, v in zip(node.keys, node.values, strict=True))
     return found
+
+
+def paths_to(checkpoint: Checkpoint, wanted: set[int]) -> dict[int, tuple[str, ...]]:
+    """The first path to each wanted node, containers and calls included; nodes out of reach are left out."""
+    found: dict[int, tuple[str, ...]] = {}
+    if checkpoint.root is None:
+        return found
+    seen = {checkpoint.root}
+    stack: list[tuple[tuple[str, ...], int]] = [((), checkpoint.root)]
+    while stack and len(found) < len(wanted):
+        here, index = stack.pop()
+        if index in wanted:
+            found[index] = here
+        if len(here) < MAX_DEPTH:
+            fresh = [
+                (here + step, child)
+                for step, child in _all_children(checkpoint.nodes, index)
+                if child not in seen
+            ]
+            seen.update(child for _, child in fresh)
+            stack.extend(reversed(fresh))
+    return found
+
+
+def _all_children(nodes: tuple[Node, ...], index: int) -> list[tuple[tuple[str, ...], int]]:
+    """The children that ``children`` shows, then what hides behind them: states, calls, components."""
+    node = nodes[index]
+    below = children(nodes, node)
+    if isinstance(node, Tensor):
+        return [((name,), part) for name, part in node.parts] + (
+            [] if node.call is None else [((), node.call)]
+        )
+    if isinstance(node, (Mapping, Sequence, Call)) and node.state is not None:
+        below = [*below, (("state",), node.state)]
+    if isinstance(node, Call):
+        below = [*below, *(((f"args[{i}]",), arg) for i, arg in enumerate(node.args))]
+    return below
 
 
 def key_text(node: Node) -> str:
@@ -163,6 +202,7 @@ __all__ = [
     "key_text",
     "lookup",
     "number",
+    "paths_to",
     "plain",
     "subtree_tensors",
     "walk",

@@ -12,6 +12,27 @@ Remedy: Do not unpack the archive. Get the file from its author without the reco
 checkpoint.
 """
 
-from ckpttool.checks import rule
+from __future__ import annotations
 
-RULE = rule(__doc__, "CK207", "hidden-pickle", "error", axis="safety")
+from collections.abc import Iterator
+
+from ckpttool.checks import judges
+from ckpttool.checks._names import trusted
+from ckpttool.errors import printable
+from ckpttool.model import Damage
+from ckpttool.rules import Context
+from ckpttool.safety import standing
+
+
+@judges(__doc__, "CK207", "hidden-pickle", "error", axis="safety")
+def hidden_pickle(context: Context) -> Iterator[Damage]:
+    """Names that a pickle beside the tree asks to import, one damage for each record."""
+    vouched = trusted(context)
+    beside: dict[str, list[str]] = {}
+    for use in context.checkpoint.globals:
+        if use.beside and standing(use.module, use.name, vouched) != "plain":
+            beside.setdefault(use.where, []).append(use.dotted)
+    for where, names in list(beside.items())[:100]:
+        shown = ", ".join(printable(name) for name in names[:5])
+        message = f"a pickle that the checkpoint does not use asks to import {shown}"
+        yield Damage("hidden-pickle", printable(where), message, {"globals": list(names[:20])})

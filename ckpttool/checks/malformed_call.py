@@ -12,6 +12,29 @@ Remedy: Do not load the file. Fetch it again or take the previous checkpoint; if
 such calls, let it save tensors and plain values.
 """
 
-from ckpttool.checks import rule
+from __future__ import annotations
 
-RULE = rule(__doc__, "CK209", "malformed-call", "error", axis="safety")
+from collections.abc import Iterator
+
+from ckpttool.checks import judges
+from ckpttool.checks._names import names_of, statements
+from ckpttool.model import Damage, GlobalUse
+from ckpttool.rules import Context
+from ckpttool.safety import LARGEST_ARGUMENT, may_be_called
+
+
+@judges(__doc__, "CK209", "malformed-call", "error", axis="safety")
+def malformed_call(context: Context) -> Iterator[Damage]:
+    """Calls of plain names that no writer of plain data makes."""
+    odd = [use for use in names_of(context, "plain") if _is_odd(use)]
+    what = "no writer calls it like this"
+    yield from statements(context, "malformed-call", odd, what, "do not load this file")
+
+
+def _is_odd(use: GlobalUse) -> bool:
+    if not use.odd_calls:
+        return False
+    manner = may_be_called(use.module, use.name)
+    if manner == "with plain data":
+        return use.largest > LARGEST_ARGUMENT
+    return manner != "unknown"

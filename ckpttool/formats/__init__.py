@@ -6,7 +6,10 @@ damage is data. ``read_thoroughly``, where present, also audits the headers that
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from typing import Protocol, cast
@@ -49,9 +52,22 @@ def describe(path: str | os.PathLike[str], limits: Limits = DEFAULT, audit: bool
         return composite.read_path(name, limits, lambda member: describe(member, limits, audit))
     source = open_source(name)
     try:
-        return describe_source(source, limits, audit)
+        with _collector_paused():
+            return describe_source(source, limits, audit)
     finally:
         source.close()
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    # A tree of a million nodes makes no garbage cycles, and looking for them costs a quarter of the time.
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def describe_source(source: Source, limits: Limits = DEFAULT, audit: bool = False) -> Checkpoint:

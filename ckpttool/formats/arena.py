@@ -22,11 +22,18 @@ class Arena:
         self.nodes: list[Node] = []
         self._atoms: dict[Any, int] = {}
 
-    def add(self, root: Any, source: str, base: int) -> int:
-        """Freeze everything reachable from ``root``; byte strings lie in ``source``, ``base`` bytes further in."""
+    def add(self, root: Any, source: str, base: int, data: bytes | None = None) -> int:
+        """Freeze everything reachable from ``root``; byte strings lie in ``source``, ``base`` bytes further in.
+
+        ``data`` is given where the pickle does not lie in the file as it is: byte strings are copied out of it.
+        """
         objects, index = self._number(root)
         for obj in objects:
-            self.nodes[index[id(obj)]] = self._freeze(obj, index, source, base)
+            self.nodes[index[id(obj)]] = (
+                self._freeze(obj, index, source, base)
+                if data is None or type(obj) is not BytesAt
+                else Value(data[obj.start : obj.stop])
+            )
         return self._at(root, index)
 
     def put(self, node: Node) -> int:
@@ -72,7 +79,7 @@ class Arena:
 
     def _freeze(self, obj: Any, index: dict[int, int], source: str, base: int) -> Node:
         at = self._at
-        if type(obj) is Tensor:
+        if isinstance(obj, Tensor):
             return obj
         if type(obj) is tuple:
             return Sequence("tuple", tuple([at(x, index) for x in obj]))

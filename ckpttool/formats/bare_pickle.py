@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ckpttool.formats import torch_legacy
 from ckpttool.formats.pickle_machine import Machine
-from ckpttool.formats.pickled import Reading, note_globals, read_pickle
+from ckpttool.formats.pickled import Reading, lift_arrays, note_globals, read_pickle
 from ckpttool.limits import Limits
 from ckpttool.model import Checkpoint, Extent, Span
 from ckpttool.source import Source
@@ -49,12 +49,13 @@ def read(source: Source, limits: Limits) -> Checkpoint:
         count, end = count + 1, after.end
     if tree.outcome.complete and end < source.size:
         reading.report("trailing-bytes", f"byte {end}", f"{source.size - end} bytes follow the last pickle", bytes=source.size - end)  # fmt: skip
+    nodes, storages = lift_arrays(reading, tuple(reading.storages), "pickle")
     return Checkpoint(
         source.name,
         NAME,
-        reading.nodes,
+        nodes,
         tree.root,
-        tuple(reading.storages),
+        storages,
         (Extent("pickle", Span(source.name, 0, end)),),
         tuple(reading.globals),
         tuple(reading.damage),

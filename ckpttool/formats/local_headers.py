@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import replace
 
 from ckpttool.errors import printable
 from ckpttool.formats.zip_archive import (
@@ -39,15 +38,15 @@ def locate(
         actual = source.read(record.header, READ_AHEAD + alignment + len(record.raw))
         if not torch_writer:
             damage.extend(_disagreements(record, actual))
-            located.append(replace(record, data=_stated_start(record, actual)))
+            located.append(record._replace(data=_stated_start(record, actual)))
             continue
         expected = local_header(record, alignment, origin)
         if actual.startswith(expected):
-            located.append(replace(record, data=record.header + len(expected)))
+            located.append(record._replace(data=record.header + len(expected)))
             continue
         start = _likely_start(source, record, actual, len(expected), origin)
         damage.extend(_differences(record, expected, actual, start))
-        located.append(replace(record, data=start))
+        located.append(record._replace(data=start))
     return located, damage
 
 
@@ -55,7 +54,9 @@ def is_torch_writer(records: tuple[Record, ...]) -> bool:
     """Whether flags and versions in the directory are those of torch's writer, in all but a few damaged entries."""
     if not records:
         return False
-    typical = sum(r.flags in (WITH_DESCRIPTOR, UTF8) and r.inert[0] == 0 and not any(r.inert[2:4]) for r in records)
+    typical = sum(
+        r.flags in (WITH_DESCRIPTOR, UTF8) and r.inert[0] == 0 and not any(r.inert[2:4]) for r in records
+    )
     return typical * 4 >= len(records) * 3
 
 
@@ -149,9 +150,13 @@ def record_hazards(record: Record) -> Iterator[Damage]:
     """What the directory's flags and method say that a loader would stumble over."""
     where = printable(record.name)
     if record.flags & ENCRYPTED:
-        yield Damage("encrypted-record", where, f"the record is marked as encrypted (flags 0x{record.flags:x})")
+        yield Damage(
+            "encrypted-record", where, f"the record is marked as encrypted (flags 0x{record.flags:x})"
+        )
     elif record.flags & PATCHED:
-        yield Damage("encrypted-record", where, f"the record is marked as patch data (flags 0x{record.flags:x})")
+        yield Damage(
+            "encrypted-record", where, f"the record is marked as patch data (flags 0x{record.flags:x})"
+        )
     if record.method == 8:
         sizes = {"compressed": record.csize, "bytes": record.usize}
         message = f"deflated from {record.usize} to {record.csize} bytes"

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ckpttool.formats.stack import BytesAt, CallOf, DictOf, ListOf, Mark, Named
+from ckpttool.formats.stack import BytesAt, CallOf, DictOf, ListOf, Named
 from ckpttool.limits import DEFAULT, Limits
 
 Reducer = Callable[[tuple[Any, ...]], Any]
@@ -25,7 +25,9 @@ NOT_MINE: Any = object()
 INLINE_BYTES = 1024
 """Byte strings above this length are left in the file."""
 
-_MARK = Mark()
+MEMO_SLACK = 65_536
+"""Memo slots that may be skipped: writers number them in order."""
+
 _u16 = struct.Struct("<H").unpack_from
 _i32 = struct.Struct("<i").unpack_from
 _u32 = struct.Struct("<I").unpack_from
@@ -108,6 +110,8 @@ class Machine:
             return self._outcome(self._result())
         except _Bad as error:
             self._report(error.rule, str(error))
+        except KeyError as error:
+            self._report("pickle-malformed", f"memo slot {error} is read and was never written")
         except (IndexError, struct.error):
             self._report("pickle-malformed", self._short_of_what())
         except (UnicodeDecodeError, ValueError, OverflowError) as error:
@@ -127,7 +131,9 @@ class Machine:
     def _framed(self, at: int) -> None:
         # An operand that crosses a frame's end is read differently by pickle.load and pickle.loads.
         if at < self.frame_end < self.pos:
-            self._report("pickle-malformed", f"an operand crosses the end of its frame at byte {self.frame_end}")
+            self._report(
+                "pickle-malformed", f"an operand crosses the end of its frame at byte {self.frame_end}"
+            )
         if self.pos >= self.frame_end:
             self.frame_end = 0
 
@@ -222,6 +228,7 @@ class Machine:
             if value is not NOT_MINE:
                 return value
         target.odd_calls += 1
+        target.largest = max(target.largest, _largest(args))
         return CallOf(how, target, args)
 
     def _persist(self, pid: Any) -> Any:
@@ -229,6 +236,17 @@ class Machine:
         if value is NOT_MINE:
             return CallOf("PERSID", self._named("", "persistent_load"), (pid,))
         return value
+
+
+def _largest(args: tuple[Any, ...]) -> int:
+    """The largest integer among the arguments, tuples and lists one level down included."""
+    largest = 0
+    for arg in args[:64]:
+        inner = arg.items if type(arg) is ListOf else arg
+        for value in inner[:64] if type(inner) in (tuple, list) else (inner,):
+            if type(value) is int:
+                largest = max(largest, abs(value))
+    return largest
 
 
 # --- the opcodes ---------------------------------------------------------------------------------------
@@ -270,25 +288,22 @@ def _binput(m: Machine) -> None:
 
 
 def _long_binput(m: Machine) -> None:
-    index = m._uint4()
-    if index > len(m.memo) + m.limits.memo_slack:
-        m._report("pickle-odd", f"memo slot {index} after {len(m.memo)} slots")
-    m.memo[index] = m.stack[-1]
+    index = _u32(m.data, m.pos)[0]
+    m.pos += 4
+    memo = m.memo
+    if index > len(memo) + MEMO_SLACK:
+        m._report("pickle-odd", f"memo slot {index} after {len(memo)} slots")
+    memo[index] = m.stack[-1]
 
 
 def _binget(m: Machine) -> None:
-    _get(m, m._byte())
+    m.stack.append(m.memo[m.data[m.pos]])
+    m.pos += 1
 
 
 def _long_binget(m: Machine) -> None:
-    _get(m, m._uint4())
-
-
-def _get(m: Machine, index: int) -> None:
-    try:
-        m.stack.append(m.memo[index])
-    except KeyError:
-        raise _Bad(f"memo slot {index} is read and was never written") from None
+    m.stack.append(m.memo[_u32(m.data, m.pos)[0]])
+    m.pos += 4
 
 
 def _binint(m: Machine) -> None:
@@ -627,13 +642,13 @@ def _additems(m: Machine) -> None:
 
 def _text_put(m: Machine) -> None:
     index = _decimal(m._line())
-    if index > len(m.memo) + m.limits.memo_slack:
+    if index > len(m.memo) + MEMO_SLACK:
         m._report("pickle-odd", f"memo slot {index} after {len(m.memo)} slots")
     m.memo[index] = m.stack[-1]
 
 
 def _text_get(m: Machine) -> None:
-    _get(m, _decimal(m._line()))
+    m.stack.append(m.memo[_decimal(m._line())])
 
 
 def _next_buffer(m: Machine) -> None:

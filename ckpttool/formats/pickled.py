@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from ckpttool.errors import printable
 from ckpttool.formats.arena import Arena, shape_of_tree
+from ckpttool.formats.numpy_arrays import lift
 from ckpttool.formats.pickle_machine import Machine, Outcome
 from ckpttool.formats.stack import Named
 from ckpttool.formats.torch_values import TorchValues
@@ -24,12 +25,12 @@ class Reading:
     globals: list[GlobalUse] = field(default_factory=list)
     storages: list[Storage] = field(default_factory=list)
 
-    def report(self, rule: str, where: str, message: str, hint: str = "", **facts: int | str | bool) -> None:
-        self.damage.append(Damage(rule, where, message, facts, hint))
-
     @property
     def nodes(self) -> tuple[Node, ...]:
         return tuple(self.arena.nodes)
+
+    def report(self, rule: str, where: str, message: str, hint: str = "", **facts: int | str | bool) -> None:
+        self.damage.append(Damage(rule, where, message, facts, hint))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,10 @@ class Tree:
 
 
 def read_pickle(
-    reading: Reading, data: bytes | memoryview, where: str, *, start: int = 0, base: int = 0
+    reading: Reading, data: bytes | memoryview, where: str, *, start: int = 0, base: int | None = 0
 ) -> Tree:
-    """Interpret the pickle in ``data`` from ``start``; ``base`` is the file offset of ``data[0]``.
+    """Interpret the pickle in ``data`` from ``start``; ``base`` is the file offset of ``data[0]``,
+    None where the file holds the pickle compressed.
 
     Storages it mentions are appended to the reading's; the tensors of this tree index them from there.
     """
@@ -56,21 +58,25 @@ def read_pickle(
     reading.storages.extend(values.storages)
     for problem in (*outcome.problems, *values.problems):
         at = f"{where} byte {problem.offset}" if problem.offset else where
-        reading.report(problem.rule, at, printable(problem.message), offset=base + problem.offset)
+        reading.report(problem.rule, at, printable(problem.message), offset=(base or 0) + problem.offset)
     note_globals(reading, outcome.names, where)
     _note_foreign(reading, outcome, where)
     root = None
     if outcome.complete:
-        root = reading.arena.add(outcome.root, reading.source, base)
+        copied = bytes(data) if base is None else None
+        root = reading.arena.add(outcome.root, reading.source, base or 0, copied)
         for rule, message in shape_of_tree(tuple(reading.arena.nodes), root, reading.limits):
             reading.report(rule, where, message)
     return Tree(root, outcome, values)
 
 
-def note_globals(reading: Reading, names: dict[tuple[str, str], Named], where: str) -> None:
+def note_globals(
+    reading: Reading, names: dict[tuple[str, str], Named], where: str, *, beside: bool = False
+) -> None:
     """Record what the pickle asked to import."""
     reading.globals.extend(
-        GlobalUse(n.module, n.name, where, n.offset, n.mentions, n.calls, n.odd_calls) for n in names.values()
+        GlobalUse(n.module, n.name, where, n.offset, n.mentions, n.calls, n.odd_calls, n.largest, beside)
+        for n in names.values()
     )
 
 
@@ -81,6 +87,15 @@ def _note_foreign(reading: Reading, outcome: Outcome, where: str) -> None:
         reading.report("foreign-opcode", where, message)
 
 
+def lift_arrays(
+    reading: Reading, storages: tuple[Storage, ...], record: str
+) -> tuple[tuple[Node, ...], tuple[Storage, ...]]:
+    """The finished nodes and storages, numpy arrays of the pickle in ``record`` turned into tensors."""
+    lifted = lift(reading.arena.nodes, storages, record)
+    reading.damage.extend(lifted.damage)
+    return lifted.nodes, lifted.storages
+
+
 def scan_rest(reading: Reading, data: bytes | memoryview, end: int, where: str) -> None:
     """Report bytes after STOP and note what a second pickle there would import."""
     rest = len(data) - end
@@ -88,4 +103,4 @@ def scan_rest(reading: Reading, data: bytes | memoryview, end: int, where: str) 
         return
     reading.report("trailing-pickle", where, f"{rest} bytes follow the end of the pickle", bytes=rest)
     machine = Machine(data, end, limits=reading.limits)
-    note_globals(reading, machine.run().names, f"{where} after its end")
+    note_globals(reading, machine.run().names, f"{where} after its end", beside=True)

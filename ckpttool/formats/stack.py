@@ -9,12 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 
-class Mark:
-    """The mark object; one exists."""
-
-    __slots__ = ()
-
-
 class ListOf:
     """A list, set, frozenset or deque under construction."""
 
@@ -41,7 +35,7 @@ class DictOf:
 class Named:
     """A global: a name asked for and not imported. One object for each name, so identity is equality."""
 
-    __slots__ = ("calls", "mentions", "module", "name", "odd_calls", "offset")
+    __slots__ = ("calls", "largest", "mentions", "module", "name", "odd_calls", "offset")
 
     def __init__(self, module: str, name: str, offset: int) -> None:
         self.module = module
@@ -50,6 +44,7 @@ class Named:
         self.mentions = 0
         self.calls = 0
         self.odd_calls = 0
+        self.largest = 0
 
 
 class CallOf:

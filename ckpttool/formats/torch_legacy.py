@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ckpttool.formats.pickle_machine import Machine
-from ckpttool.formats.pickled import Reading, Tree, note_globals, read_pickle
+from ckpttool.formats.pickled import Reading, Tree, lift_arrays, note_globals, read_pickle
 from ckpttool.formats.stack import DictOf, ListOf
 from ckpttool.limits import Limits
 from ckpttool.model import Checkpoint, Extent, Json, Span, Storage
@@ -41,12 +41,13 @@ def read(source: Source, limits: Limits) -> Checkpoint:
         extents += _read_table(reading, source, data, tree, at, header)
     else:
         _report_cut(reading, source)
+    nodes, storages = lift_arrays(reading, tuple(reading.storages), "tree")
     return Checkpoint(
         source.name,
         NAME,
-        reading.nodes,
+        nodes,
         None if tree is None else tree.root,
-        tuple(reading.storages),
+        storages,
         tuple(extents),
         tuple(reading.globals),
         tuple(reading.damage),
@@ -82,7 +83,9 @@ def _read_header(reading: Reading, data: bytes | memoryview) -> tuple[dict[str, 
     if type(magic) is not int or magic != MAGIC:
         reading.report("header-malformed", "byte 0", "the magic number is not torch's")
     if type(protocol) is not int or protocol != PROTOCOL:
-        reading.report("header-malformed", "byte 15", f"protocol version {_text(protocol)}, and torch reads {PROTOCOL}")
+        reading.report(
+            "header-malformed", "byte 15", f"protocol version {_text(protocol)}, and torch reads {PROTOCOL}"
+        )
     return _system_facts(reading, system), at
 
 
@@ -137,7 +140,9 @@ def _read_table(
     for number, key in enumerate(known):
         index = by_key.get(key)
         if index is None:
-            reading.report("storage-table", f"storage {number}", f"the key list names {key[:40]!r}, which no tensor uses")
+            reading.report(
+                "storage-table", f"storage {number}", f"the key list names {key[:40]!r}, which no tensor uses"
+            )
             break
         extents.extend(_place(reading, source, table, index))
     _judge_table(reading, source, table, known, by_key)
@@ -201,9 +206,13 @@ def _judge_table(
         message = f"{len(lacking)} of {len(by_key)} storages are not in the key list: torch.load leaves their memory uninitialized"  # fmt: skip
         reading.report("storage-table", "storage key list", message, missing=len(lacking))
     if table.missing:
-        message = f"the file ends {table.missing} bytes early: {table.whole} of {len(by_key)} storages are whole"
+        message = (
+            f"the file ends {table.missing} bytes early: {table.whole} of {len(by_key)} storages are whole"
+        )
         hint = "fetch the file again, or use the checkpoint before this one"
         reading.report("truncated", f"byte {source.size}", message, hint, missing_bytes=table.missing, whole_storages=table.whole, storages=len(by_key))  # fmt: skip
     elif source.size > table.at and not lacking:
         extra = source.size - table.at
-        reading.report("trailing-bytes", f"byte {table.at}", f"{extra} bytes follow the last storage", bytes=extra)
+        reading.report(
+            "trailing-bytes", f"byte {table.at}", f"{extra} bytes follow the last storage", bytes=extra
+        )

@@ -6,11 +6,12 @@ Sources: torch 2.13 ``torch/_utils.py`` and ``torch/_tensor.py`` (``_rebuild_*``
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ckpttool.dtypes import BYTE, PACKED_STORAGES, STORAGE_CLASSES, DType, dtype_of
 from ckpttool.formats.pickle_machine import NOT_MINE, Problem, Reducer
-from ckpttool.formats.stack import CallOf, DictOf, ListOf, Named, StorageRef, TensorOf
+from ckpttool.formats.stack import BytesAt, CallOf, DictOf, ListOf, Named, StorageRef, TensorOf
 from ckpttool.model import Storage, Tensor
 
 _STORAGE_MODULES = frozenset({"torch", "torch.cuda", "torch.storage"})
@@ -38,7 +39,9 @@ class TorchValues:
         """``('storage', class, key, location, numel[, view])`` as a ``StorageRef``."""
         if type(pid) is not tuple or len(pid) not in (5, 6) or pid[0] != "storage":
             if type(pid) is tuple and len(pid) == 4 and pid[0] == "module":
-                return pid[1]  # a container class with its source text (torch < 1.6): the class is what counts
+                return pid[
+                    1
+                ]  # a container class with its source text (torch < 1.6): the class is what counts
             self._problem("persistent-id", "a persistent id that is not a torch storage")
             return NOT_MINE
         _, cls, key, location, numel = pid[:5]
@@ -301,7 +304,38 @@ def _complex(args: tuple[Any, ...]) -> Any:
     return complex(*args) if len(args) == 2 and all(type(x) is float for x in args) else NOT_MINE
 
 
+def _kept(module: str, name: str, fits: Callable[[tuple[Any, ...]], bool]) -> Reducer:
+    """A call that stays a call in the tree and is what a writer of plain data makes of it."""
+    target = Named(module, name, 0)
+
+    def reduce(args: tuple[Any, ...]) -> Any:
+        return CallOf("REDUCE", target, args) if fits(args) else NOT_MINE
+
+    return reduce
+
+
+def _one_text(args: tuple[Any, ...]) -> bool:
+    return bool(args) and type(args[0]) is str and all(type(x) is int for x in args[1:])
+
+
+def _bytes_of(args: tuple[Any, ...]) -> bool:
+    if len(args) == 2:
+        return type(args[0]) is str and args[1] in ("latin-1", "latin1")
+    return not args or (len(args) == 1 and type(args[0]) in (bytes, BytesAt))
+
+
+def _three_numbers(args: tuple[Any, ...]) -> bool:
+    return len(args) == 3 and all(x is None or type(x) is int for x in args)
+
+
 CONTAINERS: dict[tuple[str, str], Reducer] = {
+    ("torch", "Size"): _kept("torch", "Size", lambda args: len(args) == 1 and sizes(args[0]) is not None),
+    ("torch", "device"): _kept("torch", "device", _one_text),
+    ("torch.serialization", "_get_layout"): _kept("torch.serialization", "_get_layout", _one_text),
+    ("builtins", "bytearray"): _kept("builtins", "bytearray", _bytes_of),
+    ("__builtin__", "bytearray"): _kept("__builtin__", "bytearray", _bytes_of),
+    ("builtins", "slice"): _kept("builtins", "slice", _three_numbers),
+    ("builtins", "range"): _kept("builtins", "range", _three_numbers),
     ("collections", "OrderedDict"): _ordered_dict,
     ("collections", "Counter"): _counter,
     ("collections", "defaultdict"): _default_dict,

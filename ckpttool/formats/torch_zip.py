@@ -13,7 +13,7 @@ from ckpttool.errors import printable
 from ckpttool.formats import zip_audit
 from ckpttool.formats.local_headers import is_torch_writer, locate, parse_local, record_hazards
 from ckpttool.formats.pickle_machine import Machine
-from ckpttool.formats.pickled import Reading, Tree, note_globals, read_pickle, scan_rest
+from ckpttool.formats.pickled import Reading, Tree, lift_arrays, note_globals, read_pickle, scan_rest
 from ckpttool.formats.torch_values import TorchValues
 from ckpttool.formats.zip_archive import Directory, Record, looks_like_zip, read_directory
 from ckpttool.formats.zip_layout import chain
@@ -91,6 +91,8 @@ def _read(source: Source, limits: Limits, *, thorough: bool) -> Checkpoint:
     _judge_names(reading, archive)
     _scan_foreign(reading, archive, script)
     root = _root(reading, trees)
+    main = archive.find("data.pkl")
+    nodes, storages = lift_arrays(reading, storages, main.name if main else "")
     recorded = any(r.crc for r in archive.records)
     metadata: dict[str, Json] = {
         **small,
@@ -103,7 +105,7 @@ def _read(source: Source, limits: Limits, *, thorough: bool) -> Checkpoint:
     return Checkpoint(
         source.name,
         "torchscript" if script else NAME,
-        reading.nodes,
+        nodes,
         root,
         storages,
         _extents(archive, recorded),
@@ -145,7 +147,9 @@ def _extend_some(reading: Reading, damage: list[Damage]) -> None:
         same = [d for d in damage if d.rule == rule]
         reading.damage.extend(same[:_SHOWN])
         if len(same) > _SHOWN:
-            reading.report(rule, "archive", f"{len(same) - _SHOWN} more records with {rule}", more=len(same) - _SHOWN)
+            reading.report(
+                rule, "archive", f"{len(same) - _SHOWN} more records with {rule}", more=len(same) - _SHOWN
+            )
 
 
 def _alignment(source: Source, records: tuple[Record, ...]) -> int:
@@ -193,7 +197,7 @@ def _pickle_size(source: Source, record: Record, sizes: dict[str, int], limits: 
 
 
 def _clipped(record: Record, size: int) -> Record:
-    return replace(record, csize=max(0, size - record.data), usize=max(0, size - record.data), crc=0)
+    return record._replace(csize=max(0, size - record.data), usize=max(0, size - record.data), crc=0)
 
 
 def _report_truncation(reading: Reading, source: Source, walk: Walk, sizes: dict[str, int]) -> None:
@@ -219,7 +223,9 @@ def _read_trees(reading: Reading, archive: Archive) -> list[tuple[str, Tree]]:
         if record is not None:
             trees.append((folder, _read_tree(reading, archive, record)))
     if not trees and archive.directory is not None:
-        reading.report("missing-record", f"{archive.prefix}data.pkl", "the archive has no data.pkl: no tree to read")
+        reading.report(
+            "missing-record", f"{archive.prefix}data.pkl", "the archive has no data.pkl: no tree to read"
+        )
     return trees
 
 
@@ -229,14 +235,16 @@ def _read_tree(reading: Reading, archive: Archive, record: Record) -> Tree:
     if record.name.rpartition("/")[2] not in ("data.pkl", "constants.pkl"):
         reading.report("case-name", where, "torch finds this record although its name differs in case; other readers do not")  # fmt: skip
     if record.csize > limits.pickle_bytes:
-        reading.report("over-limit", where, f"a pickle of {record.csize} bytes, and {limits.pickle_bytes} is the limit")
+        reading.report(
+            "over-limit", where, f"a pickle of {record.csize} bytes, and {limits.pickle_bytes} is the limit"
+        )
     stop = min(record.stop, record.data + limits.pickle_bytes, archive.source.size)
     data: bytes | memoryview = archive.source.window(record.data, stop)
     if record.method:
         data, bomb = inflate(bytes(data), limits.inflated_bytes, limits.inflate_ratio)
         if bomb:
             reading.report("inflate-bomb", where, bomb)
-    tree = read_pickle(reading, data, where, base=record.data)
+    tree = read_pickle(reading, data, where, base=None if record.method else record.data)
     if tree.outcome.complete:
         scan_rest(reading, data, tree.outcome.end, where)
     return tree
@@ -251,7 +259,9 @@ def inflate(raw: bytes, most: int, ratio: int = 200) -> tuple[bytes, str]:
     except zlib.error as error:
         return b"", f"cannot be inflated: {error}"
     if engine.unconsumed_tail or not engine.eof:
-        return data, f"{len(raw)} bytes inflate to more than {bound}" if len(data) >= bound else "the deflated data end early"
+        return data, f"{len(raw)} bytes inflate to more than {bound}" if len(
+            data
+        ) >= bound else "the deflated data end early"
     return data, ""
 
 
@@ -294,7 +304,9 @@ def _with_bytes(storage: Storage, archive: Archive, record: Record, swapped: boo
     span = Span(archive.source.name, record.data, max(record.data, stop))
     checksum = Checksum("crc32", record.crc) if record.crc else None
     wide = swapped and storage.dtype.bits > 8
-    return replace(storage, span=span, checksum=checksum, record=record.name, swapped=wide)
+    return Storage(
+        storage.key, storage.dtype, storage.nbytes, span, checksum, storage.device, record.name, None, wide
+    )
 
 
 def _extents(archive: Archive, recorded: bool) -> tuple[Extent, ...]:
@@ -308,7 +320,9 @@ def _extents(archive: Archive, recorded: bool) -> tuple[Extent, ...]:
         checksum = Checksum("crc32", record.crc) if proved and record.usize else None
         stop = max(record.data, min(record.stop, archive.source.size))
         method = "stored" if record.method == 0 else "deflate"
-        extents.append(Extent(name, Span(archive.source.name, record.data, stop), checksum, method, record.usize))
+        extents.append(
+            Extent(name, Span(archive.source.name, record.data, stop), checksum, method, record.usize)
+        )
     return tuple(extents)
 
 
@@ -338,7 +352,9 @@ def _judge_small(reading: Reading, name: str, text: str, record: Record) -> None
         ".data/serialization_id": text.isdigit() and len(text) == 40,
     }[name]
     if not good:
-        reading.report("bad-version-record", printable(record.name), f"holds {text[:40]!r}, which no torch writes")
+        reading.report(
+            "bad-version-record", printable(record.name), f"holds {text[:40]!r}, which no torch writes"
+        )
 
 
 def _check_chain(source: Source, directory: Directory) -> Iterator[Damage]:
@@ -373,7 +389,9 @@ def _judge_names(reading: Reading, archive: Archive) -> None:
         if problem:
             reading.report("bad-record-name", shown, problem)
     if archive.records and archive.prefix == "":
-        reading.report("bad-record-name", "archive", "the records stand in no top folder: torch.load refuses the file")
+        reading.report(
+            "bad-record-name", "archive", "the records stand in no top folder: torch.load refuses the file"
+        )
 
 
 def _name_problem(name: str, prefix: str) -> str:
@@ -399,7 +417,8 @@ def _scan_foreign(reading: Reading, archive: Archive, script: bool) -> None:
         content = archive.content(record, 16 << 20)
         if content[:1] == b"\x80" or record.name.lower().endswith((".pkl", ".pickle", ".debug_pkl")):
             outcome = Machine(content, limits=reading.limits).run()
-            note_globals(reading, outcome.names, printable(record.name))
+            own_code = script and record.name.endswith(".debug_pkl")
+            note_globals(reading, outcome.names, printable(record.name), beside=not own_code)
 
 
 def _is_own(record: Record, archive: Archive, script: bool) -> bool:

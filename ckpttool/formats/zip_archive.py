@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from ckpttool.limits import Limits
 from ckpttool.model import Damage
@@ -35,9 +36,8 @@ TAIL = 1 << 20
 """Bytes at the end of a file that are searched for the directory's end; a zip comment takes 64 KiB at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One entry of an archive. Offsets are absolute in the file; ``data`` is the first payload byte.
+class Record(NamedTuple):
+    """One entry of an archive: a named tuple, since archives hold 100,000 of them. Offsets are absolute in the file; ``data`` is the first payload byte.
 
     ``central`` is the offset of its directory entry, -1 for a record found by walking. ``inert`` are the
     fields that no reader looks at: versions, time, date, attributes. ``crc`` 0 on content may mean "not recorded".
@@ -124,11 +124,19 @@ def read_directory(source: Source, limits: Limits) -> Directory | None:
         damage.append(_shift_damage(source, shift, leading))
         # The locator's pointer is off by the same bytes, and that is no second defect.
         claims = [d for d in claims if d.facts.get("found") != int(str(d.facts.get("recorded", 0))) + shift]
-        records = [replace(r, header=r.header + shift) for r in records] if leading else records
+        records = [r._replace(header=r.header + shift) for r in records] if leading else records
     tail = end.offset + END_FIXED.size + end.comment
     return Directory(
-        tuple(records), start, stop, end.offset, end.end64, end.locator, tail, shift,
-        (*claims, *damage), shift if leading else 0,
+        tuple(records),
+        start,
+        stop,
+        end.offset,
+        end.end64,
+        end.locator,
+        tail,
+        shift,
+        (*claims, *damage),
+        shift if leading else 0,
     )
 
 
@@ -179,7 +187,9 @@ def _with_zip64(source: Source, end: _End) -> _End:
                 damage.append(_claim(locator, "zip64 end record", pointed, place))
             return _merge64(end, record, place, locator, damage)
     damage.append(
-        Damage("directory-damaged", "zip64 locator", f"no zip64 end record at byte {pointed}, where it points")
+        Damage(
+            "directory-damaged", "zip64 locator", f"no zip64 end record at byte {pointed}, where it points"
+        )
     )
     return replace(end, locator=locator, damage=tuple(damage))
 
@@ -271,7 +281,11 @@ def _read_entries(data: bytes | memoryview, base: int, limits: Limits) -> tuple[
     while at + CENTRAL_FIXED.size <= len(data) and len(records) < limits.records:
         if bytes(data[at : at + 4]) != CENTRAL:
             damage.append(
-                Damage("directory-damaged", f"byte {base + at}", f"directory entry {len(records)} has no signature")
+                Damage(
+                    "directory-damaged",
+                    f"byte {base + at}",
+                    f"directory entry {len(records)} has no signature",
+                )
             )
             after = bytes(data[at : at + (1 << 16)]).find(CENTRAL, 1)
             if after < 0:
@@ -298,9 +312,13 @@ def _read_entry(data: bytes | memoryview, at: int, base: int, damage: list[Damag
         extra = bytes(data[name_at + names : name_at + names + extras])
         usize, csize, header = _zip64_values(extra, usize, csize, header)
     if stop > len(data):
-        damage.append(Damage("directory-damaged", f"byte {base + at}", "an entry reaches past the end of the directory"))
+        damage.append(
+            Damage("directory-damaged", f"byte {base + at}", "an entry reaches past the end of the directory")
+        )
     inert = (f[1], f[2], f[5], f[6], f[13], f[14], f[15], extras, comments)
-    record = Record(decode_name(raw, flags), raw, header, -1, csize, usize, crc, method, flags, base + at, inert)
+    record = Record(
+        decode_name(raw, flags), raw, header, -1, csize, usize, crc, method, flags, base + at, inert
+    )
     return record, min(stop, len(data))
 
 

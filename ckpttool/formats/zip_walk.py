@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ckpttool.errors import printable
 from ckpttool.formats.local_headers import parse_local
@@ -47,7 +47,9 @@ def walk_records(source: Source, size_of: SizeOf, limits: Limits) -> Walk:
             return Walk(tuple(records), parsed[0].data, message, parsed[0])
         if record.stop > source.size:
             missing = record.stop - source.size
-            return Walk(tuple(records), source.size, f"the file ends inside {printable(record.name)}", record, missing)
+            return Walk(
+                tuple(records), source.size, f"the file ends inside {printable(record.name)}", record, missing
+            )
         record, at = _with_descriptor(source, record)
         records.append(record)
     return Walk(tuple(records), at, f"more than {limits.records} records")
@@ -75,9 +77,9 @@ def _sized(source: Source, record: Record, size_of: SizeOf) -> Record | None:
         return record
     known = size_of(record)
     if known is not None:
-        return replace(record, csize=known, usize=known)
+        return record._replace(csize=known, usize=known)
     for size in _descriptor_distances(source, record.data):
-        return replace(record, csize=size, usize=size)
+        return record._replace(csize=size, usize=size)
     return None
 
 
@@ -97,5 +99,7 @@ def _with_descriptor(source: Source, record: Record) -> tuple[Record, int]:
     raw = source.read(record.stop, 24)
     if raw[:4] != DESCRIPTOR:
         return record, record.stop
-    wide = int.from_bytes(raw[8:16], "little") == record.csize and record.csize != 0 and raw[16:24] == raw[8:16]
-    return replace(record, crc=int.from_bytes(raw[4:8], "little")), record.stop + (24 if wide else 16)
+    wide = (
+        int.from_bytes(raw[8:16], "little") == record.csize and record.csize != 0 and raw[16:24] == raw[8:16]
+    )
+    return record._replace(crc=int.from_bytes(raw[4:8], "little")), record.stop + (24 if wide else 16)
