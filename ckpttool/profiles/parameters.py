@@ -9,10 +9,9 @@ from ckpttool.profiles.view import View
 from ckpttool.tree import walk
 
 _BUFFERS = re.compile(
-    r"(?:^|\.)(?:running_mean|running_var|num_batches_tracked|n_averaged|position_ids|token_type_ids|inv_freq|
-        r"(?:^|\.)(?:running_mean|running_var|num_batches_tracked|n_averaged|position_ids|token_type_ids|inv_freq|"
-    r"original_inv_freq|masked_bias|relative_position_index|relative_coords_table|attn_mask|cos_cached|sin_cached|
-        r"original_inv_freq|masked_bias|relative_position_index|relative_coords_table|attn_mask|cos_cached|sin_cached|"
+    r"(?:^|\.)(?:running_mean|running_var|num_batches_tracked|n_averaged|position_ids|token_type_ids|"
+    r"inv_freq|original_inv_freq|masked_bias|relative_position_index|relative_coords_table|attn_mask|"
+    r"cos_cached|sin_cached|"
     r"_extra_state|anchor_generator\..*|running_avg_.*)$"
 )
 """Names that are buffers wherever they occur. Others cannot be told from parameters, and need not be."""
