@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from ckpttool.errors import printable
 from ckpttool.model import Finding
@@ -99,11 +100,13 @@ def _table(block: Table, page: Page) -> Iterator[str]:
 
 
 def _facts(block: Facts, page: Page) -> Iterator[str]:
-    label_width = min(max((cells(label) for label, _ in block.rows), default=0), page.width // 2)
+    widest = max((cells(printable(label)) for label, _ in block.rows), default=0)
+    label_width = min(widest, page.width // 2)
     for label, value in block.rows:
-        first, *rest = wrap(printable(value), page.width - label_width - 2)
-        yield f"{page.styled(pad(label, label_width), 'dim')}  {first}"
-        yield from (" " * (label_width + 2) + line for line in rest)
+        labels = wrap(printable(label), label_width)
+        values = wrap(printable(value), page.width - label_width - 2)
+        for name, line in zip_longest(labels, values, fillvalue=""):
+            yield f"{page.styled(pad(name, label_width), 'dim')}  {line}"
 
 
 def _findings(block: Findings, page: Page) -> Iterator[str]:
@@ -151,9 +154,9 @@ def _bars(block: Bars, page: Page) -> Iterator[str]:
     top = max((quantity for _, quantity, _ in block.rows), default=0.0)
     for label, (_, quantity, _), behind in zip(labels, block.rows, texts, strict=True):
         bar = pad(_bar(quantity, top, min(room, 24)), min(room, 24)) + "  " if room >= 8 else ""
-        first, *rest = wrap(label, label_width)
-        yield from wrap(f"{pad(first, label_width)}  {bar}{behind}", page.width)
-        yield from rest
+        values = wrap(f"{bar}{behind}", page.width - label_width - 2)
+        for name, line in zip_longest(wrap(label, label_width), values, fillvalue=""):
+            yield f"{pad(name, label_width)}  {line}"
 
 
 def _bar(quantity: float, top: float, width: int) -> str:
