@@ -133,7 +133,7 @@ def _judge_text(header: _Header, parsed: Parsed, source: Source) -> list[Damage]
         found.append(Damage(parsed.rule, "header", parsed.error))
     elif not isinstance(parsed.value, dict):
         found.append(Damage("header-malformed", "header", "the header is JSON, but not an object"))
-    if not header.text.startswith(b"{") and not parsed.error:
+    elif not header.text.startswith(b"{"):
         found.append(Damage("header-malformed", "header", "the header does not begin with '{'"))
     if header.stop % 8 and not parsed.error:
         message = f"tensors begin at byte {header.stop}, not on a multiple of 8"
