@@ -63,12 +63,16 @@ Block: TypeAlias = "Text | Table | Facts | Findings | Tree | Bars"
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One target of a report, for formats that list findings by file (JUnit, SARIF, GitHub)."""
+    """One target of a report, for formats that list findings by file (JUnit, SARIF, GitHub).
+
+    ``failed`` says that it alone would make the command fail; ``error`` why it could not be examined at all.
+    """
 
     path: str
     verdict: str
     findings: tuple[Finding, ...]
     failed: bool = False
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)

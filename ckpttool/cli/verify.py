@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from ckpttool.cli.options import exit_status, jobs_option, output_of, output_opt
 from ckpttool.cli.output import Output, emit
 from ckpttool.cli.progress import progress_bar
 from ckpttool.config import FAIL_ON, REQUIRE, Config, find_config, load_config
-from ckpttool.errors import ExitCode, printable
+from ckpttool.errors import printable
 
 if TYPE_CHECKING:
     from ckpttool.report import Report
@@ -89,9 +88,8 @@ def command(
             jobs=jobs,
             progress=bar,
         )
-    report = replace(report, fail_on=threshold)
     _tell_unreadable(report)
-    click.get_current_context().exit(int(max(emit(report, out), _worst(report))))
+    click.get_current_context().exit(int(emit(report, out)))
 
 
 def _configuration(path: str | None, none: bool) -> Config:
@@ -120,12 +118,6 @@ def _announce(config: Config, out: Output) -> None:
 
 
 def _tell_unreadable(report: Report) -> None:
-    from ckpttool.render.common import reason
-
     for subject in report.subjects:
-        if subject.failed:
-            complain(f"error: {printable(subject.path)} – {printable(reason(subject))}")
-
-
-def _worst(report: Report) -> ExitCode:
-    return ExitCode.IMPOSSIBLE if any(subject.failed for subject in report.subjects) else report.exit_code
+        if subject.error:
+            complain(f"error: {printable(subject.error)}")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Literal, TypeAlias
 
 from ckpttool.model import Finding, Severity
-from ckpttool.report import Report, Subject
+from ckpttool.report import Report
 
 Format: TypeAlias = Literal["text", "json", "markdown", "html", "github", "junit", "sarif"]
 
@@ -44,13 +44,6 @@ def tally(findings: Iterable[Finding]) -> str:
     severities: tuple[Severity, ...] = ("error", "warning", "info")
     words = [_plural(totals[severity], severity) for severity in severities if totals[severity]]
     return ", ".join(words) or "no findings"
-
-
-def reason(subject: Subject) -> str:
-    """Why a subject could not be examined, in one line."""
-    return (
-        "; ".join(finding.message for finding in subject.findings) or subject.verdict or "could not be read"
-    )
 
 
 def _plural(number: int, severity: Severity) -> str:

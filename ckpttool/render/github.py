@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from ckpttool.errors import printable
 from ckpttool.model import Finding
-from ckpttool.render.common import reason, worst_first
+from ckpttool.render.common import worst_first
 from ckpttool.report import Report, Subject
 
 _COMMANDS = {"error": "error", "warning": "warning", "info": "notice"}
@@ -21,9 +21,8 @@ def github(report: Report) -> str:
 
 
 def _subject(subject: Subject) -> Iterator[str]:
-    if subject.failed:
-        yield _command("error", subject.path, f"ckpttool: {subject.verdict or 'unreadable'}", reason(subject))
-        return
+    if subject.error:
+        yield _command("error", subject.path, f"ckpttool: {subject.verdict}", printable(subject.error))
     for finding in worst_first(subject.findings):
         title = f"{finding.code} {finding.name}"
         yield _command(_COMMANDS[finding.severity], subject.path, title, _message(finding))

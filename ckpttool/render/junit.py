@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 from ckpttool.errors import printable
 from ckpttool.model import Finding
-from ckpttool.render.common import fails, reason, tally, worst_first
+from ckpttool.render.common import fails, tally, worst_first
 from ckpttool.report import Report, Subject
 
 # What XML 1.0 cannot hold even escaped; printable leaves noncharacters such as U+FFFE to us.
@@ -28,11 +28,11 @@ def junit(report: Report) -> str:
 
 
 def _suite(root: ET.Element, report: Report, subject: Subject) -> ET.Element:
-    failing = [] if subject.failed else [f for f in worst_first(subject.findings) if fails(f, report)]
+    failing = [finding for finding in worst_first(subject.findings) if fails(finding, report)]
     suite = ET.SubElement(root, "testsuite", name=_clean(subject.path), skipped="0")
     suite.set("tests", str(1 + len(failing)))
-    suite.set("failures", str(len(failing) + bool(failing)))
-    suite.set("errors", str(int(subject.failed)))
+    suite.set("failures", str(len(failing) + _failed(subject, failing)))
+    suite.set("errors", str(int(bool(subject.error))))
     _target(suite, subject, failing)
     for finding in failing:
         _case(suite, subject, finding)
@@ -43,14 +43,18 @@ def _target(suite: ET.Element, subject: Subject, failing: list[Finding]) -> None
     case = ET.SubElement(
         suite, "testcase", classname=_clean(subject.path), name=f"verdict {_clean(subject.verdict)}"
     )
-    if subject.failed:
-        ET.SubElement(case, "error", type="unreadable", message=_clean(reason(subject)))
-    elif failing:
+    if subject.error:
+        ET.SubElement(case, "error", type="unreadable", message=_clean(subject.error))
+    elif _failed(subject, failing):
         message = f"{subject.verdict}: {tally(failing)}"
         ET.SubElement(case, "failure", type="verdict", message=_clean(message))
     rest = [finding for finding in worst_first(subject.findings) if finding not in failing]
-    if rest and not subject.failed:
+    if rest:
         ET.SubElement(case, "system-out").text = "\n".join(map(_line, rest))
+
+
+def _failed(subject: Subject, failing: list[Finding]) -> bool:
+    return bool(failing) or (subject.failed and not subject.error)
 
 
 def _case(suite: ET.Element, subject: Subject, finding: Finding) -> None:

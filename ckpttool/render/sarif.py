@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from ckpttool.errors import printable
 from ckpttool.model import Finding, Json
-from ckpttool.render.common import reason, worst_first
+from ckpttool.render.common import worst_first
 from ckpttool.report import Report, Subject
 from ckpttool.rules import Rule
 
@@ -45,7 +45,7 @@ def sarif(report: Report) -> str:
 
 
 def _examined(report: Report) -> Iterable[Subject]:
-    return (subject for subject in report.subjects if not subject.failed)
+    return (subject for subject in report.subjects if not subject.error)
 
 
 def _version() -> dict[str, Json]:
@@ -112,11 +112,11 @@ def uri(path: str) -> str:
 
 
 def _invocation(report: Report) -> dict[str, Json]:
-    failed = [subject for subject in report.subjects if subject.failed]
+    failed = [subject for subject in report.subjects if subject.error]
     notes: list[Json] = [
         {
             "level": "error",
-            "message": {"text": printable(reason(subject))},
+            "message": {"text": printable(subject.error)},
             "locations": [{"physicalLocation": {"artifactLocation": {"uri": uri(subject.path)}}}],
         }
         for subject in failed

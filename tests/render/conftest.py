@@ -74,10 +74,9 @@ def report(name: str, findings: tuple[Finding, ...]) -> Report:
     )
     numbers = [1.0, float("nan"), float("inf"), -float("inf")]
     data = {"path": name, "numbers": numbers, "nested": {"x": float("nan")}}
-    unreadable = Finding("CK100", "not-a-checkpoint", "error", "", "permission denied")
     subjects = (
         Subject(f"runs/{name}.pt", "damaged", findings),
-        Subject("locked.pt", "unreadable", (unreadable,), failed=True),
+        Subject("locked.pt", "unreadable", (), failed=True, error="locked.pt – permission denied"),
         Subject("/abs/good file.pt", "exact", ()),
     )
     return Report("verify", data, blocks, ExitCode.IMPOSSIBLE, subjects, rules=(RULE,))
