@@ -1,9 +1,9 @@
 """A record has a name that torch does not write.
 
-What: The name is absolute, climbs with `..`, holds a NUL byte or a backslash, or lies outside of the
-archive's top folder. Names are shown with control characters escaped.
+What: The name is absolute, climbs with `..`, holds a NUL byte or a backslash, lies outside of the
+archive's top folder, or there is no top folder at all. Names are shown with control characters escaped.
 
-Why: `torch.load` refuses an absolute name or a second top folder (`file in archive is not in a
+Why: `torch.load` refuses an absolute name, a second top folder and a missing one (`file in archive is not in a
 subdirectory`) and ignores the rest. A tool that unpacks the archive can be led to write outside of the
 folder it was given.
 
@@ -15,4 +15,4 @@ findings are harmless.
 
 from ckpttool.checks import rule
 
-RULE = rule(__doc__, "CK119", "bad-record-name", "warning")
+RULE = rule(__doc__, "CK119", "bad-record-name", "error", axis="integrity")

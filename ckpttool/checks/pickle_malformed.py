@@ -6,7 +6,7 @@ asked for before that point were still judged.
 
 Why: `torch.load` fails with whatever Python error comes first (`EOFError`, `IndexError`, `KeyError`,
 `UnpicklingError`) and often advises a less safe setting, which cannot help. A scanner that gives up here
-would miss what stands before.
+would miss what stands before, and what stands behind is not known: such a file counts as unsafe, not as plain.
 
 Cause: Damage to the first record or a cut file; a text-mode transfer; or a pickle that was broken on
 purpose behind code that has run by then.
@@ -17,4 +17,4 @@ Remedy: Fetch the file again or take the previous checkpoint. If `ckpttool verif
 
 from ckpttool.checks import rule
 
-RULE = rule(__doc__, "CK122", "pickle-malformed", "error", axis="integrity")
+RULE = rule(__doc__, "CK122", "pickle-malformed", "error", axis="hostile")

@@ -43,14 +43,20 @@ class Tree:
 
 
 def read_pickle(
-    reading: Reading, data: bytes | memoryview, where: str, *, start: int = 0, base: int | None = 0
+    reading: Reading,
+    data: bytes | memoryview,
+    where: str,
+    *,
+    start: int = 0,
+    base: int | None = 0,
+    modules: bool = False,
 ) -> Tree:
-    """Interpret the pickle in ``data`` from ``start``; ``base`` is the file offset of ``data[0]``,
-    None where the file holds the pickle compressed.
+    """Interpret the pickle in ``data`` from ``start`` into the reading's arena.
 
-    Storages it mentions are appended to the reading's; the tensors of this tree index them from there.
+    ``base`` is the file offset of ``data[0]``, None where the file holds the pickle compressed. ``modules``
+    allows persistent ids of module classes (torch before 1.6). Storages it mentions are appended to the reading's; the tensors of this tree index them from there.
     """
-    values = TorchValues(first=len(reading.storages))
+    values = TorchValues(first=len(reading.storages), modules=modules)
     machine = Machine(
         data, start, reducers=values.reducers, persistent=values.persistent, limits=reading.limits
     )

@@ -35,7 +35,7 @@ def read(source: Source, limits: Limits) -> Checkpoint:
     reading = Reading(source.name, limits)
     data = source.window(0, min(source.size, limits.pickle_bytes))
     header, at = _read_header(reading, data)
-    tree = read_pickle(reading, data, "main pickle", start=at) if at else None
+    tree = read_pickle(reading, data, "main pickle", start=at, modules=True) if at else None
     extents: list[Extent] = [Extent("header", Span(source.name, 0, at))] if at else []
     if tree is not None and tree.root is not None:
         extents += _read_table(reading, source, data, tree, at, header)

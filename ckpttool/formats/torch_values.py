@@ -22,11 +22,13 @@ class TorchValues:
     """The torch vocabulary for one pickle: gathers storages, gives the machine its reducers.
 
     ``storages`` are in order of first mention; their spans are filled in by the format that knows where they
-    lie, and their indices count from ``first``. ``problems`` are persistent ids or arguments that torch itself would never write.
+    lie, and their indices count from ``first``. ``modules`` says
+    that persistent ids of module classes belong here, as in torch before 1.6. ``problems`` are persistent ids or arguments that torch itself would never write.
     """
 
-    def __init__(self, first: int = 0) -> None:
+    def __init__(self, first: int = 0, *, modules: bool = False) -> None:
         self.first = first
+        self.modules = modules
         self.storages: list[Storage] = []
         self.problems: list[Problem] = []
         self._by_key: dict[str, int] = {}
@@ -38,7 +40,7 @@ class TorchValues:
     def persistent(self, pid: Any) -> Any:
         """``('storage', class, key, location, numel[, view])`` as a ``StorageRef``."""
         if type(pid) is not tuple or len(pid) not in (5, 6) or pid[0] != "storage":
-            if type(pid) is tuple and len(pid) == 4 and pid[0] == "module":
+            if self.modules and type(pid) is tuple and len(pid) == 4 and pid[0] == "module":
                 return pid[
                     1
                 ]  # a container class with its source text (torch < 1.6): the class is what counts
@@ -272,6 +274,8 @@ def _counter(args: tuple[Any, ...]) -> Any:
         result = DictOf("Counter")
         result.flat = list(args[0].flat)
         return result
+    if len(args) == 1 and type(args[0]) is str:
+        return CallOf("REDUCE", Named("collections", "Counter", 0), args)
     return NOT_MINE if args else DictOf("Counter")
 
 

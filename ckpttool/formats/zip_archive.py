@@ -180,7 +180,7 @@ def _with_zip64(source: Source, end: _End) -> _End:
     damage = list(end.damage)
     if disk or disks > 1:
         damage.append(Damage("directory-damaged", "zip64 locator", "claims several disks", {"disks": disks}))
-    for place in dict.fromkeys((pointed, adjacent)):
+    for place in dict.fromkeys((adjacent, pointed)):
         record = source.read(place, END64_FIXED.size) if 0 <= place < end.offset else b""
         if len(record) == END64_FIXED.size and record[:4] == END64:
             if place != pointed:

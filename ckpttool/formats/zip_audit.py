@@ -88,6 +88,9 @@ def _check_ownership(source: Source, directory: Directory, ends: list[int]) -> I
             yield from _gap(source, reach, start, owner, name)
         if stop > reach:
             reach, owner = stop, name
+    first_end = directory.end64 if directory.end64 is not None else directory.end
+    if first_end > directory.stop:
+        yield from _gap(source, directory.stop, first_end, "the directory", "the end of the directory")
     if reach > directory.stop:
         message = f"record {printable(owner)} reaches {reach - directory.start} bytes into the directory"
         yield Damage("overlapping-records", printable(owner), message)
