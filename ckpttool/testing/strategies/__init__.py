@@ -6,7 +6,7 @@ Arguments are checked when a strategy draws. Everything shrinks towards one smal
 
 from __future__ import annotations
 
-from ckpttool.testing.strategies.geometry import View, dtypes, names, shapes, views
+from ckpttool.testing.strategies.geometry import TYPED, View, dtypes, names, shapes, views
 from ckpttool.testing.strategies.plain import (
     files,
     legacy_files,
@@ -19,6 +19,7 @@ from ckpttool.testing.strategies.plain import (
 from ckpttool.testing.strategies.real import checkpoints, optimizers, state_dicts, tensors, trees
 
 __all__ = [
+    "TYPED",
     "View",
     "checkpoints",
     "dtypes",

@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from ckpttool.dtypes import DTYPES, DType
-from ckpttool.testing.plain import row_major
+from ckpttool.testing.plain import CLASS_OF, row_major
 
 SAVED = (
     "float32 float16 bfloat16 float64 int64 int32 int16 int8 uint8 bool complex64 complex128 "
     "float8_e4m3fn float8_e5m2 uint16 uint32 uint64 complex32 float8_e4m3fnuz float8_e5m2fnuz float8_e8m0fnu"
 ).split()
 """The dtypes that torch 2.13 saves and loads, the common ones first: shrinking goes that way."""
+
+
+TYPED = tuple(name for name in SAVED if name in CLASS_OF)
+"""Those that have a storage class of their own: the only ones that the format before torch 1.6 can hold."""
 
 
 @dataclass(frozen=True, slots=True)
