@@ -14,10 +14,12 @@ import tomllib
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal, TypeAlias, get_args
 
 from ckpttool.errors import UsageError, printable
 
-FAIL_ON = ("error", "warning", "info", "never")
+FailOn: TypeAlias = Literal["error", "warning", "info", "never"]
+FAIL_ON: tuple[FailOn, ...] = get_args(FailOn)
 REQUIRE = ("weights", "resumable", "exact")
 
 _LISTS = ("ignore-codes", "trust")
@@ -31,7 +33,7 @@ class Config:
     path: Path | None = None
     ignore_codes: tuple[str, ...] = ()
     trust: tuple[str, ...] = ()
-    fail_on: str | None = None
+    fail_on: FailOn | None = None
     require: str | None = None
 
 
@@ -96,7 +98,7 @@ def _config(path: Path, table: dict[str, object]) -> Config:
         path,
         _strings(path, table, "ignore-codes"),
         _strings(path, table, "trust"),
-        _choice(path, table, "fail-on"),
+        next((choice for choice in FAIL_ON if choice == _choice(path, table, "fail-on")), None),
         _choice(path, table, "require"),
     )
 

@@ -24,6 +24,12 @@ WIDEST = 120
 """Columns that text is laid out for at most: longer lines are hard to read."""
 
 
+_PLAIN = str.maketrans(
+    dict(zip("─│├└█▏▎▍▌▋▊▉▁▂▃▄▅▆▇×–", "-||`#:::::::.:-=+*#x-", strict=True)) | {"→": "->", "…": "..."}
+)
+"""Lines, bars and signs for terminals that know only ASCII or an old code page."""
+
+
 @dataclass(frozen=True, slots=True)
 class Output:
     """Where a command's result goes, as its options say."""
@@ -80,16 +86,23 @@ def print_text(text: str, color: bool = False) -> None:
     stream = sys.stdout
     if stream is None:
         return
-    with contextlib.suppress(AttributeError, ValueError):
-        # A terminal that cannot show a letter gets its escape, not a traceback.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        click.echo(text, nl=False, color=color)
+        click.echo(_encodable(text, stream.encoding), nl=False, color=color)
         stream.flush()
     except OSError as error:
         muzzle(stream)
         if error.errno not in (errno.EPIPE, errno.EINVAL):
             raise CkpttoolError(f"standard output – cannot be written: {error.strerror}") from error
+
+
+def _encodable(text: str, encoding: str | None) -> str:
+    """The text as a stream of this encoding can take it: plain lines and bars, other letters escaped."""
+    name = encoding or "utf-8"
+    try:
+        text.encode(name)
+    except UnicodeEncodeError:
+        return text.translate(_PLAIN).encode(name, "backslashreplace").decode(name)
+    return text
 
 
 def write_file(path: str, text: str) -> None:

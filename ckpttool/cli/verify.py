@@ -12,7 +12,7 @@ from ckpttool.cli.group import complain
 from ckpttool.cli.options import exit_status, jobs_option, output_of, output_options, stacked
 from ckpttool.cli.output import Output, emit
 from ckpttool.cli.progress import progress_bar
-from ckpttool.config import FAIL_ON, REQUIRE, Config, find_config, load_config
+from ckpttool.config import FAIL_ON, REQUIRE, Config, FailOn, find_config, load_config
 from ckpttool.errors import printable
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ settings = stacked([
 def command(
     paths: Sequence[str],
     require: str | None,
-    fail_on: str | None,
+    fail_on: FailOn | None,
     headers_only: bool,
     trust: Sequence[str],
     ignore: Sequence[str],
