@@ -98,7 +98,7 @@ class Machine:
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
         self.protocol = 0
-        self.frame_end = 0
+        self.in_frame = False
 
     # --- running ---------------------------------------------------------------------------------------
 
@@ -119,23 +119,12 @@ class Machine:
         return self._outcome(NOT_MINE)
 
     def _loop(self) -> None:
-        data, handlers, framed = self.data, _HANDLERS, self._framed
+        data, handlers = self.data, _HANDLERS
         for _ in range(self.limits.operations):
             at = self.pos
             self.pos = at + 1
             handlers[data[at]](self)
-            if self.frame_end:
-                framed(at)
         raise _Bad(f"more than {self.limits.operations} operations", "over-limit")
-
-    def _framed(self, at: int) -> None:
-        # An operand that crosses a frame's end is read differently by pickle.load and pickle.loads.
-        if at < self.frame_end < self.pos:
-            self._report(
-                "pickle-malformed", f"an operand crosses the end of its frame at byte {self.frame_end}"
-            )
-        if self.pos >= self.frame_end:
-            self.frame_end = 0
 
     def _result(self) -> Any:
         if not self.stack:
@@ -469,11 +458,27 @@ def _items_of(m: Machine, target: Any) -> list[Any]:
 
 def _frame(m: Machine) -> None:
     nbytes = m._uint8()
-    if m.frame_end and m.pos < m.frame_end:
-        m._report("pickle-malformed", "a frame inside a frame")
     if nbytes > len(m.data) - m.pos:
         raise _Bad(f"a frame of {nbytes} bytes, and {len(m.data) - m.pos} are left")
-    m.frame_end = m.pos + nbytes
+    if m.in_frame:
+        raise _Bad("a frame inside a frame")
+    m.in_frame = True
+    _run_frame(m, m.pos + nbytes)
+    m.in_frame = False
+
+
+def _run_frame(m: Machine, end: int) -> None:
+    """Interpret a frame's operations: one that crosses its end is read differently by load and loads."""
+    data, limit = m.data, m.limits.operations
+    while m.pos < end:
+        at = m.pos
+        m.pos = at + 1
+        _HANDLERS[data[at]](m)
+        if m.pos > end:
+            m._report("pickle-malformed", f"an operand crosses the end of its frame at byte {end}")
+        limit -= 1
+        if limit < 0:
+            raise _Bad(f"more than {m.limits.operations} operations", "over-limit")
 
 
 def _memoize(m: Machine) -> None:
