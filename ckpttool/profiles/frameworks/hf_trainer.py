@@ -11,8 +11,8 @@ PROFILE = Profile(
     confirms=("trainer_state.json",),
     version=("config.json>transformers_version",),
     weights=(
-        "model*.safetensors|pytorch_model*.bin|adapter_model.*|model.safetensors.index.json"
-        "|pytorch_model_fsdp*",
+        "model*.safetensors|pytorch_model*.bin|adapter_model.*|model.safetensors.index.json",
+        "pytorch_model_fsdp*",
     ),
     optimizer=("optimizer.pt|optimizer.bin|optimizer_0*",),
     scheduler=("scheduler.pt",),

@@ -1,0 +1,67 @@
+"""Storages hold bytes that no tensor looks at.
+
+What: Tensors are views of storages, and torch saves whole storages. The bytes that no view covers are
+added up.
+
+Why: The file is larger than its content, sometimes by orders of magnitude, and every load reads and
+keeps the rest.
+
+Cause: A slice, a row or a `detach()`ed piece of a large tensor was saved: `torch.save(x[:10])` writes
+all of `x`.
+
+Remedy: Save `x[:10].clone()`. To make this file smaller, repair it with compaction: what the tensors
+hold stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckpttool.checks import judges
+from ckpttool.checks._places import storage_keys
+from ckpttool.checks._training import listing
+from ckpttool.model import Checkpoint, Damage, Tensor
+from ckpttool.rules import Context
+
+ALWAYS = 1 << 20
+"""Bytes from which waste is worth a word, whatever the file's size."""
+
+NOTABLE = 64 << 10
+"""Bytes from which waste is worth a word if it is the larger part of all storages."""
+
+
+@judges(__doc__, "CK601", "unaddressed-bytes", "warning")
+def unaddressed_bytes(context: Context) -> Iterator[Damage]:
+    """One finding for the whole checkpoint, with the storages that waste most."""
+    checkpoint = context.checkpoint
+    wasted = _wasted(checkpoint)
+    lost, total = sum(wasted.values()), sum(s.nbytes for s in checkpoint.storages)
+    if lost < ALWAYS and (lost < NOTABLE or lost * 2 < total):
+        return
+    worst = sorted(wasted, key=lambda i: -wasted[i])[:5]
+    users = storage_keys(checkpoint, worst)
+    names = listing([users[i][0] for i in worst])
+    message = f"{lost} of {total} bytes in storages belong to no tensor; most behind {names}"
+    yield Damage(
+        "unaddressed-bytes", "", message, {"unaddressed": lost, "bytes": total, "storages": len(wasted)}
+    )
+
+
+def _wasted(checkpoint: Checkpoint) -> dict[int, int]:
+    """Bytes that no tensor reaches, by storage; storages that no tensor names at all are another rule's."""
+    reached: dict[int, list[tuple[int, int]]] = {}
+    for node in checkpoint.nodes:
+        if isinstance(node, Tensor) and node.storage is not None and node.offset >= 0:
+            start = node.offset * node.dtype.bits // 8
+            reached.setdefault(node.storage, []).append((start, node.dtype.nbytes(node.offset + node.extent)))
+    lost = {i: checkpoint.storages[i].nbytes - _union(ranges) for i, ranges in reached.items()
+            if 0 <= i < len(checkpoint.storages)}  # fmt: skip
+    return {i: nbytes for i, nbytes in lost.items() if nbytes > 0}
+
+
+def _union(ranges: list[tuple[int, int]]) -> int:
+    covered, end = 0, 0
+    for start, stop in sorted(ranges):
+        covered += max(0, stop - max(start, end))
+        end = max(end, stop)
+    return covered
