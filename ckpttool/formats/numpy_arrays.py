@@ -22,6 +22,7 @@ from ckpttool.model import (
     Node,
     Scalar,
     Sequence,
+    Span,
     Storage,
     Tensor,
     Value,
@@ -30,6 +31,7 @@ from ckpttool.model import (
 CORE = frozenset({"numpy.core", "numpy._core"})
 FORM = "numpy._core.multiarray._reconstruct"
 SWAPPED = ">"
+_BUILTINS = ("builtins", "__builtin__")
 
 _KINDS = {
     "b1": "bool", "f2": "float16", "f4": "float32", "f8": "float64", "c8": "complex64", "c16": "complex128",
@@ -58,18 +60,23 @@ class _Array:
     swapped: bool
     shape: tuple[int, ...]
     fortran: bool
-    data: Node
+    data: Span | bytes
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.data) if isinstance(self.data, bytes) else self.data.nbytes
 
 
 def lift(nodes: SequenceABC[Node], storages: SequenceABC[Storage], record: str) -> Lifted:
     """Turn numpy's calls in ``nodes`` into tensors and values; linear, total.
 
     ``record`` names the extent in which the pickle lies. An array whose bytes do not fit its shape stays a
-    call and is reported as ``storage-size``.
+    call and is reported as ``storage-size``. What has been lifted before is left as it is.
     """
     out, kept, damage = list(nodes), list(storages), list[Damage]()
+    done = {n.call for n in nodes if (isinstance(n, Tensor) and n.form == FORM) or isinstance(n, Value)}
     for index, node in enumerate(nodes):
-        if not isinstance(node, Call) or not node.module.startswith("numpy."):
+        if not isinstance(node, Call) or not node.module.startswith("numpy.") or index in done:
             continue
         array = _array(nodes, node)
         if array is not None:
@@ -147,13 +154,14 @@ def _from_buffer(nodes: SequenceABC[Node], node: Call) -> _Array | None:
 
 def _made(nodes: SequenceABC[Node], shape: int, dtype: int, *, fortran: bool, data: int) -> _Array | None:
     kind, sizes, content = dtype_at(nodes, dtype), _shape(nodes, shape), nodes[data]
-    if kind is None or sizes is None or not (isinstance(content, Blob) or _is_bytes(content)):
+    where = content.span if isinstance(content, Blob) else _bytes(content)
+    if kind is None or sizes is None or where is None:
         return None
-    return _Array(kind[0], kind[1], sizes, fortran, content)
+    return _Array(kind[0], kind[1], sizes, fortran, where)
 
 
 def _tensor(array: _Array, storage: int, call: int) -> Tensor | Damage:
-    needs, have = array.dtype.nbytes(math.prod(array.shape)), _length(array.data)
+    needs, have = array.dtype.nbytes(math.prod(array.shape)), array.nbytes
     if needs != have:
         message = (
             f"{list(array.shape)[:8]} of {array.dtype.name} take {needs} bytes, and the pickle holds {have}"
@@ -164,12 +172,9 @@ def _tensor(array: _Array, storage: int, call: int) -> Tensor | Damage:
 
 
 def _storage(array: _Array, index: int, record: str) -> Storage:
-    span = array.data.span if isinstance(array.data, Blob) else None
-    inline = (
-        array.data.value if isinstance(array.data, Value) and isinstance(array.data.value, bytes) else None
-    )
+    inline, span = (array.data, None) if isinstance(array.data, bytes) else (None, array.data)
     return Storage(
-        f"ndarray {index}", array.dtype, _length(array.data), span,
+        f"ndarray {index}", array.dtype, array.nbytes, span,
         record=record, inline=inline, swapped=array.swapped,
     )  # fmt: skip
 
@@ -191,8 +196,8 @@ def _scalar(nodes: SequenceABC[Node], node: Call) -> Scalar:
     package, _, module = node.module.rpartition(".")
     if package not in CORE or (module, node.name) != ("multiarray", "scalar") or len(node.args) != 2:
         return None
-    kind, data = dtype_at(nodes, node.args[0]), _plain(nodes, node.args[1])
-    if kind is None or not isinstance(data, bytes) or len(data) != kind[0].itemsize:
+    kind, data = dtype_at(nodes, node.args[0]), _bytes(nodes[node.args[1]])
+    if kind is None or data is None or len(data) != kind[0].itemsize:
         return None
     dtype, swapped = kind
     numbers = struct.unpack((">" if swapped else "<") + _CODES[dtype.name], data)
@@ -226,11 +231,14 @@ def _is_ndarray(node: Node) -> bool:
     return isinstance(node, Global) and node.dotted == "numpy.ndarray"
 
 
-def _is_bytes(node: Node) -> bool:
-    return isinstance(node, Value) and isinstance(node.value, bytes)
-
-
-def _length(node: Node) -> int:
-    if isinstance(node, Blob):
-        return node.span.nbytes
-    return len(node.value) if isinstance(node, Value) and isinstance(node.value, bytes) else 0
+def _bytes(node: Node) -> bytes | None:
+    """Content that the pickle spells out; Python 2 wrote it as text, one character for each byte."""
+    if isinstance(node, Call) and node.name == "bytes" and node.module in _BUILTINS and not node.args:
+        return b""  # protocols below 3 spell no bytes at all as a call
+    content = node.value if isinstance(node, Value) else None
+    if isinstance(content, str):
+        try:
+            return content.encode("latin-1")
+        except UnicodeEncodeError:
+            return None
+    return content if isinstance(content, bytes) else None

@@ -22,6 +22,9 @@ Reducer = Callable[[tuple[Any, ...]], Any]
 
 NOT_MINE: Any = object()
 
+TEXT_BYTES = 64 << 20
+"""Bytes of one value that protocol 0 spells as a line of text: arrays too, one character for each byte."""
+
 INLINE_BYTES = 1024
 """Byte strings above this length are left in the file."""
 
@@ -165,12 +168,20 @@ class Machine:
         return self.data[start:stop]
 
     def _line(self) -> str:
-        window = bytes(self.data[self.pos : self.pos + self.limits.line_bytes])
-        length = window.find(b"\n")
-        if length < 0:
-            raise _Bad(f"a text operand without a newline within {len(window)} bytes")
-        self.pos += length + 1
-        return window[:length].decode("utf-8", "surrogateescape")
+        return self._text(self.limits.line_bytes).decode("utf-8", "surrogateescape")
+
+    def _text(self, most: int) -> bytes:
+        """The bytes up to the next newline, of which protocol 0 makes a value's text."""
+        window = 4096
+        while True:
+            text = bytes(self.data[self.pos : self.pos + min(window, most)])
+            length = text.find(b"\n")
+            if length >= 0:
+                self.pos += length + 1
+                return text[:length]
+            if len(text) < window or window >= most:
+                raise _Bad(f"a text operand without a newline within {len(text)} bytes")
+            window *= 2
 
     def _byte(self) -> int:
         value = self.data[self.pos]
@@ -569,14 +580,14 @@ def _text_float(m: Machine) -> None:
 
 
 def _text_string(m: Machine) -> None:
-    line = m._line()
-    if len(line) < 2 or line[0] != line[-1] or line[0] not in "'\"":
+    line = m._text(TEXT_BYTES)
+    if len(line) < 2 or line[0] != line[-1] or line[:1] not in (b"'", b'"'):
         raise _Bad("a STRING operand without quotes")
-    m.stack.append(line[1:-1].encode("latin-1", "replace").decode("unicode_escape"))
+    m.stack.append(line[1:-1].decode("unicode_escape"))
 
 
 def _text_unicode(m: Machine) -> None:
-    m.stack.append(m._line().encode("latin-1", "replace").decode("raw_unicode_escape"))
+    m.stack.append(m._text(TEXT_BYTES).decode("raw_unicode_escape"))
 
 
 def _short_binstring(m: Machine) -> None:
