@@ -42,7 +42,7 @@ def quantizer_parameters(context: Context) -> Iterator[Damage]:
 
 
 def _plain(context: Context, tensor: Tensor) -> str:
-    """The parameters of a tensor with one scale: ``(scheme, scale, zero point)`` among its call's arguments."""
+    """One scale for the whole tensor: ``(scheme, scale, zero point)`` among its call's arguments."""
     nodes = context.checkpoint.nodes
     call = None if tensor.call is None else nodes[tensor.call]
     quantizer = nodes[call.args[4]] if isinstance(call, Call) and len(call.args) > 4 else None
@@ -50,7 +50,7 @@ def _plain(context: Context, tensor: Tensor) -> str:
         return ""
     scale, zero = (nodes[i] for i in quantizer.items[1:3])
     if isinstance(scale, Value) and _is_no_scale(scale.value):
-        return f"the scale is {scale.value}, not a positive number"
+        return f"the scale is {scale.value!r}, not a positive number"
     if isinstance(zero, Value) and isinstance(zero.value, int):
         return _outside(tensor, zero.value, zero.value)
     return ""

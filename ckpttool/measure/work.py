@@ -82,7 +82,7 @@ def _blocks(readable: Readable, unit: Sweep) -> Iterator[tuple[int, memoryview, 
 def _region(buffer: memoryview, start: int, item: Region, unit: Sweep) -> SpanMeasure:
     low, high = max(item.start, start), min(item.stop, start + unit.block)
     piece = buffer[low - start : max(low, high) - start]
-    runs = () if unit.place.deflated else zero_runs(piece, low)
+    runs = () if unit.place.deflated else zero_runs(piece, low)[:MOST_RUNS]
     return SpanMeasure(len(piece), crc32(piece), runs)
 
 
