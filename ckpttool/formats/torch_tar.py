@@ -139,7 +139,10 @@ class _Table:
             cursor.at += 4
             numbers = [cursor.number(_i64) for _ in range(2 * rank + 1)]
             place = self.by_key.get(head[1]) if type(head[1]) in (int, str) else None
-            if place is None or type(head[0]) not in (int, str) or None in numbers:
+            if None in numbers or type(head[0]) not in (int, str):
+                cursor.stop("storage-table", "a tensor's entry cannot be read")
+                return
+            if place is None:
                 cursor.stop("storage-missing", f"tensor {_text(head[0])} names a storage that is not here")
                 continue
             whole = [number for number in numbers if number is not None]
