@@ -53,10 +53,14 @@ def fold(names: Iterable[tuple[str, Mark]]) -> list[Fold[Mark]]:
     Numbers fold before words, so that a name which only one layer has does not keep the layers apart.
     """
     templates: dict[tuple[Mark, tuple[str | None, ...]], dict[tuple[str, ...], int]] = {}
+    known: dict[str, str | None] = {}
     for place, (name, mark) in enumerate(names):
         words = name.split(".")
-        numbers = tuple(word for word in words if _is_number(word))
-        template = tuple(None if _is_number(word) else word for word in words) if numbers else tuple(words)
+        for word in words:
+            if word not in known:
+                known[word] = None if _is_number(word) else word
+        template = tuple([known[word] for word in words])
+        numbers = tuple([word for word, kept in zip(words, template, strict=True) if kept is None])
         templates.setdefault((mark, template), {}).setdefault(numbers, place)
     rows: dict[tuple[Mark, int], list[Row]] = {}
     for (mark, template), found in templates.items():

@@ -19,7 +19,7 @@ from ckpttool.report import Block, Report, Table, Text, Tree
 from ckpttool.units import count, plural, real, shape, sparkline
 from ckpttool.verbs import inventory
 from ckpttool.verbs.inspect_data import inspect_data
-from ckpttool.verbs.inventory import Item, Selection
+from ckpttool.verbs.inventory import Inventory, Item, Selection
 from ckpttool.verbs.outline import outline
 from ckpttool.verbs.summary import head, summary
 
@@ -53,18 +53,18 @@ def inspect(
     checkpoint = describe(path, limits)
     layout = lay_out(checkpoint)
     selection = Selection(tuple(only), tuple(ignore), tuple(sections))
-    found = inventory.items(checkpoint, layout, selection)
-    if not found and not selection.everything:
+    found = inventory.take(checkpoint, layout, selection)
+    if not found.items and not selection.everything:
         raise UsageError(_no_match(checkpoint, layout, selection))
-    numbers = _statistics(checkpoint, found, executor, progress) if "stats" in views else None
-    blocks = [*head(checkpoint, layout, found), *_views(checkpoint, found, views, numbers, selection)]
+    numbers = _statistics(checkpoint, found.items, executor, progress) if "stats" in views else None
+    blocks = [*head(checkpoint, layout, found), *_views(checkpoint, found, views, numbers)]
     if not views and checkpoint.root is not None:
-        blocks += summary(checkpoint, layout, found, selection.everything)
+        blocks += summary(checkpoint, found)
     blocks += _damage(checkpoint)
     bad = bool(checkpoint.kind) or checkpoint.root is None
     return Report(
         "inspect",
-        inspect_data(checkpoint, layout, found, numbers, selection.everything),
+        inspect_data(checkpoint, layout, found, numbers),
         tuple(blocks),
         ExitCode.FINDINGS if bad else ExitCode.OK,
     )
@@ -99,7 +99,7 @@ def _statistics(
 ) -> dict[int, Statistics]:
     from ckpttool.measure import statistics
 
-    sizes = {item.index: inventory.stored_bytes(checkpoint, item.tensor) for item in found}
+    sizes = {item.index: item.nbytes for item in found}
     total, done = sum(sizes.values()), 0
     numbers: dict[int, Statistics] = {}
     for batch in _batches(sizes):
@@ -126,20 +126,19 @@ def _batches(sizes: dict[int, int]) -> Iterator[list[int]]:
 
 def _views(
     checkpoint: Checkpoint,
-    found: Sequence[Item],
+    found: Inventory,
     views: Collection[View],
     numbers: dict[int, Statistics] | None,
-    selection: Selection,
 ) -> list[Block]:
     blocks: list[Block] = []
     if "tree" in views:
-        chosen = {item.path for item in found}
-        entries = [e for e in checkpoint.entries() if selection.everything or e.path in chosen]
+        chosen = {item.path for item in found.items}
+        entries = [e for e in checkpoint.entries() if found.whole or e.path in chosen]
         blocks.append(Tree(outline(entries)))
     if "tensors" in views:
-        blocks.append(_tensor_table(checkpoint, found))
+        blocks.append(_tensor_table(checkpoint, found.items))
     if numbers is not None:
-        blocks.append(_statistics_table(found, numbers))
+        blocks.append(_statistics_table(found.items, numbers))
     return blocks
 
 
@@ -149,7 +148,7 @@ def _tensor_table(checkpoint: Checkpoint, found: Sequence[Item]) -> Table:
             item.key,
             item.tensor.dtype.name,
             shape(item.tensor.shape),
-            count(inventory.stored_bytes(checkpoint, item.tensor)),
+            count(item.nbytes),
             inventory.storage_name(checkpoint, item) or item.tensor.layout,
         )
         for item in found

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 
 from ckpttool.errors import printable
 from ckpttool.layout import Layout
 from ckpttool.measures import Statistics
 from ckpttool.model import Checkpoint, Json
-from ckpttool.verbs.inventory import Item, owned_bytes, parameters, storage_name, stored_bytes, ties
+from ckpttool.verbs.inventory import Inventory, Item, storage_name
 
 
 def inspect_data(
     checkpoint: Checkpoint,
     layout: Layout,
-    found: Sequence[Item],
+    found: Inventory,
     numbers: Mapping[int, Statistics] | None,
-    whole: bool,
 ) -> dict[str, Json]:
-    """Everything that ``inspect`` knows. ``whole``: no tensor is left out, what remains is unreachable."""
-    owned, unreachable = owned_bytes(checkpoint, found)
-    tensors = [_tensor_data(checkpoint, item, numbers) for item in found]
-    names = dict.fromkeys(item.section for item in found)
+    """Everything that ``inspect`` knows."""
+    totals = Counter(item.section for item in found.items)
     listed: list[Json] = [
-        {"name": n, "bytes": owned[n], "tensors": sum(item.section == n for item in found)} for n in names
+        {"name": name, "bytes": found.owned.get(name, 0), "tensors": total} for name, total in totals.items()
     ]
-    if whole:
-        listed.append({"name": "unreachable", "bytes": unreachable, "tensors": 0})
+    if found.whole:
+        listed.append({"name": "unreachable", "bytes": found.unreachable, "tensors": 0})
     return {
         "path": printable(checkpoint.source),
         "format": checkpoint.format,
@@ -34,15 +32,15 @@ def inspect_data(
         "bytes": checkpoint.nbytes,
         "writer": _writer_data(layout),
         "layout": _layout_data(layout),
-        "parameters": parameters(found),
+        "parameters": found.parameters,
         "sections": listed,
-        "ties": [list(group) for group in ties(found)],
+        "ties": [list(group) for group in found.ties],
         "metadata": dict(checkpoint.metadata),
         "damage": [
             {"rule": d.rule, "where": d.where, "message": d.message, "facts": dict(d.facts), "hint": d.hint}
             for d in checkpoint.damage
         ],
-        "tensors": tensors,
+        "tensors": [_tensor_data(checkpoint, item, numbers) for item in found.items],
     }
 
 
@@ -52,7 +50,7 @@ def _tensor_data(checkpoint: Checkpoint, item: Item, numbers: Mapping[int, Stati
         "path": list(item.path),
         "dtype": item.tensor.dtype.name,
         "shape": list(item.tensor.shape),
-        "bytes": stored_bytes(checkpoint, item.tensor),
+        "bytes": item.nbytes,
         "storage": storage_name(checkpoint, item),
         "section": item.section,
     }

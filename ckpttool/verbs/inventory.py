@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import translate
 
 from ckpttool.layout import Layout
@@ -14,13 +14,34 @@ from ckpttool.model import Checkpoint, Storage, Tensor
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One tensor under one key. A tensor that two keys reach is two items."""
+    """One tensor under one key. A tensor that two keys reach is two items.
+
+    ``numel`` counts its elements; ``nbytes`` is its logical content as the file holds it, 0 for meta tensors.
+    """
 
     key: str
     path: tuple[str, ...]
     index: int
     tensor: Tensor
     section: str
+    numel: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """The selected tensors and what was counted over them.
+
+    ``owned`` has the bytes of storages by the section that looks at them, ``unreachable`` those that no
+    selected tensor looks at; ``ties`` groups of keys over the same bytes; ``whole``: nothing was left out.
+    """
+
+    items: tuple[Item, ...]
+    owned: Mapping[str, int] = field(hash=False)
+    unreachable: int
+    ties: tuple[tuple[str, ...], ...]
+    parameters: int
+    whole: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +60,13 @@ class Selection:
 EVERYTHING = Selection()
 
 
+def take(checkpoint: Checkpoint, layout: Layout, selection: Selection = EVERYTHING) -> Inventory:
+    """Count the selected tensors, each question once; linear in tensors."""
+    found = items(checkpoint, layout, selection)
+    owned, rest = owned_bytes(checkpoint, found)
+    return Inventory(tuple(found), owned, rest, ties(found), parameters(found), selection.everything)
+
+
 def items(checkpoint: Checkpoint, layout: Layout, selection: Selection = EVERYTHING) -> list[Item]:
     """The selected tensors in the file's order."""
     wanted = _matcher(selection.only) if selection.only else None
@@ -50,25 +78,36 @@ def items(checkpoint: Checkpoint, layout: Layout, selection: Selection = EVERYTH
             continue
         section = layout.section_of(entry.path)
         if not selection.sections or section in selection.sections:
-            found.append(Item(key, entry.path, entry.index, tensor, section))
+            numel = tensor.numel
+            nbytes = stored_bytes(checkpoint, tensor) if tensor.parts else _own_bytes(tensor, numel)
+            found.append(Item(key, entry.path, entry.index, tensor, section, numel, nbytes))
     return found
 
 
-def components(checkpoint: Checkpoint, tensor: Tensor) -> Iterator[Tensor]:
+def components(checkpoint: Checkpoint, tensor: Tensor) -> list[Tensor]:
     """The strided tensors that a tensor is made of: itself, or the parts of a sparse or nested one."""
-    stack, seen = [tensor], 0
-    while stack and seen < 1000:
-        seen += 1
+    if not tensor.parts:
+        return [tensor] if tensor.storage is not None else []
+    stack, found = [tensor], []
+    # Hostile files nest parts in parts without end.
+    for _ in range(1000):
+        if not stack:
+            break
         one = stack.pop()
         if one.storage is not None:
-            yield one
+            found.append(one)
         nodes = (checkpoint.nodes[index] for _, index in one.parts)
         stack.extend(node for node in nodes if isinstance(node, Tensor))
+    return found
 
 
 def stored_bytes(checkpoint: Checkpoint, tensor: Tensor) -> int:
     """Bytes of a tensor's logical content as the file holds it; 0 for meta tensors."""
     return sum(part.nbytes for part in components(checkpoint, tensor))
+
+
+def _own_bytes(tensor: Tensor, numel: int) -> int:
+    return tensor.dtype.nbytes(numel) if tensor.storage is not None else 0
 
 
 def present(storage: Storage) -> int:
@@ -86,18 +125,18 @@ def owned_bytes(checkpoint: Checkpoint, found: Sequence[Item]) -> tuple[Counter[
     ranges: dict[int, list[tuple[int, int, str]]] = {}
     for item in found:
         for part in components(checkpoint, item.tensor):
-            if part.storage is not None and part.storage < len(checkpoint.storages):
-                start, stop = _byte_range(part)
-                ranges.setdefault(part.storage, []).append((start, stop, item.section))
+            if part.storage is not None:
+                ranges.setdefault(part.storage, []).append((*_byte_range(part), item.section))
     owned: Counter[str] = Counter()
     rest = 0
     for index, storage in enumerate(checkpoint.storages):
         size, edge = present(storage), 0
         for start, stop, section in sorted(ranges.get(index, ())):
             gained = min(stop, size) - max(start, edge)
-            owned[section] += max(0, gained)
-            rest += max(0, min(start, size) - edge)
-            edge = max(edge, min(stop, size))
+            if gained > 0:
+                owned[section] += gained
+                rest += max(0, start - edge)
+                edge = min(stop, size)
         rest += size - edge
     return owned, rest
 
@@ -111,14 +150,14 @@ def storage_name(checkpoint: Checkpoint, item: Item) -> str | None:
     return storage.record or storage.key
 
 
-def ties(found: Sequence[Item]) -> list[list[str]]:
+def ties(found: Sequence[Item]) -> tuple[tuple[str, ...], ...]:
     """Keys that look at the very same bytes, group by group, in the file's order."""
     groups: dict[tuple[int, int, int], list[str]] = {}
     for item in found:
         tensor = item.tensor
-        if tensor.storage is not None and tensor.extent:
-            groups.setdefault((tensor.storage, tensor.offset, tensor.extent), []).append(item.key)
-    return [keys for keys in groups.values() if len(keys) > 1]
+        if tensor.storage is not None and item.numel:
+            groups.setdefault((tensor.storage, tensor.offset, item.nbytes), []).append(item.key)
+    return tuple(tuple(keys) for keys in groups.values() if len(keys) > 1)
 
 
 def parameters(found: Sequence[Item]) -> int:

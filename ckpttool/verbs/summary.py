@@ -11,7 +11,7 @@ from ckpttool.layout import Layout
 from ckpttool.model import Checkpoint, Value
 from ckpttool.report import Bars, Block, Facts, Table, Text
 from ckpttool.units import count, plural, shape, short_count, size
-from ckpttool.verbs.inventory import Item, owned_bytes, parameters, stored_bytes, ties
+from ckpttool.verbs.inventory import Inventory, Item
 from ckpttool.verbs.outline import describe_leaf
 
 ROWS = 40
@@ -21,7 +21,7 @@ VALUES = 12
 GROUPS = 8
 
 
-def head(checkpoint: Checkpoint, layout: Layout, found: Sequence[Item]) -> list[Block]:
+def head(checkpoint: Checkpoint, layout: Layout, found: Inventory) -> list[Block]:
     """The path, and the facts that every view begins with."""
     rows = [
         ("format", _format(checkpoint)),
@@ -37,14 +37,14 @@ def head(checkpoint: Checkpoint, layout: Layout, found: Sequence[Item]) -> list[
     return [title, Facts(tuple((label, value) for label, value in rows if value))]
 
 
-def summary(checkpoint: Checkpoint, layout: Layout, found: Sequence[Item], whole: bool) -> list[Block]:
-    """Bytes by section, types, plain values, ties, folded keys. ``whole`` says that nothing is left out."""
+def summary(checkpoint: Checkpoint, found: Inventory) -> list[Block]:
+    """Bytes by section, types, plain values, ties, folded keys."""
     return [
-        *_sections(checkpoint, found, whole),
-        *_dtypes(checkpoint, found),
-        *(_values(checkpoint) if whole else []),
-        *_ties(found),
-        *_folded(checkpoint, found),
+        *_sections(found),
+        *_dtypes(found.items),
+        *(_values(checkpoint) if found.whole else []),
+        *_ties(found.ties),
+        *_folded(found.items),
     ]
 
 
@@ -75,33 +75,33 @@ def _readiness(layout: Layout) -> str:
     return f"{ready.level}{held}"
 
 
-def _tensors(found: Sequence[Item]) -> str:
-    elements = parameters(found)
+def _tensors(found: Inventory) -> str:
+    elements = found.parameters
     if not elements:
-        return count(len(found))
+        return count(len(found.items))
     # Models are named by their millions; below that the exact number reads well by itself.
     named = f"{short_count(elements)} parameters ({count(elements)})"
-    return f"{count(len(found))}, {named if elements >= 10**6 else plural(elements, 'parameter')}"
+    return f"{count(len(found.items))}, {named if elements >= 10**6 else plural(elements, 'parameter')}"
 
 
-def _sections(checkpoint: Checkpoint, found: Sequence[Item], whole: bool) -> list[Block]:
-    owned, unreachable = owned_bytes(checkpoint, found)
-    totals = Counter(item.section for item in found)
+def _sections(found: Inventory) -> list[Block]:
+    owned, unreachable = found.owned, found.unreachable
+    totals = Counter(item.section for item in found.items)
     rows = [
-        (name, float(owned[name]), f"{size(owned[name])}, {plural(totals[name], 'tensor')}")
+        (name, float(owned.get(name, 0)), f"{size(owned.get(name, 0))}, {plural(totals[name], 'tensor')}")
         for name in totals
     ]
-    if whole and unreachable:
+    if found.whole and unreachable:
         rows.append(("unreachable", float(unreachable), f"{size(unreachable)}, in storages but in no tensor"))
     return [Bars(tuple(rows), "bytes by section")] if rows else []
 
 
-def _dtypes(checkpoint: Checkpoint, found: Sequence[Item]) -> list[Block]:
+def _dtypes(found: Sequence[Item]) -> list[Block]:
     totals: Counter[str] = Counter()
     nbytes: Counter[str] = Counter()
     for item in found:
         totals[item.tensor.dtype.name] += 1
-        nbytes[item.tensor.dtype.name] += stored_bytes(checkpoint, item.tensor)
+        nbytes[item.tensor.dtype.name] += item.nbytes
     rows = tuple(
         (name, float(number), f"{plural(number, 'tensor')}, {size(nbytes[name])}")
         for name, number in totals.most_common()
@@ -118,8 +118,7 @@ def _values(checkpoint: Checkpoint) -> list[Block]:
     return [Text("values", "heading"), Facts(tuple(rows))] if rows else []
 
 
-def _ties(found: Sequence[Item]) -> list[Block]:
-    groups = ties(found)
+def _ties(groups: Sequence[Sequence[str]]) -> list[Block]:
     if not groups:
         return []
     lines = [" = ".join(map(printable, keys)) for keys in groups[:GROUPS]]
@@ -128,8 +127,8 @@ def _ties(found: Sequence[Item]) -> list[Block]:
     return [Text("tied, stored once", "heading"), Text("\n".join(lines))]
 
 
-def _folded(checkpoint: Checkpoint, found: Sequence[Item]) -> list[Block]:
-    folds = fold((item.key, _mark(checkpoint, item)) for item in found)
+def _folded(found: Sequence[Item]) -> list[Block]:
+    folds = fold((item.key, _mark(item)) for item in found)
     rows = [
         (
             one.text,
@@ -149,7 +148,7 @@ def _folded(checkpoint: Checkpoint, found: Sequence[Item]) -> list[Block]:
     return blocks
 
 
-def _mark(checkpoint: Checkpoint, item: Item) -> tuple[str, str, int]:
+def _mark(item: Item) -> tuple[str, str, int]:
     tensor = item.tensor
     layout = "" if tensor.layout == "strided" else f" {tensor.layout}"
-    return tensor.dtype.name, shape(tensor.shape) + layout, stored_bytes(checkpoint, tensor)
+    return tensor.dtype.name, shape(tensor.shape) + layout, item.nbytes
