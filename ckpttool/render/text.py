@@ -67,9 +67,9 @@ def _apart(before: Block | None, block: Block) -> bool:
     """Whether a blank line stands between two blocks."""
     if isinstance(before, Text) and before.style in ("title", "heading"):
         return False
-    return not (
-        isinstance(before, Text) and isinstance(block, Text) and block.style not in ("title", "heading")
-    )
+    if isinstance(before, Text) and isinstance(block, Text):
+        return block.style in ("title", "heading") or (before.style == "dim" != block.style)
+    return True
 
 
 def _lines(block: Block, page: Page) -> Iterator[str]:
