@@ -34,7 +34,7 @@ def names_of(context: Context, wanted: Standing) -> list[GlobalUse]:
 
 def statements(context: Context, rule: str, uses: list[GlobalUse], what: str, hint: str) -> Iterator[Damage]:
     """One damage for each name, with the path at which it stands, and one that counts the rest."""
-    paths = _paths(context, uses[:SHOWN])
+    paths = paths_of(context, uses[:SHOWN])
     for use in uses[:SHOWN]:
         path = paths.get((use.module, use.name))
         at = f"at {printable(path)}" if path else f"in {use.where} byte {use.offset}"
@@ -48,8 +48,8 @@ def statements(context: Context, rule: str, uses: list[GlobalUse], what: str, hi
         yield Damage(rule, "file", f"{rest} more names of this kind", {"more": rest})
 
 
-def _paths(context: Context, uses: list[GlobalUse]) -> dict[tuple[str, str], str]:
-    """The dotted path of the first node that carries each name."""
+def paths_of(context: Context, uses: list[GlobalUse]) -> dict[tuple[str, str], str]:
+    """The dotted path of the first node that carries each name; names out of reach of the root are left out."""
     wanted = {(use.module, use.name) for use in uses}
     first: dict[tuple[str, str], int] = {}
     if wanted:

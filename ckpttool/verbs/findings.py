@@ -10,7 +10,14 @@ from ckpttool.rules import Context, Rule
 
 EXPLAINED = {
     "truncated": frozenset(
-        {"storage-missing", "storage-size", "missing-record", "not-canonical", "view-out-of-bounds"}
+        {
+            "storage-missing",
+            "storage-size",
+            "missing-record",
+            "not-canonical",
+            "view-out-of-bounds",
+            "content-unread",
+        }
     ),
     "not-a-checkpoint": frozenset({"not-resumable", "not-exact", "bad-record-name", "crc-not-recorded"}),
     "directory-damaged": frozenset({"not-canonical"}),

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from ckpttool.checks import rules
 from ckpttool.layout import Layout
 from ckpttool.measures import Measures
-from ckpttool.model import Checkpoint, Finding, Json
+from ckpttool.model import Checkpoint, Extent, Finding, Json
 from ckpttool.units import plural, size
 
 VerdictName: TypeAlias = Literal[
@@ -60,7 +60,8 @@ class Coverage:
     @property
     def text(self) -> str:
         """One line for people."""
-        line = f"{size(self.read)} of {size(self.nbytes)} read, {size(self.proved)} proved by checksum; "
+        line = f"{size(self.read)} of content read, {size(self.proved)} of it proved by checksum, "
+        line += f"{size(max(0, self.nbytes - self.read))} of headers; "
         line += f"{self.measured} of {plural(self.tensors, 'tensor')} measured"
         return line + "".join(f"; not checked: {what} ({why})" for what, why in self.unchecked)
 
@@ -99,7 +100,7 @@ def cover(checkpoint: Checkpoint, measures: Measures | None) -> Coverage:
         return Coverage(checkpoint.nbytes, 0, 0, len(tensors), 0, () if checkpoint.kind else reason)
     unchecked: list[tuple[str, str]] = []
     unproved = [e for e in checkpoint.extents if e.checksum is None and e.span.nbytes]
-    proved = sum(e.span.nbytes for e in checkpoint.extents if e.checksum is not None)
+    proved = sum(e.span.nbytes for e in checkpoint.extents if _agrees(e, measures))
     if unproved and not checkpoint.kind:
         nbytes = sum(e.span.nbytes for e in unproved)
         unchecked.append((f"the integrity of {size(nbytes)}", "no checksum is recorded for them"))
@@ -109,6 +110,16 @@ def cover(checkpoint: Checkpoint, measures: Measures | None) -> Coverage:
         unchecked.append((f"the content of {plural(len(missed), 'tensor')}", why))
     measured = sum(1 for index in tensors if index in measures.tensors)
     return Coverage(checkpoint.nbytes, measures.nbytes, proved, len(tensors), measured, tuple(unchecked))
+
+
+def _agrees(extent: Extent, measures: Measures) -> bool:
+    """Whether an extent's bytes are all there and have the checksum that the file records."""
+    found = measures.spans.get(extent.name)
+    if extent.checksum is None or found is None:
+        return False
+    return found.read == (extent.span.nbytes if extent.size is None else extent.size) and (
+        found.crc32 == extent.checksum.value
+    )
 
 
 def falls_short(readiness: Ready, require: str | None) -> bool:
