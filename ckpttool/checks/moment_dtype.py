@@ -41,5 +41,8 @@ def moment_dtype(context: Context) -> Iterator[Damage]:
                 f"{len(mixed)} of {len(optimizer.slots)} parameters have moments of {types}: {listing(mixed)}"
             )
             yield Damage(
-                "moment-dtype", optimizer.key, message, {"slots": json_list(mixed), "types": json_list(sorted(kinds))}
+                "moment-dtype",
+                optimizer.key,
+                message,
+                {"slots": json_list(mixed), "types": json_list(sorted(kinds))},
             )

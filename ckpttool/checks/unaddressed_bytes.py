@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from ckpttool.checks import judges
 from ckpttool.checks._places import storage_keys
 from ckpttool.checks._training import listing
-from ckpttool.model import Checkpoint, Damage, Tensor
+from ckpttool.model import Checkpoint, Damage, Storage, Tensor
 from ckpttool.rules import Context
 
 ALWAYS = 1 << 20
@@ -35,7 +35,7 @@ def unaddressed_bytes(context: Context) -> Iterator[Damage]:
     """One finding for the whole checkpoint, with the storages that waste most."""
     checkpoint = context.checkpoint
     wasted = _wasted(checkpoint)
-    lost, total = sum(wasted.values()), sum(s.nbytes for s in checkpoint.storages)
+    lost, total = sum(wasted.values()), sum(_held(s) for s in checkpoint.storages)
     if lost < ALWAYS and (lost < NOTABLE or lost * 2 < total):
         return
     worst = sorted(wasted, key=lambda i: -wasted[i])[:5]
@@ -50,13 +50,29 @@ def unaddressed_bytes(context: Context) -> Iterator[Damage]:
 def _wasted(checkpoint: Checkpoint) -> dict[int, int]:
     """Bytes that no tensor reaches, by storage; storages that no tensor names at all are another rule's."""
     reached: dict[int, list[tuple[int, int]]] = {}
+    held = [_held(s) for s in checkpoint.storages]
+    full: set[int] = set()
     for node in checkpoint.nodes:
-        if isinstance(node, Tensor) and node.storage is not None and node.offset >= 0:
-            start = node.offset * node.dtype.bits // 8
-            reached.setdefault(node.storage, []).append((start, node.dtype.nbytes(node.offset + node.extent)))
-    lost = {i: checkpoint.storages[i].nbytes - _union(ranges) for i, ranges in reached.items()
-            if 0 <= i < len(checkpoint.storages)}  # fmt: skip
+        if not isinstance(node, Tensor) or node.storage is None or node.storage in full or node.offset < 0:
+            continue
+        # One dense tensor over the whole storage is how nearly all of them are: no need to look closer.
+        if node.offset == 0 and 0 <= node.storage < len(held) and _fills(node, held[node.storage]):
+            full.add(node.storage)
+            continue
+        start = node.offset * node.dtype.bits // 8
+        reached.setdefault(node.storage, []).append((start, node.dtype.nbytes(node.offset + node.extent)))
+    known = {i: ranges for i, ranges in reached.items() if 0 <= i < len(held) and i not in full}
+    lost = {i: held[i] - _union(ranges) for i, ranges in known.items()}
     return {i: nbytes for i, nbytes in lost.items() if nbytes > 0}
+
+
+def _fills(tensor: Tensor, held: int) -> bool:
+    return tensor.dtype.nbytes(tensor.numel) >= held and tensor.contiguous
+
+
+def _held(storage: Storage) -> int:
+    """Bytes that the file really holds: a storage may claim any number."""
+    return 0 if storage.span is None else min(storage.nbytes, storage.span.nbytes)
 
 
 def _union(ranges: list[tuple[int, int]]) -> int:

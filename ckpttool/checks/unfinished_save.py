@@ -53,4 +53,4 @@ def unfinished_save(context: Context) -> Iterator[Damage]:
 
 
 def _any(files: tuple[str, ...], pattern: str) -> bool:
-    return any(fnmatchcase(name, pattern) for name in files)
+    return any(fnmatchcase(name.rpartition("/")[2], pattern) for name in files)

@@ -23,12 +23,15 @@ from ckpttool.checks._training import json_list, listing
 from ckpttool.model import Checkpoint, Damage, Tensor
 from ckpttool.rules import Context
 
+UNREAD = frozenset({"pickle-malformed", "directory-damaged", "truncated", "missing-record"})
+"""Damage after which nobody knows what the tree would have reached."""
+
 
 @judges(__doc__, "CK602", "unreachable-storage", "warning")
 def unreachable_storage(context: Context) -> Iterator[Damage]:
     """One finding for the whole checkpoint. Says nothing where the tree itself could not be read."""
     checkpoint = context.checkpoint
-    if checkpoint.root is None or any(d.rule == "pickle-malformed" for d in checkpoint.damage):
+    if checkpoint.root is None or any(d.rule in UNREAD for d in checkpoint.damage):
         return
     dead = {**_unused(checkpoint), **_unnamed(checkpoint)}
     if dead:

@@ -93,16 +93,19 @@ def _states(view: View, index: int) -> dict[str, State]:
     if not isinstance(node, Mapping):
         return {}
     found: dict[str, State] = {}
+    # Moments go by a handful of names, each one node: spelling them once halves the cost.
+    spelled: dict[int, str] = {}
     for key, value in zip(node.keys, node.values, strict=True):
+        state: list[tuple[str, int]] = []
         below = nodes[value]
-        pairs = zip(below.keys, below.values, strict=True) if isinstance(below, Mapping) else ()
-        found[key_text(nodes[key])] = tuple(
-            [
-                (key_text(nodes[k]), v)
-                for k, v in pairs
-                if not (type(n := nodes[v]) is Value and n.value is None)
-            ]
-        )
+        for k, v in zip(below.keys, below.values, strict=True) if isinstance(below, Mapping) else ():
+            name = spelled.get(k)
+            if name is None:
+                name = spelled[k] = key_text(nodes[k])
+            moment = nodes[v]
+            if not (type(moment) is Value and moment.value is None):
+                state.append((name, v))
+        found[key_text(nodes[key])] = tuple(state)
     return found
 
 
@@ -121,9 +124,9 @@ def _slots(view: View, groups: list[Group], states: dict[str, State]) -> list[Sl
 def _shape(view: View, state: State) -> Shape | None:
     """What a state's moments say of their parameter's shape; None where they say nothing sure."""
     nodes = view.nodes
-    shapes = {name: t.shape for name, i in state if isinstance(t := nodes[i], Tensor)}
-    if not COMPRESSED.isdisjoint(name for name, _ in state):
+    if not COMPRESSED.isdisjoint([name for name, _ in state]):
         return None
+    shapes = {name: t.shape for name, i in state if isinstance(t := nodes[i], Tensor)}
     for name in PARAMETER_SHAPED:
         if name in shapes:
             return shapes[name]

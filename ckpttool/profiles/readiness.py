@@ -108,7 +108,7 @@ def _wanted(evidence: Evidence, has: list[str]) -> Iterator[str]:
         yield "ema"
     kinds = _DEFAULT_RNG if profile is None else profile.rng_kinds
     yield from (f"rng: {kind}" for kind in kinds)
-    if kinds and any(s.device.startswith("cuda") for s in evidence.view.checkpoint.storages):
+    if kinds and any(d.startswith("cuda") for d in {s.device for s in evidence.view.checkpoint.storages}):
         yield "rng: cuda"
     yield "data position"
 
