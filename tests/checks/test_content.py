@@ -35,7 +35,7 @@ RNG = np.random.default_rng(0)
 
 
 class File:
-    """A file in memory: tensors by name, each in a record of its own; ``parts`` for those that have no bytes."""
+    """A file in memory: tensors by name, each in a record of its own, parts of other tensors hidden."""
 
     def __init__(self, crc: bool = True) -> None:
         self.data = bytearray(100)
@@ -53,7 +53,7 @@ class File:
         record = f"data/{len(self.storages)}"
         self.extents.append(Extent(record, span, checksum))
         self.storages.append(Storage(record, DTYPES[kind], values.nbytes, span, checksum, record=record))
-        stride = tuple(s // values.itemsize for s in np.ascontiguousarray(values).strides)
+        stride = tuple(s // values.itemsize for s in values.strides)
         return self.node(
             Tensor(DTYPES[kind], values.shape, stride, 0, len(self.storages) - 1), name if shown else ""
         )
