@@ -45,7 +45,8 @@ _FLOATS = (
 _CODES = (
     "bool bits16 bits1x8 bits2x4 bits4x2 bits8 qint32 qint8 quint2x4 quint4x2 quint8 per_channel_affine "
     "per_channel_affine_float_qparams per_channel_symmetric per_tensor_affine per_tensor_symmetric strided "
-    "sparse_coo sparse_csr sparse_csc sparse_bsr sparse_bsc contiguous_format channels_last channels_last_3d preserve_format"
+    "sparse_coo sparse_csr sparse_csc sparse_bsr sparse_bsc "
+    "contiguous_format channels_last channels_last_3d preserve_format"
 )
 
 REFERENCES: frozenset[tuple[str, str]] = frozenset(

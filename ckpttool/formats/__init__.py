@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import Protocol, cast
 
 from ckpttool.errors import Unreadable
@@ -103,12 +104,12 @@ class _Composite(Protocol):
 
 def _composite(path: str) -> _Composite | None:
     """The module that reads a set of files, for a directory or an index file; None for a single file."""
-    if "://" in path or not (os.path.isdir(path) or path.endswith(".index.json")):
+    if "://" in path or not (Path(path).is_dir() or path.endswith(".index.json")):
         return None
     for name in ("sharded", "directory"):
         module = cast(_Composite, import_module(f"ckpttool.formats.{name}"))
         if module.sniff_path(path):
             return module
-    if os.path.isdir(path):
+    if Path(path).is_dir():
         raise Unreadable(path, "a directory that holds no checkpoint")
     return None

@@ -48,7 +48,12 @@ def read(source: Source, limits: Limits) -> Checkpoint:
             break
         count, end = count + 1, after.end
     if tree.outcome.complete and end < source.size:
-        reading.report("trailing-bytes", f"byte {end}", f"{source.size - end} bytes follow the last pickle", bytes=source.size - end)  # fmt: skip
+        reading.report(
+            "trailing-bytes",
+            f"byte {end}",
+            f"{source.size - end} bytes follow the last pickle",
+            bytes=source.size - end,
+        )
     nodes, storages = lift_arrays(reading, tuple(reading.storages), "pickle")
     return Checkpoint(
         source.name,

@@ -136,7 +136,11 @@ def _disagreements(record: Record, actual: bytes) -> Iterator[Damage]:
         ("flags", flags, record.flags),
         ("method", method, record.method),
     ]
-    for what, local, central in (("crc", crc, record.crc), ("size", usize, record.usize), ("compressed size", csize, record.csize)):  # fmt: skip
+    for what, local, central in (
+        ("crc", crc, record.crc),
+        ("size", usize, record.usize),
+        ("compressed size", csize, record.csize),
+    ):
         unset = (streamed and local == 0) or local == GIB4
         if not unset:
             pairs.append((what, local, central))
@@ -162,4 +166,9 @@ def record_hazards(record: Record) -> Iterator[Damage]:
         message = f"deflated from {record.usize} to {record.csize} bytes"
         yield Damage("compressed-record", where, message, sizes)
     elif record.method:
-        yield Damage("header-mismatch", where, f"compression method {record.method}, and torch reads 0 and 8", {"method": record.method})  # fmt: skip
+        yield Damage(
+            "header-mismatch",
+            where,
+            f"compression method {record.method}, and torch reads 0 and 8",
+            {"method": record.method},
+        )

@@ -54,7 +54,8 @@ def read_pickle(
     """Interpret the pickle in ``data`` from ``start`` into the reading's arena.
 
     ``base`` is the file offset of ``data[0]``, None where the file holds the pickle compressed. ``modules``
-    allows persistent ids of module classes (torch before 1.6). Storages it mentions are appended to the reading's; the tensors of this tree index them from there.
+    allows persistent ids of module classes (torch before 1.6). Storages it mentions are
+    appended to the reading's; the tensors of this tree index them from there.
     """
     values = TorchValues(first=len(reading.storages), modules=modules)
     machine = Machine(

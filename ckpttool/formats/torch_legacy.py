@@ -156,7 +156,12 @@ def _report_cut_list(reading: Reading, source: Source, *, complete: bool) -> Non
     if complete:
         reading.report("storage-table", "storage key list", "is not a list of keys")
     else:
-        reading.report("truncated", f"byte {source.size}", "the file ends before its list of storages", "fetch the file again")  # fmt: skip
+        reading.report(
+            "truncated",
+            f"byte {source.size}",
+            "the file ends before its list of storages",
+            "fetch the file again",
+        )
 
 
 def _place(reading: Reading, source: Source, table: _Table, index: int) -> list[Extent]:
@@ -192,7 +197,13 @@ def _wrong_count(
     where = f"storage {storage.key}"
     if int.from_bytes(head, "big", signed=True) == numel:
         table.swapped = True
-        reading.report("byte-swapped-size", where, f"its element count {said} is {numel} in the other byte order", recorded=said, expected=numel)  # fmt: skip
+        reading.report(
+            "byte-swapped-size",
+            where,
+            f"its element count {said} is {numel} in the other byte order",
+            recorded=said,
+            expected=numel,
+        )
         return
     message = f"its element count is recorded as {said}, and its tensors need {numel}"
     reading.report("storage-table", where, message, recorded=said, expected=numel)
@@ -203,14 +214,23 @@ def _judge_table(
 ) -> None:
     lacking = [key for key in by_key if key not in set(keys)]
     if lacking:
-        message = f"{len(lacking)} of {len(by_key)} storages are not in the key list: torch.load leaves their memory uninitialized"  # fmt: skip
+        message = f"{len(lacking)} of {len(by_key)} storages are not in the key list: "
+        message += "torch.load leaves their memory uninitialized"
         reading.report("storage-table", "storage key list", message, missing=len(lacking))
     if table.missing:
         message = (
             f"the file ends {table.missing} bytes early: {table.whole} of {len(by_key)} storages are whole"
         )
         hint = "fetch the file again, or use the checkpoint before this one"
-        reading.report("truncated", f"byte {source.size}", message, hint, missing_bytes=table.missing, whole_storages=table.whole, storages=len(by_key))  # fmt: skip
+        reading.report(
+            "truncated",
+            f"byte {source.size}",
+            message,
+            hint,
+            missing_bytes=table.missing,
+            whole_storages=table.whole,
+            storages=len(by_key),
+        )
     elif source.size > table.at and not lacking:
         extra = source.size - table.at
         reading.report(

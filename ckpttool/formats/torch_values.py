@@ -23,7 +23,8 @@ class TorchValues:
 
     ``storages`` are in order of first mention; their spans are filled in by the format that knows where they
     lie, and their indices count from ``first``. ``modules`` says
-    that persistent ids of module classes belong here, as in torch before 1.6. ``problems`` are persistent ids or arguments that torch itself would never write.
+    that persistent ids of module classes belong here, as in torch before 1.6. ``problems`` are
+    persistent ids or arguments that torch itself would never write.
     """
 
     def __init__(self, first: int = 0, *, modules: bool = False) -> None:
@@ -160,7 +161,16 @@ class TorchValues:
         if type(args[1]) is not int or size is None or stride is None or type(args[4]) is not tuple:
             return NOT_MINE
         dtype = self.storages[args[0].index - self.first].dtype
-        tensor = Tensor(dtype, size, stride, args[1], args[0].index, args[5] is True, "quantized", "torch._utils._rebuild_qtensor")  # fmt: skip
+        tensor = Tensor(
+            dtype,
+            size,
+            stride,
+            args[1],
+            args[0].index,
+            args[5] is True,
+            "quantized",
+            "torch._utils._rebuild_qtensor",
+        )
         parts = [(f"quantizer[{i}]", part) for i, part in enumerate(args[4]) if is_tensor(part)]
         return TensorOf(tensor, self._call("torch._utils", "_rebuild_qtensor", args), parts)
 
@@ -177,7 +187,11 @@ class TorchValues:
             return NOT_MINE
         values = bare(data[len(names) - 1])
         tensor = Tensor(values.dtype, size, (), 0, None, False, layout, "torch._utils._rebuild_sparse_tensor")
-        return TensorOf(tensor, self._call("torch._utils", "_rebuild_sparse_tensor", args), list(zip(names, data, strict=False)))  # fmt: skip
+        return TensorOf(
+            tensor,
+            self._call("torch._utils", "_rebuild_sparse_tensor", args),
+            list(zip(names, data, strict=False)),
+        )
 
     def _nested(self, args: tuple[Any, ...]) -> Any:
         if len(args) != 4 or not all(is_tensor(t) for t in args):
@@ -186,7 +200,11 @@ class TorchValues:
         buffer = bare(args[0])
         form = "torch._utils._rebuild_nested_tensor"
         tensor = Tensor(buffer.dtype, buffer.shape, (), 0, None, False, "nested", form)
-        return TensorOf(tensor, self._call("torch._utils", "_rebuild_nested_tensor", args), list(zip(names, args, strict=True)))  # fmt: skip
+        return TensorOf(
+            tensor,
+            self._call("torch._utils", "_rebuild_nested_tensor", args),
+            list(zip(names, args, strict=True)),
+        )
 
     def _jagged(self, args: tuple[Any, ...]) -> Any:
         found = tensors_in(args)
@@ -359,6 +377,7 @@ CONTAINERS: dict[tuple[str, str], Reducer] = {
 
 
 def is_tensor(obj: Any) -> bool:
+    """Whether a stand-in is a tensor, with or without a call around it."""
     return type(obj) in (Tensor, TensorOf)
 
 

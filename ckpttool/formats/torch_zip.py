@@ -135,7 +135,12 @@ def _open(reading: Reading, source: Source) -> Archive:
             reading.damage.extend(record_hazards(record))
         if record.stop > source.size:
             short = record.stop - source.size
-            reading.report("truncated", printable(record.name), f"{short} bytes of the record lie behind the end of the file", bytes=short)  # fmt: skip
+            reading.report(
+                "truncated",
+                printable(record.name),
+                f"{short} bytes of the record lie behind the end of the file",
+                bytes=short,
+            )
     prefix = _prefix(tuple(records))
     directory = replace(directory, records=tuple(records))
     return Archive(source, directory.records, prefix, torch_writer, alignment, directory)
@@ -209,7 +214,17 @@ def _report_truncation(reading: Reading, source: Source, walk: Walk, sizes: dict
         message += f", {lost} of {lost + kept} payload bytes are lost"
     record = printable(walk.partial.name) if walk.partial else ""
     hint = "fetch the file again, or use the checkpoint before this one"
-    reading.report("truncated", f"byte {source.size}", message, hint, whole_storages=len(whole), storages=len(sizes), lost_bytes=lost, missing_in_record=walk.missing, record=record)  # fmt: skip
+    reading.report(
+        "truncated",
+        f"byte {source.size}",
+        message,
+        hint,
+        whole_storages=len(whole),
+        storages=len(sizes),
+        lost_bytes=lost,
+        missing_in_record=walk.missing,
+        record=record,
+    )
 
 
 # --- the trees -------------------------------------------------------------------------------------------
@@ -233,7 +248,11 @@ def _read_tree(reading: Reading, archive: Archive, record: Record) -> Tree:
     limits = reading.limits
     where = printable(record.name)
     if record.name.rpartition("/")[2] not in ("data.pkl", "constants.pkl"):
-        reading.report("case-name", where, "torch finds this record although its name differs in case; other readers do not")  # fmt: skip
+        reading.report(
+            "case-name",
+            where,
+            "torch finds this record although its name differs in case; other readers do not",
+        )
     if record.csize > limits.pickle_bytes:
         reading.report(
             "over-limit", where, f"a pickle of {record.csize} bytes, and {limits.pickle_bytes} is the limit"
@@ -339,7 +358,11 @@ def _small_records(reading: Reading, archive: Archive) -> dict[str, str]:
             small[name.rpartition("/")[2].lstrip(".")] = text
             _judge_small(reading, name, text, record)
     if archive.find("version") is None and archive.directory is not None and archive.records:
-        reading.report("missing-record", f"{archive.prefix}version", "the archive has no version record: torch.load refuses it")  # fmt: skip
+        reading.report(
+            "missing-record",
+            f"{archive.prefix}version",
+            "the archive has no version record: torch.load refuses it",
+        )
     return small
 
 
@@ -365,7 +388,9 @@ def _check_chain(source: Source, directory: Directory) -> Iterator[Damage]:
             text = source.read(record.data, min(record.usize, 64))
             computed = len(text) == 40 and text.isdigit() and any(crcs) and text.strip(b"0")
             if computed and int(text[20:]) != chain(crcs):
-                message = f"records a chain of {int(text[20:])} over the checksums before it, and they give {chain(crcs)}"
+                message = (
+                    f"records {int(text[20:])} over the checksums before it, and they give {chain(crcs)}"
+                )
                 yield Damage("serialization-id", printable(record.name), message, {"records": len(crcs)})
             return
         if record.usize:
@@ -382,7 +407,11 @@ def _judge_names(reading: Reading, archive: Archive) -> None:
         lower = record.name.lower()
         if lower in folded:
             twin = printable(folded[lower])
-            message = "stands twice in the directory" if folded[lower] == record.name else f"differs from {twin} in case only: torch treats them as one"  # fmt: skip
+            message = (
+                "stands twice in the directory"
+                if folded[lower] == record.name
+                else f"differs from {twin} in case only: torch treats them as one"
+            )
             reading.report("duplicate-record", shown, message)
         folded.setdefault(lower, record.name)
         problem = _name_problem(record.name, archive.prefix)
@@ -412,7 +441,11 @@ def _scan_foreign(reading: Reading, archive: Archive, script: bool) -> None:
     strange = [r for r in archive.records if r is not main and not _is_own(r, archive, script)]
     if strange and not script:
         names = ", ".join(printable(r.name) for r in strange[:5]) + (" …" if len(strange) > 5 else "")
-        reading.report("foreign-record", printable(strange[0].name), f"{len(strange)} records that torch.save does not write: {names}")  # fmt: skip
+        reading.report(
+            "foreign-record",
+            printable(strange[0].name),
+            f"{len(strange)} records that torch.save does not write: {names}",
+        )
     for record in strange[:1000]:
         content = archive.content(record, 16 << 20)
         if content[:1] == b"\x80" or record.name.lower().endswith((".pkl", ".pickle", ".debug_pkl")):

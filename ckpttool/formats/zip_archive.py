@@ -37,7 +37,9 @@ TAIL = 1 << 20
 
 
 class Record(NamedTuple):
-    """One entry of an archive: a named tuple, since archives hold 100,000 of them. Offsets are absolute in the file; ``data`` is the first payload byte.
+    """One entry of an archive: a named tuple, since archives hold 100,000 of them.
+
+    Offsets are absolute in the file; ``data`` is the first payload byte.
 
     ``central`` is the offset of its directory entry, -1 for a record found by walking. ``inert`` are the
     fields that no reader looks at: versions, time, date, attributes. ``crc`` 0 on content may mean "not recorded".
@@ -267,7 +269,8 @@ def _shift_damage(source: Source, shift: int, leading: bool) -> Damage:
             facts,
         )
     what = f"{shift} bytes were inserted" if shift > 0 else f"{-shift} bytes are missing"
-    message = f"the directory stands {abs(shift)} bytes {'later' if shift > 0 else 'earlier'} than recorded: {what} before it"
+    where = "later" if shift > 0 else "earlier"
+    message = f"the directory stands {abs(shift)} bytes {where} than recorded: {what} before it"
     return Damage("truncated" if shift < 0 else "directory-damaged", "central directory", message, facts)
 
 
@@ -295,7 +298,13 @@ def _read_entries(data: bytes | memoryview, base: int, limits: Limits) -> tuple[
         record, at = _read_entry(data, at, base, damage)
         records.append(record)
     if at != len(data) and len(records) < limits.records:
-        damage.append(Damage("directory-damaged", f"byte {base + at}", f"{len(data) - at} bytes of the directory are no entry"))  # fmt: skip
+        damage.append(
+            Damage(
+                "directory-damaged",
+                f"byte {base + at}",
+                f"{len(data) - at} bytes of the directory are no entry",
+            )
+        )
     if len(records) >= limits.records:
         damage.append(Damage("over-limit", "central directory", f"more than {limits.records} records"))
     return records, damage

@@ -55,7 +55,8 @@ def _check_descriptor(
         if actual[a:b] != expected[a:b]
     ]
     recorded = f"0x{int.from_bytes(actual[4:8], 'little'):08x}" if len(actual) >= 8 else "nothing"
-    message = f"the data descriptor disagrees with the directory in {', '.join(what)}: crc {recorded} against 0x{record.crc:08x}"  # fmt: skip
+    message = f"the data descriptor disagrees with the directory in {', '.join(what)}: "
+    message += f"crc {recorded} against 0x{record.crc:08x}"
     return stop, [Damage("descriptor-mismatch", printable(record.name), message, {"offset": record.stop})]
 
 
@@ -68,7 +69,12 @@ def _described(source: Source, record: Record) -> bytes:
         for shape in (full, full[4:]):
             if start.startswith(shape):
                 return shape
-    return DESCRIPTOR + record.crc.to_bytes(4, "little") + record.csize.to_bytes(4, "little") + record.usize.to_bytes(4, "little")  # fmt: skip
+    return (
+        DESCRIPTOR
+        + record.crc.to_bytes(4, "little")
+        + record.csize.to_bytes(4, "little")
+        + record.usize.to_bytes(4, "little")
+    )
 
 
 def _check_ownership(source: Source, directory: Directory, ends: list[int]) -> Iterator[Damage]:
@@ -83,7 +89,11 @@ def _check_ownership(source: Source, directory: Directory, ends: list[int]) -> I
         if start < reach and name != "the directory":
             count += 1
             if count <= SHOWN:
-                yield Damage("overlapping-records", printable(name), f"begins at byte {start}, and {printable(owner)} ends at byte {reach}")  # fmt: skip
+                yield Damage(
+                    "overlapping-records",
+                    printable(name),
+                    f"begins at byte {start}, and {printable(owner)} ends at byte {reach}",
+                )
         elif start > reach and not (reach == 0 and start == directory.origin):
             yield from _gap(source, reach, start, owner, name)
         if stop > reach:

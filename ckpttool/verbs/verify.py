@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 from ckpttool.checks import rules
@@ -52,7 +53,7 @@ def verify(
     """
     wishes = Wishes(require, fail_on, headers_only, tuple(trust), tuple(ignore), limits)
     targets: list[Target] = []
-    with _threads(jobs, executor) as chosen:
+    with _Threads(jobs, executor) as chosen:
         for path, error in _expand([os.fspath(p) for p in paths]):
             targets.append(
                 Target(path, error=error) if error else _verify_one(path, wishes, chosen, progress)
@@ -60,7 +61,7 @@ def verify(
     return report(targets, wishes)
 
 
-class _threads:
+class _Threads:
     """The executor to measure with: the caller's, ``jobs`` threads, or None for the default."""
 
     def __init__(self, jobs: int | None, executor: Executor | None) -> None:
@@ -80,7 +81,7 @@ def _expand(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
     from ckpttool.formats.targets import find_targets
 
     for path in paths:
-        if "://" in path or not os.path.isdir(path):
+        if "://" in path or not Path(path).is_dir():
             yield path, ""
             continue
         try:
@@ -148,8 +149,8 @@ def _note_progress(checkpoint: Checkpoint, path: str) -> Checkpoint:
 
 def _size_now(path: str) -> int | None:
     """The size of a single local file at this moment; None for anything else."""
-    local = "://" not in path and os.path.isfile(path) and not path.endswith(".index.json")
-    return os.path.getsize(path) if local else None
+    local = "://" not in path and Path(path).is_file() and not path.endswith(".index.json")
+    return Path(path).stat().st_size if local else None
 
 
 def _unmet(path: str, layout: Layout, verdict: Verdict, require: str) -> Finding:

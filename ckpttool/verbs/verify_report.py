@@ -17,6 +17,8 @@ from ckpttool.verbs.findings import RANK
 from ckpttool.verbs.inventory import items, parameters
 from ckpttool.verbs.verdict import Coverage, Verdict
 
+NOTHING = Layout()
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -24,7 +26,7 @@ class Target:
 
     path: str
     checkpoint: Checkpoint | None = None
-    layout: Layout = Layout()
+    layout: Layout = NOTHING
     findings: tuple[Finding, ...] = ()
     verdict: Verdict | None = None
     coverage: Coverage | None = None
@@ -67,7 +69,9 @@ def _exit_code(target: Target, wishes: Wishes) -> ExitCode:
 
 def _subject(target: Target, wishes: Wishes) -> Subject:
     verdict = "unreadable" if target.verdict is None else target.verdict.name
-    return Subject(target.path, verdict, target.findings, _exit_code(target, wishes) != ExitCode.OK)
+    return Subject(
+        target.path, verdict, target.findings, _exit_code(target, wishes) != ExitCode.OK, target.error
+    )
 
 
 def _json(target: Target) -> Json:
@@ -120,7 +124,11 @@ def _blocks(target: Target) -> list[Block]:
         return [title, Text(f"could not be checked: {target.error}", "bad")]
     name = target.verdict.name
     good = name not in ("not-a-checkpoint", "damaged", "unsafe")
-    blocks: list[Block] = [title, Text(name, "good" if good else "bad"), Facts(_facts(target, target.checkpoint, target.verdict))]
+    blocks: list[Block] = [
+        title,
+        Text(name, "good" if good else "bad"),
+        Facts(_facts(target, target.checkpoint, target.verdict)),
+    ]
     if target.findings:
         blocks.append(Findings(target.findings))
     return [*blocks, Text(f"coverage: {target.coverage.text}", "dim")]
