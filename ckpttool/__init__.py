@@ -15,23 +15,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ckpttool.errors import (
         CkpttoolError as CkpttoolError,
-    )
-    from ckpttool.errors import (
         ExitCode as ExitCode,
-    )
-    from ckpttool.errors import (
         MissingExtra as MissingExtra,
-    )
-    from ckpttool.errors import (
         Unreadable as Unreadable,
-    )
-    from ckpttool.errors import (
         UsageError as UsageError,
     )
     from ckpttool.formats import describe as describe
     from ckpttool.limits import Limits as Limits
-    from ckpttool.model import Checkpoint as Checkpoint
-    from ckpttool.model import Finding as Finding
+    from ckpttool.model import Checkpoint as Checkpoint, Finding as Finding
     from ckpttool.report import Report as Report
     from ckpttool.verbs.explain import explain as explain
     from ckpttool.verbs.inspect import inspect as inspect

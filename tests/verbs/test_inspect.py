@@ -48,7 +48,7 @@ def make(tmp_path: Path) -> Make:
 
 
 def checkpoint(storages: Sequence[int], views: Sequence[tuple[int, int, int]]) -> Checkpoint:
-    """A flat dict of vectors: views (storage, offset, length in elements) into storages of so many elements."""
+    """A flat dict of vectors: views (storage, offset, length) into storages; all counted in elements."""
     nodes: list[Node] = []
     for place, (storage, offset, length) in enumerate(views):
         nodes += [Value(f"t{place}"), Tensor(F32, (length,), (1,), offset, storage)]
