@@ -9,8 +9,8 @@ Everything else is checked as always.
 
 Cause: Saved with `torch.serialization.set_crc32_options(False)`, which makes saving a little faster.
 
-Remedy: Save with checksums, the default. For files that exist, `ckpttool seal` writes digests beside the
-checkpoint, which `verify` then checks.
+Remedy: Save with checksums, the default. For files that exist, keep a digest of each beside it, such as
+`sha256sum` writes.
 """
 
 from __future__ import annotations
