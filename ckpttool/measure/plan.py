@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import TypeAlias
 
 from ckpttool.dtypes import DType
@@ -117,6 +118,7 @@ class Plan:
 def plan(checkpoint: Checkpoint, size_of: Callable[[str], int]) -> Plan:
     """Decide what to read. ``size_of`` gives a source's size in bytes, 0 where it cannot be opened."""
     made = Plan({}, [], {}, {}, [])
+    size_of = cache(size_of)
     _plan_extents(checkpoint, size_of, made)
     deflated = {e.span: e for e in checkpoint.extents if e.method != "stored"}
     views: dict[tuple[object, ...], int] = {}
@@ -150,7 +152,12 @@ def _plan_extents(checkpoint: Checkpoint, size_of: Callable[[str], int], made: P
 def _place_of(extent: Extent) -> Place:
     if extent.method == "deflate":
         return Place(extent.span.source, deflated=extent.span, size=max(0, extent.size or 0))
-    return Place(extent.span.source)
+    return _file(extent.span.source)
+
+
+@lru_cache(64)
+def _file(source: str) -> Place:
+    return Place(source)
 
 
 def _plan_tensor(
@@ -207,7 +214,7 @@ def locate(storage: Storage, deflated: dict[Span, Extent]) -> tuple[Place, int, 
         return None
     extent = deflated.get(storage.span)
     if extent is None:
-        return Place(storage.span.source), storage.span.start, storage.span.nbytes
+        return _file(storage.span.source), storage.span.start, storage.span.nbytes
     if extent.method != "deflate":
         return None
     place = _place_of(extent)
@@ -220,7 +227,7 @@ def _why_not(tensor: Tensor, order: Order | None, where: tuple[Place, int, int] 
     if len(tensor.shape) != len(tensor.stride) or tensor.offset < 0:
         return "its shape, stride and offset do not fit together"
     if order is None:
-        whole = tensor.contiguous and min(tensor.shape, default=1) > 0
+        whole = min((1, *tensor.shape)) > 0 and (tensor.contiguous or not tensor.shape)
         aligned = tensor.offset * tensor.dtype.bits % 8 == 0
         return "" if whole and aligned else "its shape, stride and offset do not fit together"
     if tensor.dtype.bits % 8:

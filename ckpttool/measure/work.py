@@ -57,10 +57,10 @@ def _sweep(unit: Sweep) -> Outcome:
                     spans[item.index] = joined(spans[item.index], found)
                 else:
                     _add(parts, item.index, _part(buffer, start, item, unit.block))
+        if isinstance(readable, Inflated) and readable.longer():
+            spans = {k: SpanMeasure(s.read + 1, s.crc32) for k, s in spans.items()}
     except Unreadable as error:
         failure = error.why
-    if isinstance(readable, Inflated) and readable.longer():
-        spans = {k: SpanMeasure(s.read + 1, s.crc32) for k, s in spans.items()}
     return Outcome(unit.place.source, tuple(spans.items()), tuple(parts.items()), _nbytes(unit), failure)
 
 
