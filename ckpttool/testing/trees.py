@@ -29,8 +29,8 @@ class Attributes:
     name: str = "argparse.Namespace"
 
 
-def checkpoint_of(value: Any, format: str = "torch-zip", files: tuple[str, ...] = ()) -> Checkpoint:  # noqa: A002
-    """A ``Checkpoint`` whose tree is ``value``; a dict's ``_metadata`` key becomes its state, as torch keeps it."""
+def checkpoint_of(value: Any, format: str = "torch-zip", files: tuple[str, ...] = ()) -> Checkpoint:
+    """A ``Checkpoint`` whose tree is ``value``; a dict's ``_metadata`` becomes its state, as in torch."""
     builder = _Builder()
     root = builder.add(value)
     nodes, storages = tuple(builder.nodes), tuple(builder.storages)
@@ -63,10 +63,10 @@ class _Builder:
     def _mapping(self, value: dict[Any, Any]) -> Mapping:
         metadata = value.pop("_metadata", None)
         keys = tuple(self.add(key) for key in value)
-        state = None if metadata is None else self.add({"_metadata_": metadata})
-        if state is not None:
-            # Written under another name first, so that it is not taken for a state of its own.
-            self.nodes[state] = Mapping("dict", (self.add("_metadata"),), (self.add(metadata),))
+        state = None
+        if metadata is not None:
+            self.nodes.append(Mapping("dict", (self.add("_metadata"),), (self.add(metadata),)))
+            state = len(self.nodes) - 1
         return Mapping("dict", keys, tuple(self.add(item) for item in value.values()), state)
 
     def _tensor(self, value: T) -> Tensor:

@@ -170,7 +170,7 @@ TREES: dict[str, dict[str, Any]] = {
     "detectron2 (fvcore)": {"model": MODEL, "optimizer": adam((2,)), "scheduler": {}, "iteration": 4},
     "detectron2 model zoo": {"model": MODEL, "__author__": "Caffe2"},
     "torchvision references": {
-        "model": MODEL, "optimizer": adam((4, 3), (4,)), "lr_scheduler": {}, "epoch": 3, "args": Attributes({})
+        "model": MODEL, "optimizer": adam((4, 3), (4,)), "lr_scheduler": {}, "epoch": 3, "args": {"lr": 1}
     },
     "StyleGAN": {"G": MODEL, "D": MODEL, "G_ema": MODEL, "training_set_kwargs": {}},
     "Whisper": {"dims": {"n_mels": 80}, "model_state_dict": MODEL},
