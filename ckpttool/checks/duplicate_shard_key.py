@@ -7,7 +7,7 @@ contents differ, results differ from one program to the next.
 
 Cause: Shards of two saves in one folder, or a tool that split a model and repeated tied weights.
 
-Remedy: Compare the two (`ckpttool diff`), keep the right one and save the model anew. verify shows the one
+Remedy: Compare the two (`ckpttool inspect --stats`), keep the right one and save the model anew. verify shows the one
 that the index names.
 """
 

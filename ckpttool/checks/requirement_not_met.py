@@ -9,7 +9,7 @@ scratch without a word.
 
 Cause: The part was never saved, or this is not the file that was meant.
 
-Remedy: Take another checkpoint (`ckpttool latest --require …` finds the newest that will do), or ask
+Remedy: Take another checkpoint (`ckpttool verify RUN_DIR --require …` shows which will do), or ask
 for less.
 """
 

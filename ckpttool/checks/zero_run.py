@@ -10,8 +10,8 @@ Why: The values there are lost. Loading reports nothing, and the model computes 
 
 Cause: Pages that a crash, a full disk or an interrupted copy never wrote: file systems give zeros for them.
 
-Remedy: Fetch the file again, or take the previous checkpoint. Compare the two with `ckpttool diff OLD NEW
---only KEY` to see what was lost.
+Remedy: Fetch the file again, or take the previous checkpoint. `ckpttool inspect
+FILE --stats --only KEY` on both shows what was lost.
 """
 
 from __future__ import annotations

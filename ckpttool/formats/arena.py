@@ -100,7 +100,8 @@ class Arena:
         at = self._at
         if type(obj) is TensorOf:
             parts = tuple((name, at(part, index)) for name, part in obj.parts)
-            return replace(obj.tensor, parts=parts, call=at(obj.call, index))
+            tensor: Tensor = replace(obj.tensor, parts=parts, call=at(obj.call, index))
+            return tensor
         if type(obj) is CallOf:
             return Call(
                 obj.how,
