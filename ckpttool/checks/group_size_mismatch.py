@@ -12,7 +12,7 @@ Cause: Weights and optimizer from two different runs in one file, layers that we
 weights alone, or a
 parameter that was handed to the optimizer twice.
 
-Remedy: Take weights and optimizer from the same save. If the model changed on purpose, migrate both together.
+Remedy: Take weights and optimizer from the same save. If the model changed on purpose, change both together.
 """
 
 from __future__ import annotations

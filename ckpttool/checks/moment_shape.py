@@ -11,7 +11,7 @@ moments that belong to something else.
 Cause: Parameters in another order than when the state was saved, layers resized in the weights but not in the
 optimizer, or states from another model.
 
-Remedy: Take the optimizer from the same save as the weights, or migrate both together. A fresh
+Remedy: Take the optimizer from the same save as the weights, or change both together. A fresh
 optimizer is better than
 one with foreign moments.
 """

@@ -11,9 +11,9 @@ agree, two layers train with each other's moments and nobody notices.
 Cause: Parameters handed over as a set, sorted names, layers defined in another order, or a migration that
 renamed the weights and left the optimizer alone.
 
-Remedy: Build the optimizer with the parameters in the order of the save; from `named_parameters()` it
-records names. Migrating
-weights and optimizer together keeps them matched.
+Remedy: Build the optimizer with the parameters in the order of the save. Built from
+`named_parameters()` it records names,
+and a change of order can be seen.
 """
 
 from __future__ import annotations

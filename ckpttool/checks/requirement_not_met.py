@@ -9,8 +9,8 @@ scratch without a word.
 
 Cause: The part was never saved, or this is not the file that was meant.
 
-Remedy: Take another checkpoint (`ckpttool verify RUN_DIR --require …` shows which will do), or ask
-for less.
+Remedy: Take another checkpoint of the same run, or ask for less. The finding names the parts to save
+next time.
 """
 
 from __future__ import annotations

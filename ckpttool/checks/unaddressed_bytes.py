@@ -9,8 +9,9 @@ keeps the rest.
 Cause: A slice, a row or a `detach()`ed piece of a large tensor was saved: `torch.save(x[:10])` writes
 all of `x`.
 
-Remedy: Save `x[:10].clone()`. To make this file smaller, repair it with compaction: what the tensors
-hold stays as it is.
+Remedy: Save `x[:10].clone()`. To make this file smaller, load it, clone every tensor and save it under
+a new name:
+what the tensors hold stays as it is.
 """
 
 from __future__ import annotations

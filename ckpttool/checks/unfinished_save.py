@@ -9,8 +9,7 @@ weights of one step and an optimizer of another.
 
 Cause: The job was killed or the disk filled while the checkpoint was written, or the save is still going on.
 
-Remedy: Wait if the job runs. Otherwise set the directory aside and resume from the one before:
-`ckpttool verify RUN_DIR` shows which are complete.
+Remedy: Wait if the job runs. Otherwise set the directory aside and resume from the one before.
 """
 
 from __future__ import annotations

@@ -10,8 +10,9 @@ or weights under another licence.
 
 Cause: A tool that edited the pickle and kept the records, or a file put together from two.
 
-Remedy: Repair the file with compaction, which writes only what the tree reaches. If you did not edit
-the file, ask who did.
+Remedy: Load the file and save it under a new name, which writes only what the tree reaches. If you did
+not edit the
+file, ask who did.
 """
 
 from __future__ import annotations

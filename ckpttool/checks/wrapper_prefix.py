@@ -9,9 +9,9 @@ Why: A model that is not wrapped in the same way does not find its keys: `Missin
 
 Cause: `state_dict()` of the wrapper was saved instead of that of the model inside it.
 
-Remedy: Save `model.module.state_dict()` (or `model._orig_mod`). For this file, migrate with a rule
-that strips
-wrapper segments; do not replace the text `module.`, which damages names such as `text_module.fc`.
+Remedy: Save `model.module.state_dict()` (or `model._orig_mod`). In this file, take these segments out
+of the keys as whole
+segments; do not replace the text `module.`, which damages names such as `text_module.fc`.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class Attributes:
     name: str = "argparse.Namespace"
 
 
-def checkpoint_of(value: Any, format: str = "torch-zip", files: tuple[str, ...] = ()) -> Checkpoint:
+def checkpoint_of(value: Any, format: str = "torch-zip", files: tuple[str, ...] = ()) -> Checkpoint:  # noqa: A002
     """A ``Checkpoint`` whose tree is ``value``; a dict's ``_metadata`` becomes its state, as in torch."""
     builder = _Builder()
     root = builder.add(value)
