@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 import struct
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from ckpttool.testing.plain import StateDict, Tensor, tensor
+from ckpttool.testing.plain import Call, Global, StateDict, Tensor, tensor
 from ckpttool.testing.writers import legacy_file, safetensors_file, sharded_files, torch_file
 
 STEPS, PER_EPOCH = 7, 4
@@ -104,6 +105,23 @@ def schedule() -> dict[str, Any]:
     }
 
 
+def run_files(*, seed: int = 7) -> dict[str, bytes]:
+    """A checkpoint folder of transformers' Trainer: model, optimizer, schedule, generators, state."""
+    state = training_state(seed=seed)
+    progress = {"global_step": STEPS, "epoch": STEPS / PER_EPOCH, "max_steps": 20, "log_history": []}
+    arguments = Call(
+        Global("transformers.training_args", "TrainingArguments"), (), {"seed": seed}, how="NEWOBJ"
+    )
+    return {
+        "model.safetensors": safetensors_file(state["model"], {"format": "pt"}),
+        "optimizer.pt": torch_file(state["optimizer"]),
+        "scheduler.pt": torch_file(state["scheduler"]),
+        "rng_state.pth": torch_file({"python": state["rng"]["python"], "cpu": state["rng"]["torch"]}),
+        "training_args.bin": torch_file(arguments),
+        "trainer_state.json": json.dumps(progress, indent=2).encode(),
+    }
+
+
 FILES: dict[str, Callable[[], bytes]] = {
     "torch-zip": lambda: torch_file(training_state()),
     "torch-legacy": lambda: legacy_file(training_state()),
@@ -113,6 +131,7 @@ FILES: dict[str, Callable[[], bytes]] = {
 
 FOLDERS: dict[str, Callable[[], dict[str, bytes]]] = {
     "sharded": lambda: sharded_files(weights()),
+    "run": run_files,
     "file": lambda: {"checkpoint.pt": torch_file(training_state())},
 }
-"""Sound folders as ``{file name: content}``: shards with their index, and a single file with its name."""
+"""Sound folders as ``{file name: content}``: shards with their index, a run's folder, a named file."""

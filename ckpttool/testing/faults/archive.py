@@ -174,6 +174,12 @@ _rebuilt(
     "foreign-record", "foreign-record", "a text beside the storages", _with("{folder}/notes.txt", b"hello")
 )
 _rebuilt(
+    "idle-storage",
+    "unreachable-storage",
+    "a storage that no tensor uses",
+    _with("{folder}/data/999", bytes(range(64))),
+)
+_rebuilt(
     "hidden-record",
     "unowned-bytes",
     "a local record that the directory does not list",

@@ -82,11 +82,11 @@ def _change(name: str, rule: str, about: str, change: Callable[[Any], Any]) -> N
 # --- optimizer -------------------------------------------------------------------------------------------
 
 
-def _one_parameter_less(value: Any) -> None:
+def _doubled_parameter(value: Any) -> None:
     group = optimizer(value)["param_groups"][0]
-    gone = group["params"].pop()
-    group.get("param_names", [None]).pop()
-    optimizer(value)["state"].pop(gone, None)
+    for name in ("params", "param_names"):
+        if name in group:
+            group[name].append(group[name][0])
 
 
 def _shuffled(value: Any) -> None:
@@ -136,16 +136,13 @@ def _renamed_parameters(value: Any) -> None:
     group["param_names"] = group["param_names"][::-1]
 
 
-def _step_back(value: Any) -> None:
+def _far_ahead(value: Any) -> None:
     for state in _moments(value):
-        state["step"] = tensor((), struct.pack("<f", 3.0)) if isinstance(state["step"], Tensor) else 3
+        state["step"] = tensor((), struct.pack("<f", 3e6)) if isinstance(state["step"], Tensor) else 3_000_000
 
 
 _change(
-    "lost-parameter",
-    "group-size-mismatch",
-    "the optimizer knows one parameter fewer than the model",
-    _one_parameter_less,
+    "doubled-parameter", "group-size-mismatch", "a parameter stands in the groups twice", _doubled_parameter
 )
 _change("shuffled-state", "moment-shape", "two parameters have each other's optimizer state", _shuffled)
 _change("cut-moment", "moment-shape", "a moment has another shape than its parameter", _cut_moment)
@@ -163,7 +160,7 @@ _change(
     "the optimizer's names are in another order than the model's",
     _renamed_parameters,
 )
-_change("old-optimizer", "step-mismatch", "the optimizer is of an earlier step than the counters", _step_back)
+_change("old-counter", "step-mismatch", "the counter is of an earlier step than the optimizer", _far_ahead)
 
 
 # --- schedule, scaler, average -----------------------------------------------------------------------------
@@ -184,7 +181,7 @@ def _zero_scale(value: Any) -> None:
 
 def _lost_average(value: Any) -> None:
     found = average(value)
-    del found[next(iter(found))]
+    found["renamed.weight"] = found.pop(next(iter(found)))
 
 
 _change(
@@ -192,7 +189,7 @@ _change(
 )
 _change("other-base-rate", "base-lr", "the schedule starts from another rate than the optimizer", _base_rate)
 _change("zero-scale", "scaler-state", "the loss scale fell to zero", _zero_scale)
-_change("half-average", "ema-mismatch", "the moving average lacks a weight", _lost_average)
+_change("other-average", "ema-mismatch", "the moving average knows a weight by another name", _lost_average)
 
 
 # --- weights -----------------------------------------------------------------------------------------------
@@ -209,6 +206,9 @@ def _untied(value: Any) -> None:
     matrix = max((_plain(v) for v in state.values()), key=lambda t: len(t.storage.data))
     state["transformer.wte.weight"] = tensor(matrix.shape, matrix.storage.data)
     state["lm_head.weight"] = tensor(matrix.shape, matrix.storage.data)
+    if not isinstance(value.get("config"), dict):
+        raise Inapplicable("the file holds no configuration that could say that they are tied")
+    value["config"]["tie_word_embeddings"] = True
 
 
 def _stale_buffer(value: Any) -> None:
@@ -225,8 +225,10 @@ def _prefixed(value: Any) -> None:
 
 def _twice(value: Any) -> None:
     state = model(value)
-    matrix = max((_plain(v) for v in state.values()), key=lambda t: len(t.storage.data))
-    state["copied.weight"] = tensor(matrix.shape, matrix.storage.data)
+    rng = random.Random(1)
+    data = struct.pack("<16384f", *(rng.gauss(0, 0.1) for _ in range(16384)))
+    state["large.weight"] = tensor((128, 128), data)
+    state["copied.weight"] = tensor((128, 128), data)
 
 
 def _small_view(value: Any) -> None:
@@ -271,5 +273,12 @@ def _without(what: str, *names: str) -> Callable[[Any], None]:
     return change
 
 
+def _alone(value: Any) -> Any:
+    return model(value)
+
+
 _change("no-optimizer", "not-resumable", "the optimizer was not saved", _without("optimizer", "optim"))
+_change(
+    "weights-alone", "requirement-not-met", "only the weights were saved where a resume is required", _alone
+)
 _change("no-rng", "not-exact", "the random number generators were not saved", _without("RNG", "rng"))

@@ -53,7 +53,7 @@ def flipped_pickle_bit(data: bytes, rng: random.Random) -> bytes:
     return flip_within(data, place.start, place.stop, rng)
 
 
-@fault("zeroed-page", "zero-run", ZIP, LEGACY)
+@fault("zeroed-page", "zero-run", ZIP)
 def zeroed_page(data: bytes, rng: random.Random) -> bytes:
     """A page that was never flushed before the power went."""
     page = some_page(*_content(data), rng)

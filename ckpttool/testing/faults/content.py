@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ckpttool.testing.edit import edited, tensors
 from ckpttool.testing.faults.geometry import matrix
 from ckpttool.testing.faults.registry import Inapplicable, add, fault
-from ckpttool.testing.plain import Call, Global, Parameter, Tensor, tensor
+from ckpttool.testing.plain import Parameter, Tensor, tensor
 
 TORCH = ("torch-zip", "torch-legacy")
 ANY = (*TORCH, "safetensors")
@@ -65,18 +65,6 @@ def bool_bytes(data: bytes, rng: random.Random) -> bytes:
     def change(value: object) -> None:
         state = holder_of_weights(value)
         state["mask"] = tensor((4,), b"\0\1\2\xff", "bool")
-
-    return edited(data, change)
-
-
-@fault("unknown-class-tensor", "content-unread", "torch-zip")
-def unknown_class_tensor(data: bytes, rng: random.Random) -> bytes:
-    """A quantized matrix of a kind whose values cannot be measured."""
-
-    def change(value: object) -> None:
-        state = holder_of_weights(value)
-        layout = Call(Global("torch.serialization", "_get_layout"), ("torch.sparse_csr",))
-        state["odd"] = Call(Global("torch._utils", "_rebuild_sparse_tensor"), (layout, ()))
 
     return edited(data, change)
 

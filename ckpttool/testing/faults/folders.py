@@ -45,11 +45,18 @@ def lost_shard(files: Files, rng: random.Random) -> Files:
     return _without(files, rng.choice(shards(files)))
 
 
-@folder_fault("cut-shard", "shard-damaged", SHARDED)
+@folder_fault("cut-shard", "truncated", SHARDED)
 def cut_shard(files: Files, rng: random.Random) -> Files:
     """One of the files was copied in part."""
     name = rng.choice(shards(files))
     return {**files, name: files[name][: len(files[name]) // 2]}
+
+
+@folder_fault("headless-shard", "shard-damaged", SHARDED)
+def headless_shard(files: Files, rng: random.Random) -> Files:
+    """Of one of the files not even the header arrived."""
+    name = rng.choice(shards(files))
+    return {**files, name: files[name][:60]}
 
 
 @folder_fault("stray-shard", "unreferenced-shard", SHARDED)
@@ -150,6 +157,24 @@ def name_hash(files: Files, rng: random.Random) -> Files:
     """The digits in the file's name are not those of its content."""
     _, data = _only(files)
     return {f"model-{rng.getrandbits(32):08x}.pth": data}
+
+
+@folder_fault("pointer-in-run", "unreadable-part", "run")
+def pointer_in_run(files: Files, rng: random.Random) -> Files:
+    """One of the files is still a Git LFS pointer."""
+    if "optimizer.pt" not in files:
+        raise Inapplicable("the folder has no optimizer.pt")
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{0:064x}\nsize 9\n"
+    return {**files, "optimizer.pt": pointer.encode()}
+
+
+@folder_fault("model-alone", "framework-note", "run")
+def model_alone(files: Files, rng: random.Random) -> Files:
+    """The framework was told to save the model only."""
+    if "trainer_state.json" not in files:
+        raise Inapplicable("the folder has no trainer_state.json")
+    kept = ("model", "trainer_state", "config", "training_args")
+    return {name: data for name, data in files.items() if name.startswith(kept)}
 
 
 @folder_fault("no-commit-marker", "unfinished-save", "run")

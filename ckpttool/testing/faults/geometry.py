@@ -84,12 +84,19 @@ _on_matrix(
     "a million rows that are all the same bytes",
     _set(shape=lambda t: (1 << 20, t.shape[1]), stride=(0, 1)),
 )
+_on_matrix(
+    "bottomless-view",
+    "content-unread",
+    "windows over windows over windows: a thousand million elements of a page",
+    _set(shape=(1000, 1000, 1000), stride=(1, 1, 1)),
+)
 _on_matrix("sliding-view", "overlapping-view", "windows that slide over the same bytes", _set(stride=(1, 1)))
 _on_matrix(
     "more-declared",
     "storage-size",
     "the tree declares more elements than were written",
     _storage(declared=lambda t: _count(t) + 8),
+    TORCH[:1],
 )
 _on_matrix(
     "fewer-declared",

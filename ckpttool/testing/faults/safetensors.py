@@ -110,7 +110,7 @@ _header(
     lambda h: b" " + json.dumps(h).encode(),
 )
 _header(
-    "st-list", "not-a-checkpoint", "a header that is a list", lambda h: b"[" + json.dumps(h).encode() + b"]"
+    "st-list", "header-malformed", "a header that is a list", lambda h: b"[" + json.dumps(h).encode() + b"]"
 )
 _header(
     "st-extra-field",
