@@ -173,10 +173,10 @@ def _read_end(source: Source, tail: bytes, at: int, base: int) -> _End:
 
 
 def _with_zip64(source: Source, end: _End) -> _End:
-    raw = source.read(end.offset - LOCATOR_FIXED.size, LOCATOR_FIXED.size)
-    if end.offset < LOCATOR_FIXED.size or raw[:4] != LOCATOR:
-        return _from_orphan_end64(source, end)
     locator = end.offset - LOCATOR_FIXED.size
+    raw = source.read(locator, LOCATOR_FIXED.size) if locator >= 0 else b""
+    if raw[:4] != LOCATOR:
+        return _from_orphan_end64(source, end)
     _, disk, pointed, disks = LOCATOR_FIXED.unpack(raw)
     adjacent = locator - END64_FIXED.size
     damage = list(end.damage)
