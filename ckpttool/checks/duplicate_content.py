@@ -15,6 +15,7 @@ not needed, leave its key out.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from ckpttool.checks import judges
@@ -31,7 +32,7 @@ def duplicate_content(context: Context) -> Iterator[Damage]:
     """Groups of storages with equal content, the largest saving first."""
     groups: dict[tuple[int, int], dict[int, str]] = {}
     known = _fingerprints(context)
-    for one in measured(context, lambda m: not m.constant):
+    for one in measured(context, lambda m: bool(known) and not m.constant):
         storage = one.tensor.storage
         if storage is not None and (print_ := known.get(context.checkpoint.storages[storage].record)):
             groups.setdefault(print_, {}).setdefault(storage, one.key)
@@ -41,7 +42,7 @@ def duplicate_content(context: Context) -> Iterator[Damage]:
 
 
 def _fingerprints(context: Context) -> dict[str, tuple[int, int]]:
-    """Size and CRC-32 by record, of records that hold one storage and were read whole."""
+    """Size and CRC-32 by record, of records that hold one storage, were read whole and are not the only such."""
     spans = {} if context.measures is None else context.measures.spans
     holders: dict[str, int] = {}
     for storage in context.checkpoint.storages:
@@ -51,7 +52,8 @@ def _fingerprints(context: Context) -> dict[str, tuple[int, int]]:
         span, size = spans.get(extent.name), expected_bytes(extent)
         if span is not None and span.read == size >= LEAST and holders.get(extent.name) == 1:
             found[extent.name] = (size, span.crc32)
-    return found
+    often = Counter(found.values())
+    return {name: twice for name, twice in found.items() if often[twice] > 1}
 
 
 def _fault(size: int, keys: list[str]) -> Fault:
