@@ -78,7 +78,7 @@ SCHEMES: frozenset[tuple[str, str]] = frozenset(
     | _names("torch", "Size device")
     | _names("torch.serialization", "_get_layout")
     | _names("collections", "OrderedDict Counter defaultdict deque")
-    | _names("builtins", "set frozenset complex bytearray slice range")
+    | _names("builtins", "set frozenset complex bytes bytearray slice range")
     | _names("_codecs", "encode")
 )
 """Names that may be called with the arguments that real writers give them, and with no others."""

@@ -67,7 +67,8 @@ class Arena:
 
     def _atom(self, value: Any) -> int:
         # repr tells 0.0 from -0.0 and one NaN spelling from a number; equality does not.
-        key = value if type(value) is str else (type(value), repr(value) if type(value) is float else value)
+        kind = type(value)
+        key = value if kind is str else (kind, repr(value) if kind in (float, complex) else value)
         found = self._atoms.get(key)
         if found is None:
             found = self._atoms[key] = len(self.nodes)
@@ -156,9 +157,8 @@ def shape_of_tree(nodes: tuple[Node, ...], root: int, limits: Limits) -> list[tu
         depth[index] = 1 + max((depth.get(i, 0) for i in below), default=0)
         leaves[index] = min(sum(leaves.get(i, 1) for i in below) or 1, 1 << 62)
         node = nodes[index]
-        if isinstance(node, (Mapping, Call)):
-            bad_keys += [_costly(k, leaves, depth) for k in node.keys if leaves.get(k, 1) > limits.key_leaves
-                         or depth.get(k, 0) > limits.depth]  # fmt: skip
+        bad_keys += [_costly(k, leaves, depth) for k in _hashed(node) if leaves.get(k, 1) > limits.key_leaves
+                     or depth.get(k, 0) > limits.depth]  # fmt: skip
     if bad_keys:
         problems.append(("hash-bomb", bad_keys[0]))
     if cyclic:
@@ -172,7 +172,14 @@ def shape_of_tree(nodes: tuple[Node, ...], root: int, limits: Limits) -> list[tu
 
 
 def _costly(key: int, leaves: dict[int, int], depth: dict[int, int]) -> str:
-    return f"a dict key unfolds to {leaves[key]} leaves, {depth[key]} deep: hashing it may never end"
+    return f"a dict key or a set's element unfolds to {leaves[key]} leaves, {depth[key]} deep: hashing it may never end"
+
+
+def _hashed(node: Node) -> tuple[int, ...]:
+    """The nodes that loading hashes: keys, and elements of sets."""
+    if isinstance(node, (Mapping, Call)):
+        return node.keys
+    return node.items if isinstance(node, Sequence) and node.kind in ("set", "frozenset") else ()
 
 
 def structure(node: Node) -> tuple[int, ...]:

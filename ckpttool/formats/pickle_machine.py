@@ -28,6 +28,12 @@ TEXT_BYTES = 64 << 20
 INLINE_BYTES = 1024
 """Byte strings above this length are left in the file."""
 
+FEW = 16
+"""Arguments that no call is charged for."""
+
+COPIES = 4
+"""How often a file may be copied into the arguments of its calls; writers need each item once."""
+
 MEMO_SLACK = 65_536
 """Memo slots that may be skipped: writers number them in order."""
 
@@ -102,6 +108,7 @@ class Machine:
         self.memo: dict[int, Any] = {}
         self.protocol = 0
         self.in_frame = False
+        self.copied = 0
 
     # --- running ---------------------------------------------------------------------------------------
 
@@ -207,12 +214,12 @@ class Machine:
 
     # --- globals and calls -----------------------------------------------------------------------------
 
-    def _named(self, module: Any, name: Any) -> Named:
+    def _named(self, module: Any, name: Any, at: int) -> Named:
         if type(module) is not str or type(name) is not str:
             raise _Bad("a global whose module or name is not a string", "pickle-type-confusion")
         found = self.names.get((module, name))
         if found is None:
-            found = self.names[module, name] = Named(module, name, self.pos)
+            found = self.names[module, name] = Named(module, name, at)
         found.mentions += 1
         return found
 
@@ -222,6 +229,7 @@ class Machine:
         target.calls += 1
         if type(args) is not tuple:
             raise _Bad(f"{how} with arguments that are not a tuple", "pickle-type-confusion")
+        self._charge(args)
         reducer = self.reducers.get((target.module, target.name)) if how == "REDUCE" else None
         if reducer is not None:
             value = reducer(args)
@@ -231,10 +239,19 @@ class Machine:
         target.largest = max(target.largest, _largest(args))
         return CallOf(how, target, args)
 
+    def _charge(self, args: tuple[Any, ...]) -> None:
+        # A memoized container may be the argument of every call of the file, and each call copies it.
+        first = args[0] if args else None
+        inner = first.items if type(first) is ListOf else first.flat if type(first) is DictOf else ()
+        if len(args) + len(inner) > FEW:
+            self.copied += len(args) + len(inner)
+            if self.copied > COPIES * len(self.data):
+                raise _Bad(f"calls with {self.copied} arguments in {len(self.data)} bytes", "over-limit")
+
     def _persist(self, pid: Any) -> Any:
         value = NOT_MINE if self.persistent is None else self.persistent(pid)
         if value is NOT_MINE:
-            return CallOf("PERSID", self._named("", "persistent_load"), (pid,))
+            return CallOf("PERSID", self._named("", "persistent_load", self.pos - 1), (pid,))
         return value
 
 
@@ -376,8 +393,9 @@ def _tuple3(m: Machine) -> None:
 
 
 def _global(m: Machine) -> None:
+    at = m.pos - 1
     module = m._line()
-    m.stack.append(m._named(module, m._line()))
+    m.stack.append(m._named(module, m._line(), at))
 
 
 def _reduce(m: Machine) -> None:
@@ -499,14 +517,16 @@ def _memoize(m: Machine) -> None:
 def _stack_global(m: Machine) -> None:
     name = m.stack.pop()
     module = m.stack.pop()
-    m.stack.append(m._named(module, name))
+    m.stack.append(m._named(module, name, m.pos - 1))
 
 
 def _inst(m: Machine) -> None:
     m._foreign("INST")
+    at = m.pos - 1
     module = m._line()
-    target = m._named(module, m._line())
-    m.stack.append(m._call("INST", target, tuple(m._pop_mark())))
+    target = m._named(module, m._line(), at)
+    args = tuple(m._pop_mark())
+    m.stack.append(m._call("INST", target, args))
 
 
 def _obj(m: Machine) -> None:
@@ -528,8 +548,9 @@ def _newobj_ex(m: Machine) -> None:
 def _ext(width: int) -> Handler:
     def push(m: Machine) -> None:
         m._foreign("EXT")
+        at = m.pos - 1
         code = int.from_bytes(m._take(width), "little")
-        m.stack.append(m._named("copyreg extension", str(code)))
+        m.stack.append(m._named("copyreg extension", str(code), at))
 
     return push
 

@@ -15,6 +15,9 @@ from ckpttool.formats.stack import BytesAt, CallOf, DictOf, ListOf, Named, Stora
 from ckpttool.model import Storage, Tensor
 
 _STORAGE_MODULES = frozenset({"torch", "torch.cuda", "torch.storage"})
+DIMENSIONS = 1024
+"""Dimensions of a tensor; torch's own operations stop at 64."""
+
 _LAYOUTS = ("sparse_coo", "sparse_csr", "sparse_csc", "sparse_bsr", "sparse_bsc")
 
 
@@ -322,6 +325,11 @@ def _encode(args: tuple[Any, ...]) -> Any:
         return NOT_MINE
 
 
+def _no_bytes(args: tuple[Any, ...]) -> Any:
+    """``bytes()``: how protocols 0 to 2 write the empty byte string."""
+    return NOT_MINE if args else b""
+
+
 def _complex(args: tuple[Any, ...]) -> Any:
     return complex(*args) if len(args) == 2 and all(type(x) is float for x in args) else NOT_MINE
 
@@ -367,6 +375,8 @@ CONTAINERS: dict[tuple[str, str], Reducer] = {
     ("__builtin__", "set"): _collection("set"),
     ("__builtin__", "frozenset"): _collection("frozenset"),
     ("_codecs", "encode"): _encode,
+    ("builtins", "bytes"): _no_bytes,
+    ("__builtin__", "bytes"): _no_bytes,
     ("builtins", "complex"): _complex,
     ("__builtin__", "complex"): _complex,
 }
@@ -392,8 +402,8 @@ def sizes(obj: Any) -> tuple[int, ...] | None:
     if type(obj) is CallOf and obj.target.name == "Size" and len(obj.args) == 1:
         obj = obj.args[0]
     if type(obj) is ListOf and obj.kind == "list":
-        obj = tuple(obj.items)
-    if type(obj) is not tuple or any(type(x) is not int for x in obj):
+        obj = tuple(obj.items[: DIMENSIONS + 1])
+    if type(obj) is not tuple or len(obj) > DIMENSIONS or any(type(x) is not int for x in obj):
         return None
     return obj
 
