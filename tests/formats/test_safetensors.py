@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
+from importlib import import_module
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -278,8 +280,8 @@ def test_no_mutation_raises_and_what_the_library_refuses_is_an_error(edits: list
     for at, byte in edits:
         data[at] = byte
     checkpoint = read(bytes(data))
-    library = pytest.importorskip("safetensors", reason="safetensors is not installed")
-    if refused(library, bytes(data)):
+    # Without the library this still holds the reader to raising nothing.
+    if find_spec("safetensors") and refused(import_module("safetensors"), bytes(data)):
         assert errors_of(checkpoint)
 
 
