@@ -154,7 +154,9 @@ class Pickled(pickle._Pickler):
         if isinstance(obj, Tensor):
             self._call(obj, *_tensor_call(obj))
         elif isinstance(obj, Parameter):
-            args = (obj.data, obj.requires_grad, OrderedDict[Any, Any]())
+            # Not OrderedDict[Any, Any](): that leaves an attribute behind, which would be pickled.
+            hooks: OrderedDict[Any, Any] = OrderedDict()
+            args = (obj.data, obj.requires_grad, hooks)
             self._call(obj, Global("torch._utils", "_rebuild_parameter"), args)
         elif isinstance(obj, StateDict):
             target = Global("collections", "OrderedDict")
