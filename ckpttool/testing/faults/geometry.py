@@ -81,8 +81,8 @@ _on_matrix(
 _on_matrix(
     "expanded-view",
     "expanded-view",
-    "a million rows that are all the same bytes",
-    _set(shape=lambda t: (1 << 20, t.shape[1]), stride=(0, 1)),
+    "a thousand million rows that are all the same bytes",
+    _set(shape=lambda t: (1 << 30, t.shape[1]), stride=(0, 1)),
 )
 _on_matrix(
     "bottomless-view",
