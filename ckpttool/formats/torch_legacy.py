@@ -212,7 +212,11 @@ def _wrong_count(
 def _judge_table(
     reading: Reading, source: Source, table: _Table, keys: list[str], by_key: dict[str, int]
 ) -> None:
-    lacking = [key for key in by_key if key not in set(keys)]
+    listed = set(keys)
+    if len(listed) < len(keys):
+        message = f"{len(keys) - len(listed)} storages stand twice in the key list"
+        reading.report("storage-table", "storage key list", message)
+    lacking = [key for key in by_key if key not in listed]
     if lacking:
         message = f"{len(lacking)} of {len(by_key)} storages are not in the key list: "
         message += "torch.load leaves their memory uninitialized"

@@ -15,7 +15,7 @@ from ckpttool.formats.local_headers import is_torch_writer, locate, parse_local,
 from ckpttool.formats.pickle_machine import Machine
 from ckpttool.formats.pickled import Reading, Tree, lift_arrays, note_globals, read_pickle, scan_rest
 from ckpttool.formats.torch_values import TorchValues
-from ckpttool.formats.zip_archive import Directory, Record, looks_like_zip, read_directory
+from ckpttool.formats.zip_archive import DEFLATED, Directory, Record, looks_like_zip, read_directory
 from ckpttool.formats.zip_layout import chain
 from ckpttool.formats.zip_walk import Walk, walk_records
 from ckpttool.limits import Limits
@@ -26,6 +26,8 @@ NAME = "torch-zip"
 
 _SMALL = ("version", "byteorder", ".format_version", ".storage_alignment", ".data/serialization_id")
 _SHOWN = 20
+_SCANNED = 64 << 20
+"""Bytes of records that are not torch's own in which a pickle is looked for."""
 
 
 def sniff(source: Source) -> bool:
@@ -129,10 +131,8 @@ def _open(reading: Reading, source: Source) -> Archive:
     torch_writer = is_torch_writer(directory.records)
     alignment = _alignment(source, directory.records)
     records, damage = locate(source, directory.records, torch_writer, alignment, directory.origin)
-    _extend_some(reading, damage)
+    _extend_some(reading, [*damage, *_hazards(records)])
     for record in records:
-        if "/code/" not in record.name:  # TorchScript deflates its source text
-            reading.damage.extend(record_hazards(record))
         if record.stop > source.size:
             short = record.stop - source.size
             reading.report(
@@ -144,6 +144,25 @@ def _open(reading: Reading, source: Source) -> Archive:
     prefix = _prefix(tuple(records))
     directory = replace(directory, records=tuple(records))
     return Archive(source, directory.records, prefix, torch_writer, alignment, directory)
+
+
+def _hazards(records: list[Record]) -> Iterator[Damage]:
+    """What flags and methods say, compressed records counted in one finding."""
+    deflated = []
+    for record in records:
+        if "/code/" in record.name:  # TorchScript deflates its source text
+            continue
+        if record.method == DEFLATED:
+            deflated.append(record)
+        yield from (d for d in record_hazards(record) if d.rule != "compressed-record")
+    if len(deflated) == 1:
+        yield from (d for d in record_hazards(deflated[0]) if d.rule == "compressed-record")
+    elif deflated:
+        sizes = {"compressed": sum(r.csize for r in deflated), "bytes": sum(r.usize for r in deflated)}
+        message = f"{len(deflated)} of {len(records)} records are deflated, "
+        message += f"from {sizes['bytes']} to {sizes['compressed']} bytes"
+        facts = {"records": len(deflated), **sizes}
+        yield Damage("compressed-record", printable(deflated[0].name), message, facts)
 
 
 def _extend_some(reading: Reading, damage: list[Damage]) -> None:
@@ -446,8 +465,10 @@ def _scan_foreign(reading: Reading, archive: Archive, script: bool) -> None:
             printable(strange[0].name),
             f"{len(strange)} records that torch.save does not write: {names}",
         )
+    left = _SCANNED  # several names may share one payload
     for record in strange[:1000]:
-        content = archive.content(record, 16 << 20)
+        content = archive.content(record, min(left, 16 << 20))
+        left -= len(content)
         if content[:1] == b"\x80" or record.name.lower().endswith((".pkl", ".pickle", ".debug_pkl")):
             outcome = Machine(content, limits=reading.limits).run()
             own_code = script and record.name.endswith(".debug_pkl")

@@ -77,8 +77,9 @@ def central_entry(record: Record) -> bytes:
     extra = zip64_extra(record, record.header, local=False)
     flags = WITH_DESCRIPTOR if record.usize else UTF8
     version = 20 if record.method else 0
+    crc = record.crc if record.usize else 0  # that of no bytes, which no pass over payloads looks at
     fixed = CENTRAL_FIXED.pack(
-        CENTRAL, 0, version, flags, record.method, 0, 0, record.crc, min(record.csize, GIB4),
+        CENTRAL, 0, version, flags, record.method, 0, 0, crc, min(record.csize, GIB4),
         min(record.usize, GIB4), len(record.raw), len(extra), 0, 0, 0, 0, min(record.header, GIB4),
     )  # fmt: skip
     return fixed + record.raw + extra
