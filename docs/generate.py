@@ -75,6 +75,8 @@ def command_section(context: click.Context, level: int) -> Iterator[str]:
     yield " ".join([context.command_path, *command.collect_usage_pieces(context)])
     yield from ("```", "", *help_text(command.help or ""))
     yield from options_table(command, context)
+    if command.epilog:
+        yield from ("", *help_text(command.epilog))
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             below = command.get_command(context, name)
