@@ -37,7 +37,7 @@ def read(source: Source, limits: Limits) -> Checkpoint:
     data = source.window(0, source.size)
     tree = read_pickle(reading, data, "pickle")
     end = tree.outcome.end
-    if not tree.outcome.complete and end >= source.size:
+    if tree.outcome.cut:
         message = f"the pickle ends early, at byte {source.size}"
         reading.report("truncated", f"byte {source.size}", message, "fetch the file again")
     count = 1

@@ -65,9 +65,16 @@ class _Bad(Exception):
         self.rule = rule
 
 
+class _Short(_Bad):
+    """The data end where the stream goes on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one run produced. ``root`` is None unless ``complete``; ``end`` is just past the last opcode."""
+    """What one run produced. ``root`` is None unless ``complete``; ``end`` is just past the last opcode.
+
+    ``cut`` says that the run stopped because the data ended before the stream did.
+    """
 
     root: Any
     complete: bool
@@ -76,6 +83,7 @@ class Outcome:
     names: dict[tuple[str, str], Named]
     problems: list[Problem]
     foreign_opcodes: dict[str, int]
+    cut: bool = False
 
 
 class Machine:
@@ -109,6 +117,7 @@ class Machine:
         self.protocol = 0
         self.in_frame = False
         self.copied = 0
+        self.cut = False
 
     # --- running ---------------------------------------------------------------------------------------
 
@@ -119,11 +128,17 @@ class Machine:
         except _Stop:
             return self._outcome(self._result())
         except _Bad as error:
+            self.cut = isinstance(error, _Short)
             self._report(error.rule, str(error))
         except KeyError as error:
             self._report("pickle-malformed", f"memo slot {error} is read and was never written")
-        except (IndexError, struct.error):
-            self._report("pickle-malformed", self._short_of_what())
+        except struct.error:
+            self._ends_early()
+        except IndexError:
+            if self.pos >= len(self.data):
+                self._ends_early()
+            else:
+                self._report("pickle-malformed", "an opcode finds too few values on the stack")
         except (UnicodeDecodeError, ValueError, OverflowError) as error:
             self._report("pickle-malformed", f"operand cannot be decoded: {error}"[:200])
         return self._outcome(NOT_MINE)
@@ -148,14 +163,12 @@ class Machine:
     def _outcome(self, root: Any) -> Outcome:
         complete = root is not NOT_MINE
         end = min(self.pos, len(self.data))
-        return Outcome(
-            root if complete else None, complete, end, self.protocol, self.names, self.problems, self.foreign
-        )
+        kept = root if complete else None
+        return Outcome(kept, complete, end, self.protocol, self.names, self.problems, self.foreign, self.cut)
 
-    def _short_of_what(self) -> str:
-        if self.pos >= len(self.data):
-            return f"the pickle ends early, at byte {len(self.data)}, without STOP"
-        return "an opcode finds too few values on the stack"
+    def _ends_early(self) -> None:
+        self.cut = True
+        self._report("pickle-malformed", f"the pickle ends early, at byte {len(self.data)}, without STOP")
 
     def _report(self, rule: str, message: str) -> None:
         if len(self.problems) < 100:
@@ -169,8 +182,10 @@ class Machine:
     def _take(self, nbytes: int) -> bytes | memoryview:
         start = self.pos
         stop = start + nbytes
-        if nbytes < 0 or stop > len(self.data):
-            raise _Bad(f"an operand of {nbytes} bytes, and {len(self.data) - start} are left")
+        if nbytes < 0:
+            raise _Bad(f"an operand of {nbytes} bytes")
+        if stop > len(self.data):
+            raise _Short(f"an operand of {nbytes} bytes, and {len(self.data) - start} are left")
         self.pos = stop
         return self.data[start:stop]
 
@@ -186,7 +201,9 @@ class Machine:
             if length >= 0:
                 self.pos += length + 1
                 return text[:length]
-            if len(text) < window or window >= most:
+            if len(text) < min(window, most):
+                raise _Short(f"a text operand without a newline within {len(text)} bytes")
+            if window >= most:
                 raise _Bad(f"a text operand without a newline within {len(text)} bytes")
             window *= 2
 
@@ -294,7 +311,7 @@ def _binunicode(m: Machine) -> None:
     data, pos = m.data, m.pos
     stop = pos + 4 + _u32(data, pos)[0]
     if stop > len(data):
-        raise _Bad(f"a string of {stop - pos - 4} bytes, and {len(data) - pos - 4} are left")
+        raise _Short(f"a string of {stop - pos - 4} bytes, and {len(data) - pos - 4} are left")
     m.pos = stop
     m.stack.append(str(data[pos + 4 : stop], "utf-8", "surrogatepass"))
 
@@ -488,7 +505,7 @@ def _items_of(m: Machine, target: Any) -> list[Any]:
 def _frame(m: Machine) -> None:
     nbytes = m._uint8()
     if nbytes > len(m.data) - m.pos:
-        raise _Bad(f"a frame of {nbytes} bytes, and {len(m.data) - m.pos} are left")
+        raise _Short(f"a frame of {nbytes} bytes, and {len(m.data) - m.pos} are left")
     if m.in_frame:
         raise _Bad("a frame inside a frame")
     m.in_frame = True

@@ -34,12 +34,12 @@ def read(source: Source, limits: Limits) -> Checkpoint:
     """Describe a legacy file: its header pickles, its tree, and where each storage lies."""
     reading = Reading(source.name, limits)
     data = source.window(0, min(source.size, limits.pickle_bytes))
-    header, at = _read_header(reading, data)
+    header, at = _read_header(reading, source, data)
     tree = read_pickle(reading, data, "main pickle", start=at, modules=True) if at else None
     extents: list[Extent] = [Extent("header", Span(source.name, 0, at))] if at else []
     if tree is not None and tree.root is not None:
         extents += _read_table(reading, source, data, tree, at, header)
-    else:
+    elif tree is not None and tree.outcome.cut:
         _report_cut(reading, source)
     nodes, storages = lift_arrays(reading, tuple(reading.storages), "tree")
     return Checkpoint(
@@ -58,15 +58,14 @@ def read(source: Source, limits: Limits) -> Checkpoint:
 
 
 def _report_cut(reading: Reading, source: Source) -> None:
-    if any("ends early" in d.message for d in reading.damage):
-        message = "the file ends before its tree does: no storage can be found"
-        reading.report("truncated", f"byte {source.size}", message, "fetch the file again")
+    message = "the file ends before its tree does: no storage can be found"
+    reading.report("truncated", f"byte {source.size}", message, "fetch the file again")
 
 
 # --- the header ------------------------------------------------------------------------------------------
 
 
-def _read_header(reading: Reading, data: bytes | memoryview) -> tuple[dict[str, Json], int]:
+def _read_header(reading: Reading, source: Source, data: bytes | memoryview) -> tuple[dict[str, Json], int]:
     """The magic number, protocol and system facts; and where the tree's pickle starts, 0 if they cannot be read."""
     values = []
     at = 0
@@ -75,6 +74,8 @@ def _read_header(reading: Reading, data: bytes | memoryview) -> tuple[dict[str, 
         note_globals(reading, outcome.names, what)
         for problem in outcome.problems:
             reading.report("header-malformed", what, problem.message, offset=problem.offset)
+        if outcome.cut:
+            _report_cut(reading, source)
         if not outcome.complete:
             return {}, 0
         values.append(outcome.root)
@@ -131,7 +132,7 @@ def _read_table(
     note_globals(reading, outcome.names, "storage key list")
     keys = outcome.root.items if type(outcome.root) is ListOf else None
     if keys is None or any(type(k) not in (str, int) for k in keys):
-        _report_cut_list(reading, source, complete=outcome.complete)
+        _report_cut_list(reading, source, cut=outcome.cut)
         return [Extent("tree", Span(source.name, start, tree.outcome.end))]
     extents = [Extent("tree", Span(source.name, start, outcome.end))]
     by_key = {s.key: i for i, s in enumerate(reading.storages)}
@@ -152,8 +153,8 @@ def _read_table(
     return extents
 
 
-def _report_cut_list(reading: Reading, source: Source, *, complete: bool) -> None:
-    if complete:
+def _report_cut_list(reading: Reading, source: Source, *, cut: bool) -> None:
+    if not cut:
         reading.report("storage-table", "storage key list", "is not a list of keys")
     else:
         reading.report(
