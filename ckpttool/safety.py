@@ -114,6 +114,7 @@ CONSTRUCTORS: frozenset[tuple[str, str]] = frozenset(
         "torch.jit._pickle", "build_intlist build_tensorlist build_doublelist build_boollist restore_type_tag"
     )
     | _names("torch.distributed.device_mesh", "DeviceMesh")
+    | _names("torch.distributed._mesh_layout", "_MeshLayout _FlatLayout")
     | _names("torch.distributed.tensor._dtensor_spec", "DTensorSpec TensorMeta ShardOrderEntry")
     | _names(
         "torch.distributed._tensor.placement_types", "DTensorSpec TensorMeta Shard Replicate Partial _Partial"

@@ -96,12 +96,12 @@ def cover(checkpoint: Checkpoint, measures: Measures | None) -> Coverage:
     """What a measuring pass (None: headers only) reached of a checkpoint."""
     tensors = {entry.index for entry, _ in checkpoint.tensors()}
     if measures is None:
-        reason = (("content", "headers only"),)
-        return Coverage(checkpoint.nbytes, 0, 0, len(tensors), 0, () if checkpoint.kind else reason)
+        reason = f"not a checkpoint: {checkpoint.kind}" if checkpoint.kind else "headers only"
+        return Coverage(checkpoint.nbytes, 0, 0, len(tensors), 0, (("content", reason),))
     unchecked: list[tuple[str, str]] = []
     unproved = [e for e in checkpoint.extents if e.checksum is None and e.span.nbytes]
     proved = sum(e.span.nbytes for e in checkpoint.extents if _agrees(e, measures))
-    if unproved and not checkpoint.kind:
+    if unproved:
         nbytes = sum(e.span.nbytes for e in unproved)
         unchecked.append((f"the integrity of {size(nbytes)}", "no checksum is recorded for them"))
     missed = [index for index in tensors if index in measures.unread]
