@@ -85,6 +85,10 @@ class LocalFile:
                 self._map = mmap.mmap(self._fd, 0, access=mmap.ACCESS_READ)
         return memoryview(self._map)[start:stop]
 
+    def fileno(self) -> int:
+        """The open file's descriptor, for reading only."""
+        return self._fd
+
     def changed(self) -> bool:
         facts = os.fstat(self._fd)
         return facts.st_size != self.size or facts.st_mtime_ns != self._mtime

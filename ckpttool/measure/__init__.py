@@ -7,22 +7,28 @@ file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
 from functools import partial
+from typing import TYPE_CHECKING
 
 from ckpttool.errors import Unreadable
 from ckpttool.measure import handles
-from ckpttool.measure.bounds import measure_bounds
-from ckpttool.measure.kernels import Part, combined, measured
+from ckpttool.measure.outcome import joined
 from ckpttool.measure.plan import UNIT, Plan, plan, units
 from ckpttool.measure.running import Progress, pool, throttled
-from ckpttool.measure.stats import statistics
-from ckpttool.measure.work import joined, run
-from ckpttool.measures import Measures, SpanMeasure, TensorMeasure
+from ckpttool.measure.schemes import Part, combined, measured
+from ckpttool.measure.work import run
+from ckpttool.measures import Bounds, Measures, SpanMeasure, TensorMeasure
 from ckpttool.model import Checkpoint, Tensor
 from ckpttool.pool import ordered_map
 from ckpttool.source import Source
+
+if TYPE_CHECKING:
+    from ckpttool.measure.stats import statistics as statistics
+
+RESTING = frozenset("sparse_coo sparse_csr sparse_csc sparse_bsr sparse_bsc nested jagged quantized".split())
+"""Layouts of tensors whose geometry rests on the values of others."""
 
 BLOCK = 1 << 20
 """Bytes looked at together: they fit into a core's second-level cache; docs/performance.md has numbers."""
@@ -66,9 +72,25 @@ def measure(
             _by_name(checkpoint, spans),
             tensors,
             made.unread,
-            bounds=measure_bounds(checkpoint, token, tensors),
+            bounds=_bounds(checkpoint, token, tensors),
             nbytes=sum(span.read for span in spans.values()),
         )
+
+
+def __getattr__(name: str) -> object:
+    if name == "statistics":  # needs NumPy
+        from ckpttool.measure.stats import statistics
+
+        return statistics
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _bounds(checkpoint: Checkpoint, token: str, tensors: Mapping[int, TensorMeasure]) -> dict[int, Bounds]:
+    if not any(isinstance(node, Tensor) and node.layout in RESTING for node in checkpoint.nodes):
+        return {}
+    from ckpttool.measure.bounds import measure_bounds
+
+    return measure_bounds(checkpoint, token, tensors)
 
 
 def _size_of(token: str, failures: dict[str, str], name: str) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from ckpttool.errors import Unreadable
+from ckpttool.measure import RESTING
 from ckpttool.measure.leaves import Content, content_of, leaves
 from ckpttool.measure.values import numbers
 from ckpttool.measures import Bounds, TensorMeasure
@@ -40,14 +41,11 @@ def measure_bounds(
 
 def _wanted(checkpoint: Checkpoint) -> Iterator[int]:
     for node in checkpoint.nodes:
-        if isinstance(node, Tensor) and node.layout in _LAYOUTS:
+        if isinstance(node, Tensor) and node.layout in RESTING:
             for name, part in node.parts:
                 inner = checkpoint.nodes[part]
                 if isinstance(inner, Tensor) and (inner.dtype.kind == "int" or name.startswith(_FLOAT_PARTS)):
                     yield part
-
-
-_LAYOUTS = frozenset("sparse_coo sparse_csr sparse_csc sparse_bsr sparse_bsc nested jagged quantized".split())
 
 
 def _bounds(content: Content) -> Bounds:

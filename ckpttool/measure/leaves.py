@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ckpttool.measure.handles import source_of
-from ckpttool.measure.kernels import Bits, Scheme, scheme_of, view
+from ckpttool.measure.kernels import Bits, view
 from ckpttool.measure.plan import MOST_INFLATED, MOST_VIEWS, SLACK, Place, locate
 from ckpttool.measure.reading import buffer_of, opened
+from ckpttool.measure.schemes import Scheme, scheme_of
 from ckpttool.model import Checkpoint, Tensor
 
 if TYPE_CHECKING:

@@ -78,6 +78,11 @@ class Sweep:
     items: tuple[Item, ...]
     block: int
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all items here, each counted as often as it is looked at."""
+        return sum(max(0, min(i.stop, self.stop) - max(i.start, self.start)) for i in self.items)
+
 
 @dataclass(frozen=True, slots=True)
 class Gather:
@@ -87,6 +92,11 @@ class Gather:
     place: Place
     item: Range
     block: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes from the first element to just past the last."""
+        return self.item.stop - self.item.start
 
 
 Unit: TypeAlias = "Sweep | Gather"

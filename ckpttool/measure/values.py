@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ckpttool.dtypes import DType
-from ckpttool.measure.kernels import Bits, decoded, scheme_of
+from ckpttool.measure.kernels import Bits
+from ckpttool.measure.schemes import decoded, scheme_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
