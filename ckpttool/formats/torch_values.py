@@ -37,6 +37,7 @@ class TorchValues:
         self.problems: list[Problem] = []
         self._by_key: dict[str, int] = {}
         self._globals: dict[str, Named] = {}
+        self._checked: dict[int, tuple[DictOf, int]] = {}
         self.reducers: dict[tuple[str, str], Reducer] = self._reducers()
 
     # --- storages --------------------------------------------------------------------------------------
@@ -258,9 +259,13 @@ class TorchValues:
 
     def _check_state(self, state: Any) -> None:
         # torch sets each item of the state as an attribute, ``__class__`` included.
-        for mapping in [state] if type(state) is DictOf else state if type(state) is tuple else []:
-            flat = mapping.flat if type(mapping) is DictOf else []
-            for name in flat[::2]:
+        for mapping in (state,) if type(state) is DictOf else state[:2] if type(state) is tuple else ():
+            if type(mapping) is not DictOf:
+                continue
+            # One state may belong to every tensor of the file: only what is new in it is looked at.
+            _, done = self._checked.get(id(mapping), (mapping, 0))
+            self._checked[id(mapping)] = (mapping, len(mapping.flat))
+            for name in mapping.flat[done::2]:
                 if type(name) is str and name.startswith("__") and name.endswith("__"):
                     self._problem("build-hazard", f"a tensor's attribute {name} is set from the file")
 
@@ -408,8 +413,8 @@ def sizes(obj: Any) -> tuple[int, ...] | None:
     return obj
 
 
-def tensors_in(obj: Any, most: int = 1000) -> list[tuple[str, Any]]:
-    """Tensors inside nested plain containers, with their paths; at most ``most`` containers are opened."""
+def tensors_in(obj: Any, most: int = 256) -> list[tuple[str, Any]]:
+    """Tensors inside nested plain containers, with their paths; at most ``most`` values are looked at."""
     found: list[tuple[str, Any]] = []
     stack: list[tuple[str, Any]] = [("", obj)]
     for _ in range(most):
@@ -419,11 +424,12 @@ def tensors_in(obj: Any, most: int = 1000) -> list[tuple[str, Any]]:
         if is_tensor(here):
             found.append((path or "data", here))
         elif type(here) is DictOf:
-            pairs = list(zip(here.flat[::2], here.flat[1::2], strict=False))
+            flat = here.flat[: 2 * most]
+            pairs = list(zip(flat[::2], flat[1::2], strict=False))
             stack.extend((_join(path, k if type(k) is str else "?"), v) for k, v in reversed(pairs))
         elif type(here) in (tuple, ListOf):
-            inner = here if type(here) is tuple else here.items
-            stack.extend((_join(path, str(i)), x) for i, x in reversed(list(enumerate(inner[:most]))))
+            inner = here[:most] if type(here) is tuple else here.items[:most]
+            stack.extend((_join(path, str(i)), x) for i, x in reversed(list(enumerate(inner))))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -133,6 +134,21 @@ def test_an_attribute_that_replaces_the_class_is_a_hazard() -> None:
     state.flat = ["__class__", Named("os", "system", 0)]
     args = (ref, 0, (6,), (1,), False, DictOf("OrderedDict"))
     rebuild, kind = Named("torch._utils", "_rebuild_tensor_v2", 0), Named("torch", "Tensor", 0)
+    call(found, "_rebuild_from_type_v2", rebuild, kind, args, state, module="torch._tensor")
+    assert [p.rule for p in found.problems] == ["build-hazard"]
+
+
+def test_a_state_that_every_tensor_shares_is_looked_at_once() -> None:
+    found, ref = values()
+    state = DictOf("dict")
+    state.flat = ["name", 1] * 500_000
+    rebuild, kind = Named("torch._utils", "_rebuild_tensor_v2", 0), Named("torch", "Tensor", 0)
+    args = (ref, 0, (6,), (1,), False, DictOf("OrderedDict"))
+    began = time.process_time()
+    for _ in range(500):
+        call(found, "_rebuild_from_type_v2", rebuild, kind, args, state, module="torch._tensor")
+    assert time.process_time() - began < 3
+    state.flat += ["__class__", kind]
     call(found, "_rebuild_from_type_v2", rebuild, kind, args, state, module="torch._tensor")
     assert [p.rule for p in found.problems] == ["build-hazard"]
 
