@@ -19,7 +19,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-math-errno")
 
 
-class CompileHook(BuildHookInterface):  # type: ignore[type-arg, unused-ignore]
+class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
     """Compiles before the files are collected; a compiler that fails leaves a pure package."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:

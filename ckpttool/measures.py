@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ckpttool.frozen import quick
+
 PAGE = 4096
 """Bytes of a page: runs of zeros are counted in whole pages of the file."""
 
@@ -17,6 +19,7 @@ def sample_step(numel: int) -> int:
     return numel // SAMPLES | 1
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class SpanMeasure:
     """The bytes of one extent or storage: how many were read, their CRC-32 and page-aligned runs of zeros.
@@ -31,6 +34,7 @@ class SpanMeasure:
     zero_runs: tuple[tuple[int, int], ...] = ()
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class TensorMeasure:
     """The logical content of one tensor. Indices count elements in row-major order.

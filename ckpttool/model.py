@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from ckpttool.dtypes import DType
+from ckpttool.frozen import quick
 
 Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
 Facts: TypeAlias = "MappingABC[str, Json]"
@@ -26,6 +27,7 @@ MAX_DEPTH = 400
 # --- where bytes lie -----------------------------------------------------------------------------------
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Span:
     """Where bytes lie: a source's name and a half-open byte range. Not an open handle, so it pickles."""
@@ -39,6 +41,7 @@ class Span:
         return self.stop - self.start
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Checksum:
     """A digest that the file itself records. ``algorithm`` names every parameter that affects it."""
@@ -47,6 +50,7 @@ class Checksum:
     value: int
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Storage:
     """A flat run of bytes that tensors look into.
@@ -67,6 +71,7 @@ class Storage:
     swapped: bool = False
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Extent:
     """A named region of a file: a record of an archive, a header, a shard's data. All of them own the file.
@@ -85,6 +90,7 @@ class Extent:
 # --- the tree ------------------------------------------------------------------------------------------
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Value:
     """A plain value. Large byte strings are left in the file: see ``Blob``.
@@ -115,6 +121,7 @@ class Global:
         return f"{self.module}.{self.name}"
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Mapping:
     """A dict of some kind, in order. ``state`` is what BUILD set on it (``_metadata``), ``extra`` its arguments.
@@ -129,6 +136,7 @@ class Mapping:
     extra: tuple[int, ...] = ()
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Sequence:
     """A list, tuple, set, frozenset or deque, in the file's order."""
@@ -138,6 +146,7 @@ class Sequence:
     state: int | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Call:
     """Anything the file asks to build by calling an imported name: kept whole, never run.
@@ -160,6 +169,7 @@ class Call:
         return f"{self.module}.{self.name}"
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """A tensor's descriptor. ``stride`` and ``offset`` count elements of ``dtype``.
@@ -267,6 +277,7 @@ class Finding:
 # --- the checkpoint ------------------------------------------------------------------------------------
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A leaf of the tree: its path, the node's index and the node."""

@@ -10,6 +10,7 @@ from hypothesis import given, strategies as st
 
 from ckpttool.formats import describe
 from ckpttool.safety import CONSTRUCTORS, REFERENCES, SCHEMES, may_be_called, standing
+from ckpttool.verbs.verify import verify
 
 UNSAFE = [
     "os.system", "posix.system", "nt.system", "subprocess.Popen", "builtins.eval", "builtins.exec",
@@ -109,3 +110,19 @@ def test_real_files_of_plain_data_name_nothing_else(fixtures_dir: Path) -> None:
         assert {
             u.dotted for u in uses if u.odd_calls and may_be_called(u.module, u.name) == "as torch does"
         } == set(), name
+
+
+def test_getattr_is_needs_code_only_for_methods_of_project_classes(tmp_path: Path) -> None:
+    # MMEngine's message hub pickles ``HistoryBuffer.min`` as ``getattr(HistoryBuffer, 'min')``.
+    spelled = b"\x80\x02c__builtin__\ngetattr\nq\x00c%s\n%s\nX%c\x00\x00\x00%s\x86R."
+    for module, name, attribute, code in (
+        (b"mmengine.logging", b"HistoryBuffer", b"min", "CK202"),
+        (b"mmengine.logging", b"HistoryBuffer", b"__class__", "CK201"),
+        (b"os", b"path", b"join", "CK201"),
+        (b"torch", b"nn", b"load", "CK201"),
+    ):
+        path = tmp_path / "x.pkl"
+        path.write_bytes(spelled % (module, name, len(attribute), attribute))
+        found = verify([path]).json["targets"][0]["findings"]
+        assert code in {f["code"] for f in found}
+        assert ("CK201" in {f["code"] for f in found}) == (code == "CK201")

@@ -27,9 +27,21 @@ def names_of(context: Context, wanted: Standing) -> list[GlobalUse]:
     uses: dict[tuple[str, str], GlobalUse] = {}
     for use in context.checkpoint.globals:
         own = script and use.module.startswith("__torch__")  # a type of the archive's own code
-        if not own and standing(use.module, use.name, vouched) == wanted:
+        if not own and _standing(use, vouched) == wanted:
             uses.setdefault((use.module, use.name), use)
     return list(uses.values())
+
+
+def _standing(use: GlobalUse, vouched: frozenset[str]) -> Standing:
+    # ``getattr`` that only ever names methods of project classes needs their code and nothing else.
+    if (
+        use.name == "getattr"
+        and use.module in ("builtins", "__builtin__")
+        and use.calls
+        and not use.odd_calls
+    ):
+        return "needs-code"
+    return standing(use.module, use.name, vouched)
 
 
 def statements(context: Context, rule: str, uses: list[GlobalUse], what: str, hint: str) -> Iterator[Damage]:

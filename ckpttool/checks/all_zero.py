@@ -9,8 +9,8 @@ Why: Such a layer passes nothing on. If it was trained, its values are lost.
 Cause: A layer that was created and never initialized or loaded, a pruned layer, a save from a process that
 did not hold this shard, or a part of the file that was never written.
 
-Remedy: Look at the same tensor in the previous checkpoint: `ckpttool inspect OLD --stats --only KEY`. If the layer is meant to
-be zero, ignore this rule in the configuration.
+Remedy: Look at the same tensor in the previous checkpoint: `ckpttool inspect OLD --stats --only KEY`.
+If the layer is meant to be zero, ignore this rule in the configuration.
 """
 
 from __future__ import annotations

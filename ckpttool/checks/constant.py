@@ -10,8 +10,8 @@ trained, its values are lost.
 Cause: A layer filled with a constant and never trained, a test that saved a stand-in model, or memory that
 was overwritten before the save.
 
-Remedy: Look at the same tensor in the previous checkpoint: `ckpttool inspect OLD --stats --only KEY`. If the constant is meant,
-ignore this rule in the configuration.
+Remedy: Look at the same tensor in the previous checkpoint: `ckpttool inspect OLD --stats --only KEY`.
+If the constant is meant, ignore this rule in the configuration.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ framework: something of the standard library, of torch's or numpy's functions, o
 
 Why: Unpickling imports the name and usually calls it, with arguments from the file. ``os.system`` is the
 plain form; hundreds of others lead to the same place, which is why ckpttool allows known names instead of
-forbidding bad ones. ``torch.load`` with its default ``weights_only=True`` refuses these files; every loader that unpickles fully runs them.
+forbidding bad ones. ``torch.load`` with its default ``weights_only=True`` refuses these files; every loader
+that unpickles fully runs them.
 
 Cause: A file made to attack whoever loads it; rarely, an object that somebody put into a checkpoint without noticing
 what it drags along, such as a partial function or a logger.

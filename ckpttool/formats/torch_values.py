@@ -13,6 +13,7 @@ from ckpttool.dtypes import BYTE, PACKED_STORAGES, STORAGE_CLASSES, DType, dtype
 from ckpttool.formats.pickle_machine import NOT_MINE, Problem, Reducer
 from ckpttool.formats.stack import BytesAt, CallOf, DictOf, ListOf, Named, StorageRef, TensorOf
 from ckpttool.model import Storage, Tensor
+from ckpttool.safety import standing
 
 _STORAGE_MODULES = frozenset({"torch", "torch.cuda", "torch.storage"})
 DIMENSIONS = 1024
@@ -363,7 +364,17 @@ def _three_numbers(args: tuple[Any, ...]) -> bool:
     return len(args) == 3 and all(x is None or type(x) is int for x in args)
 
 
+def _is_method_of_a_project(args: tuple[Any, ...]) -> bool:
+    """``getattr(Class, 'name')``: how pickle spells a method, or a nested class, of a class that needs code."""
+    if len(args) != 2 or type(args[0]) is not Named or type(args[1]) is not str:
+        return False
+    cls, name = args
+    return name.isidentifier() and not name.startswith("_") and standing(cls.module, cls.name) == "needs-code"
+
+
 CONTAINERS: dict[tuple[str, str], Reducer] = {
+    ("builtins", "getattr"): _kept("builtins", "getattr", _is_method_of_a_project),
+    ("__builtin__", "getattr"): _kept("__builtin__", "getattr", _is_method_of_a_project),
     ("torch", "Size"): _kept("torch", "Size", lambda args: len(args) == 1 and sizes(args[0]) is not None),
     ("torch", "device"): _kept("torch", "device", _one_text),
     ("torch.serialization", "_get_layout"): _kept("torch.serialization", "_get_layout", _one_text),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from ckpttool.dtypes import DType
+from ckpttool.frozen import quick
 from ckpttool.measures import TensorMeasure, sample_step
 
 TINY, HUGE = 1e-30, 1e30
@@ -42,6 +43,7 @@ class Scheme:
         return self.style not in ("plain", "bool")
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Part:
     """What is known of a run of elements. Two neighbours combine into one, in any grouping.

@@ -8,10 +8,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import translate
 
+from ckpttool.frozen import quick
 from ckpttool.layout import Layout
 from ckpttool.model import Checkpoint, Storage, Tensor
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Item:
     """One tensor under one key. A tensor that two keys reach is two items.

@@ -27,6 +27,7 @@ GROUND = {
     "rules",
     "safety",
     "tree",
+    "frozen",
     "units",
 }
 BYTES = {"source", "measure", "pool"}
@@ -53,6 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "": WORK | {"verbs", "determinism", "render"},
     "cli": WORK | {"", "verbs", "determinism", "render", "trainer", "config"},
     "__main__": {"cli"},
+    "_build": set(),
 }
 
 # Package from elsewhere -> the rooms (or modules) that may import it. The ground imports none.
@@ -62,6 +64,7 @@ MAY_BE_IMPORTED_BY: dict[str, set[str]] = {
     "numpy": {"measure", "ops", "verbs", "determinism", "testing", "trainer"},
     "isal": {"source", "measure", "formats", "verbs"},
     "fsspec": {"source"},
+    "hatchling": {"_build"},
     "torch": {"trainer", "determinism.recorder", "testing.strategies.real"},
     "hypothesis": {"testing", "pytest_plugin"},
     "pytest": {"testing", "pytest_plugin"},
