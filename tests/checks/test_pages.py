@@ -33,7 +33,7 @@ def test_a_page_has_a_first_line_and_four_parts_in_order(found):
 @pytest.mark.parametrize("found", RULES, ids=lambda r: r.code)
 def test_a_page_gives_no_dangerous_and_no_empty_advice(found):
     assert "weights_only=False" not in found.page
-    assert "!" not in found.page
+    assert "!" not in re.sub(r"`[^`]*`", "", found.page)
     assert set(re.findall(r"ckpttool ([a-z]+)`?", found.page.partition("\n\nRemedy: ")[2])) <= COMMANDS | {
         "reads", "has", "and", "does", "cannot",
     }  # fmt: skip
