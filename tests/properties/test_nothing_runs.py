@@ -24,6 +24,7 @@ resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 resource.setrlimit(resource.RLIMIT_CPU, (120, 120))
 from ckpttool.verbs.inspect import inspect
 from ckpttool.verbs.verify import verify
+import ckpttool.measure.bounds, ckpttool.measure.stats, ckpttool.measure.sweep  # NumPy: loaded where needed
 
 good, *paths = json.load(sys.stdin)
 for path in (good, *paths[:3]):  # loads what verify itself needs, lazily
