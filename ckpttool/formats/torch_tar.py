@@ -13,7 +13,8 @@ from typing import Any
 from ckpttool.dtypes import STORAGE_CLASSES, DType
 from ckpttool.formats.arena import shape_of_tree
 from ckpttool.formats.numpy_arrays import lift
-from ckpttool.formats.pickle_machine import NOT_MINE, Machine, Outcome
+from ckpttool.formats.pickle_machine import Machine, Outcome
+from ckpttool.formats.pickle_terms import NOT_MINE
 from ckpttool.formats.pickled import Reading, note_globals, scan_rest
 from ckpttool.formats.stack import ListOf, Named
 from ckpttool.formats.tar_members import Member, is_tar, members

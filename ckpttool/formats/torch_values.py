@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ckpttool.dtypes import BYTE, PACKED_STORAGES, STORAGE_CLASSES, DType, dtype_of
-from ckpttool.formats.pickle_machine import NOT_MINE, Problem, Reducer
+from ckpttool.formats.pickle_machine import Reducer
+from ckpttool.formats.pickle_terms import NOT_MINE, Problem
 from ckpttool.formats.stack import BytesAt, CallOf, DictOf, ListOf, Named, StorageRef, TensorOf
 from ckpttool.model import Storage, Tensor
 from ckpttool.safety import standing

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ckpttool.formats import describe, describe_source
-from ckpttool.formats.pickle_machine import NOT_MINE
+from ckpttool.formats.pickle_terms import NOT_MINE
 from ckpttool.formats.stack import CallOf, DictOf, ListOf, Named, StorageRef, TensorOf
 from ckpttool.formats.torch_values import TorchValues, sizes, tensors_in
 from ckpttool.model import Checkpoint, Tensor

@@ -1,0 +1,55 @@
+"""The words that the pickle machine and its opcodes share: bounds, operand readers, how a run ends."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+NOT_MINE: Any = object()
+
+TEXT_BYTES = 64 << 20
+"""Bytes of one value that protocol 0 spells as a line of text: arrays too, one character for each byte."""
+
+INLINE_BYTES = 1024
+"""Byte strings above this length are left in the file."""
+
+FEW = 16
+"""Arguments that no call is charged for."""
+
+COPIES = 4
+"""How often a file may be copied into the arguments of its calls; writers need each item once."""
+
+MEMO_SLACK = 65_536
+"""Memo slots that may be skipped: writers number them in order."""
+
+u16 = struct.Struct("<H").unpack_from
+i32 = struct.Struct("<i").unpack_from
+u32 = struct.Struct("<I").unpack_from
+u64 = struct.Struct("<Q").unpack_from
+f64 = struct.Struct(">d").unpack_from
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something a pickle should not do: a rule's name, the byte offset in the buffer and the reason."""
+
+    rule: str
+    offset: int
+    message: str
+
+
+class Stopped(Exception):
+    """The STOP opcode."""
+
+
+class Malformed(Exception):
+    """The stream cannot be followed further."""
+
+    def __init__(self, message: str, rule: str = "pickle-malformed") -> None:
+        super().__init__(message)
+        self.rule = rule
+
+
+class CutShort(Malformed):
+    """The data end where the stream goes on."""
