@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping as MappingABC
+from collections.abc import Callable, Iterator, Mapping as MappingABC
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 from ckpttool.errors import ExitCode
 from ckpttool.model import Finding, Json, Severity
 from ckpttool.rules import Rule
+
+
+class Deferred(MappingABC[str, Json]):
+    """JSON that is made when it is first looked at: people who read text do not wait for it."""
+
+    def __init__(self, make: Callable[[], MappingABC[str, Json]]) -> None:
+        self._make = make
+
+    @cached_property
+    def _made(self) -> MappingABC[str, Json]:
+        return self._make()
+
+    def __getitem__(self, key: str) -> Json:
+        return self._made[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,17 @@ from ckpttool.formats.zip_archive import (
     decode_name,
     extra_fields,
 )
-from ckpttool.formats.zip_layout import GIB4, INERT, UTF8, WITH_DESCRIPTOR, descriptor, field_at, local_header
+from ckpttool.formats.zip_layout import (
+    GIB4,
+    INERT,
+    UTF8,
+    WITH_DESCRIPTOR,
+    descriptor,
+    descriptor_length,
+    field_at,
+    header_length,
+    local_header,
+)
 from ckpttool.model import Damage
 from ckpttool.source import Source
 
@@ -25,13 +35,25 @@ READ_AHEAD = 192
 
 
 def locate(
-    source: Source, records: tuple[Record, ...], torch_writer: bool, alignment: int, origin: int = 0
+    source: Source,
+    records: tuple[Record, ...],
+    torch_writer: bool,
+    alignment: int,
+    origin: int = 0,
+    following: int | None = None,
 ) -> tuple[list[Record], list[Damage]]:
     """Find each payload's first byte; damage where the local header disagrees with the directory.
 
     For torch's own archives the expected header is derived and compared as a whole, which is both the
-    strictest check and the cheapest. ``origin`` is where the archive starts. Cost: one small read a record.
+    strictest check and the cheapest. ``origin`` is where the archive starts. Cost: one small read a record;
+    none where ``following``, the byte at which the directory begins, is given and the derived layout leads from
+    record to record right there.
     """
+    derived = (
+        None if following is None or not torch_writer else _derived(records, alignment, origin, following)
+    )
+    if derived is not None:
+        return derived, []
     located: list[Record] = []
     damage: list[Damage] = []
     for record in records:
@@ -48,6 +70,19 @@ def locate(
         damage.extend(_differences(record, expected, actual, start))
         located.append(record._replace(data=start))
     return located, damage
+
+
+def _derived(records: tuple[Record, ...], alignment: int, origin: int, following: int) -> list[Record] | None:
+    """The records as torch's layout places them; None if any of them does not end where the next begins."""
+    located: list[Record] = []
+    at = origin
+    for record in records:
+        if record.header != at or record.method:
+            return None
+        start = at + header_length(record, alignment, origin)
+        located.append(record._replace(data=start))
+        at = start + record.csize + descriptor_length(record, origin)
+    return located if at == following else None
 
 
 def is_torch_writer(records: tuple[Record, ...]) -> bool:

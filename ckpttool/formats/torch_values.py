@@ -48,9 +48,8 @@ class TorchValues:
         """``('storage', class, key, location, numel[, view])`` as a ``StorageRef``."""
         if type(pid) is not tuple or len(pid) not in (5, 6) or pid[0] != "storage":
             if self.modules and type(pid) is tuple and len(pid) == 4 and pid[0] == "module":
-                return pid[
-                    1
-                ]  # a container class with its source text (torch < 1.6): the class is what counts
+                # A container class with its source text (torch before 1.6): the class is what counts.
+                return pid[1]
             self._problem("persistent-id", "a persistent id that is not a torch storage")
             return NOT_MINE
         _, cls, key, location, numel = pid[:5]
@@ -420,8 +419,11 @@ def sizes(obj: Any) -> tuple[int, ...] | None:
         obj = obj.args[0]
     if type(obj) is ListOf and obj.kind == "list":
         obj = tuple(obj.items[: DIMENSIONS + 1])
-    if type(obj) is not tuple or len(obj) > DIMENSIONS or any(type(x) is not int for x in obj):
+    if type(obj) is not tuple or len(obj) > DIMENSIONS:
         return None
+    for x in obj:
+        if type(x) is not int:
+            return None
     return obj
 
 

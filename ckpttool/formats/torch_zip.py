@@ -78,7 +78,7 @@ def read_thoroughly(source: Source, limits: Limits) -> Checkpoint:
 
 def _read(source: Source, limits: Limits, *, thorough: bool) -> Checkpoint:
     reading = Reading(source.name, limits)
-    archive = _open(reading, source)
+    archive = _open(reading, source, thorough=thorough)
     if thorough and archive.directory is not None:
         reading.damage.extend(zip_audit.audit(source, archive.directory, archive.torch_writer))
         reading.damage.extend(_check_chain(source, archive.directory))
@@ -122,7 +122,7 @@ def _read(source: Source, limits: Limits, *, thorough: bool) -> Checkpoint:
 # --- opening ---------------------------------------------------------------------------------------------
 
 
-def _open(reading: Reading, source: Source) -> Archive:
+def _open(reading: Reading, source: Source, *, thorough: bool) -> Archive:
     directory = read_directory(source, reading.limits)
     if directory is None:
         return _salvage(reading, source)
@@ -130,7 +130,8 @@ def _open(reading: Reading, source: Source) -> Archive:
     reading.damage.extend(zip_audit.trailing(source, directory))
     torch_writer = is_torch_writer(directory.records)
     alignment = _alignment(source, directory.records)
-    records, damage = locate(source, directory.records, torch_writer, alignment, directory.origin)
+    following = None if thorough else directory.start
+    records, damage = locate(source, directory.records, torch_writer, alignment, directory.origin, following)
     _extend_some(reading, [*damage, *_hazards(records)])
     for record in records:
         if record.stop > source.size:

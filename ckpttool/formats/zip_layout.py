@@ -40,10 +40,9 @@ class Piece:
 
 def local_header(record: Record, alignment: int, origin: int = 0) -> bytes:
     """The local header of a record, its payload at a multiple of ``alignment`` from the archive's ``origin``."""
-    start = record.header - origin
-    zip64 = zip64_extra(record, start, local=True)
-    fixed = start + LOCAL_FIXED.size + len(record.raw) + len(zip64) + 4
-    padding = -fixed % alignment if alignment else 0
+    zip64 = zip64_extra(record, record.header - origin, local=True)
+    plain = LOCAL_FIXED.size + len(record.raw) + len(zip64) + 4
+    padding = header_length(record, alignment, origin) - plain
     extra = zip64 + b"FB" + padding.to_bytes(2, "little") + b"Z" * padding
     flags = WITH_DESCRIPTOR if record.usize else UTF8
     version = 20 if record.method else 0
@@ -51,6 +50,23 @@ def local_header(record: Record, alignment: int, origin: int = 0) -> bytes:
         LOCAL, version, flags, record.method, 0, 0, 0, 0, 0, len(record.raw), len(extra)
     )
     return fixed_part + record.raw + extra
+
+
+def header_length(record: Record, alignment: int, origin: int = 0) -> int:
+    """Bytes of a record's local header, padding included."""
+    start = record.header - origin
+    plain = LOCAL_FIXED.size + len(record.raw) + 4
+    if start >= GIB4 or record.usize >= GIB4 or record.csize >= GIB4:
+        plain += len(zip64_extra(record, start, local=True))
+    return plain + (-(start + plain) % alignment if alignment else 0)
+
+
+def descriptor_length(record: Record, origin: int = 0) -> int:
+    """Bytes of a record's data descriptor."""
+    if not record.usize:
+        return 0
+    wide = record.usize >= GIB4 or record.csize >= GIB4 or record.header - origin >= GIB4
+    return 24 if wide else 16
 
 
 def zip64_extra(record: Record, start: int, *, local: bool) -> bytes:
@@ -67,7 +83,7 @@ def descriptor(record: Record, origin: int = 0) -> bytes:
     """The data descriptor after a payload; empty records have none, big ones 64-bit sizes."""
     if not record.usize:
         return b""
-    width = 8 if max(record.usize, record.csize, record.header - origin) >= GIB4 else 4
+    width = (descriptor_length(record, origin) - 8) // 2
     sizes = record.csize.to_bytes(width, "little") + record.usize.to_bytes(width, "little")
     return DESCRIPTOR + record.crc.to_bytes(4, "little") + sizes
 

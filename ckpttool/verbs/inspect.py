@@ -15,7 +15,7 @@ from ckpttool.limits import DEFAULT, Limits
 from ckpttool.measures import Statistics
 from ckpttool.model import Checkpoint, Json
 from ckpttool.profiles import lay_out
-from ckpttool.report import Block, Report, Table, Text, Tree
+from ckpttool.report import Block, Deferred, Report, Table, Text, Tree
 from ckpttool.units import count, plural, real, shape, sparkline
 from ckpttool.verbs import inventory
 from ckpttool.verbs.inspect_data import inspect_data
@@ -64,7 +64,7 @@ def inspect(
     bad = bool(checkpoint.kind) or checkpoint.root is None
     return Report(
         "inspect",
-        inspect_data(checkpoint, layout, found, numbers),
+        Deferred(lambda: inspect_data(checkpoint, layout, found, numbers)),
         tuple(blocks),
         ExitCode.FINDINGS if bad else ExitCode.OK,
     )
