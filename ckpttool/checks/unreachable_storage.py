@@ -23,6 +23,7 @@ from ckpttool.checks import judges
 from ckpttool.checks._training import json_list, listing
 from ckpttool.model import Checkpoint, Damage, Tensor
 from ckpttool.rules import Context
+from ckpttool.units import plural, size
 
 UNREAD = frozenset({"pickle-malformed", "directory-damaged", "truncated", "missing-record"})
 """Damage after which nobody knows what the tree would have reached."""
@@ -37,7 +38,7 @@ def unreachable_storage(context: Context) -> Iterator[Damage]:
     dead = {**_unused(checkpoint), **_unnamed(checkpoint)}
     if dead:
         total = sum(dead.values())
-        message = f"{len(dead)} storages, {total} bytes, are used by no tensor: {listing(list(dead))}"
+        message = f"{plural(len(dead), 'storage')}, {size(total)}, used by no tensor: {listing(list(dead))}"
         yield Damage("unreachable-storage", "", message, {"storages": json_list(list(dead)), "bytes": total})
 
 

@@ -183,6 +183,7 @@ def _setitem(m: Machine) -> None:
     value = m.stack.pop()
     key = m.stack.pop()
     _flat_of(m, m.stack[-1]).extend((key, value))
+    _check_key(m, key)
 
 
 def _setitems(m: Machine) -> None:
@@ -190,6 +191,25 @@ def _setitems(m: Machine) -> None:
     if len(pairs) % 2:
         raise Malformed("SETITEMS with a key that has no value")
     _flat_of(m, m.stack[-1]).extend(pairs)
+    for key in pairs[::2]:
+        if type(key) is tuple:
+            _check_key(m, key)
+
+
+def _check_key(m: Machine, key: Any) -> None:
+    """A loader hashes a key the moment it is set, even in a dict that is thrown away afterwards."""
+    left = m.limits.key_leaves
+    stack = [key]
+    while stack and left > 0:
+        top = stack.pop()
+        left -= 1
+        if type(top) is tuple:
+            stack.extend(top[:left])
+    if stack:
+        m._report(
+            "hash-bomb",
+            f"a dict key unfolds to more than {m.limits.key_leaves} values: hashing it may never end",
+        )
 
 
 def _flat_of(m: Machine, target: Any) -> list[Any]:

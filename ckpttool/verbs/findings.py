@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from ckpttool.checks import rules
+from ckpttool.errors import printable
 from ckpttool.model import Damage, Finding, Severity
 from ckpttool.rules import Context, Rule
 
@@ -42,7 +43,8 @@ def judge(context: Context, ignore: Collection[str] = ()) -> tuple[Finding, ...]
         if rule.judge is not None and (context.measures is not None or not rule.content):
             damage.extend((known[d.rule], d) for d in rule.judge(context))
     skip = {text.lower() for text in ignore} | explained(rule.name for rule, _ in damage)
-    kept = [finding(rule, d) for rule, d in damage if not {rule.code.lower(), rule.name} & skip]
+    whole = printable(context.checkpoint.source)
+    kept = [finding(rule, d, whole) for rule, d in damage if not {rule.code.lower(), rule.name} & skip]
     return tuple(sorted(dict.fromkeys(kept), key=lambda f: (RANK[f.severity], f.code)))
 
 
@@ -51,8 +53,8 @@ def explained(names: Iterable[str]) -> set[str]:
     return {name for cause in set(names) for name in EXPLAINED.get(cause, ())}
 
 
-def finding(rule: Rule, damage: Damage) -> Finding:
-    """A damage with its rule's code, name and severity."""
+def finding(rule: Rule, damage: Damage, whole: str = "") -> Finding:
+    """A damage with its rule's code, name and severity; ``whole`` is where, if it says no place of its own."""
     return Finding(
-        rule.code, rule.name, rule.severity, damage.where, damage.message, damage.facts, damage.hint
+        rule.code, rule.name, rule.severity, damage.where or whole, damage.message, damage.facts, damage.hint
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ckpttool.checks import rules
@@ -130,7 +130,10 @@ def _blocks(target: Target) -> list[Block]:
         Facts(_facts(target, target.checkpoint, target.verdict)),
     ]
     if target.findings:
-        blocks.append(Findings(target.findings))
+        here = printable(target.checkpoint.source)
+        blocks.append(
+            Findings(tuple(replace(f, where="") if f.where == here else f for f in target.findings))
+        )
     return [*blocks, Text(f"coverage: {target.coverage.text}", "dim")]
 
 

@@ -414,3 +414,10 @@ def test_types_on_the_stack_are_the_machines_own() -> None:
     outcome = run(b"(]}cm\nC\ncm\nC\n)\x81t.")
     assert [type(x) for x in outcome.root] == [ListOf, DictOf, Named, CallOf]
     assert outcome.root[2] is outcome.root[3].target
+
+
+def test_a_key_that_never_finishes_hashing_is_seen_in_a_dict_that_is_thrown_away() -> None:
+    doubled = b"K\x01" + b"q\x00h\x00\x86" * 40  # each level holds the one below twice
+    outcome = Machine(b"\x80\x02}" + doubled + b"K\x01s0N.").run()
+    assert outcome.complete
+    assert "hash-bomb" in {p.rule for p in outcome.problems}
