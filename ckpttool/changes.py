@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -55,6 +56,7 @@ class Difference:
     bits is equal. ``beyond`` of them are outside of the tolerance. Numbers are over elements finite on both sides:
     ``max_rel`` is relative to ``max(|a|, |b|)``; ``rms`` of the differences; ``cosine`` is None where one side is all
     zero; ``max_ulp`` is None for types without units in the last place. ``first`` is the first changed element.
+    ``scale`` is the larger of the two sides' root mean squares, None where it was not measured.
     ``new_nan`` elements are NaN in b only, ``lost_nan`` in a only; likewise ``new_inf`` and ``lost_inf``.
     ``compared`` below ``numel`` means that a side's bytes ended early.
     """
@@ -74,6 +76,20 @@ class Difference:
     lost_nan: int = 0
     new_inf: int = 0
     lost_inf: int = 0
+    scale: float | None = None
+
+    @property
+    def relative(self) -> float:
+        """How much of the tensor changed, 0 to 2: ``rms`` over ``scale``; the same for (a, b) and (b, a).
+
+        Without ``scale`` the angle between the two sides stands in for it, which is blind to a common factor;
+        1 where one side is all zero.
+        """
+        if not self.rms:
+            return 0.0
+        if self.scale:
+            return min(self.rms / self.scale, 2.0)
+        return 1.0 if self.cosine is None else math.sqrt(max(0.0, 2.0 - 2.0 * self.cosine))
 
     @property
     def equal(self) -> bool:
