@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from html import escape as html_escape
+from collections.abc import Iterable, Iterator
 
-from ckpttool.errors import printable
 from ckpttool.model import Finding
 from ckpttool.render.common import abridged
-from ckpttool.render.style import CSS
-from ckpttool.report import Bars, Block, Facts, Findings, Report, Table, Text, Tree
+from ckpttool.render.pictures import escape, picture
+from ckpttool.render.style import CSS, PICTURES
+from ckpttool.report import (
+    Bars,
+    Block,
+    Details,
+    Facts,
+    Findings,
+    HeatMap,
+    Histogram,
+    Report,
+    Table,
+    Text,
+    Tree,
+)
 
 SHOWN = 200
 """Findings of one rule that a page lists."""
@@ -18,6 +29,7 @@ SHOWN = 200
 def html(report: Report) -> str:
     """The report's blocks as a page. Everything is escaped; its policy allows nothing but its own style."""
     body = "\n".join(line for block in report.blocks for line in _lines(block))
+    drawn = any(isinstance(block, (HeatMap, Histogram)) for block in _flat(report.blocks))
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -27,7 +39,7 @@ def html(report: Report) -> str:
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>{_title(report)}</title>
 <style>
-{CSS}</style>
+{CSS}{PICTURES if drawn else ""}</style>
 </head>
 <body>
 <main>
@@ -39,9 +51,11 @@ def html(report: Report) -> str:
 """
 
 
-def escape(text: str) -> str:
-    """Text that is text wherever it stands, attributes included."""
-    return html_escape(printable(text), quote=True)
+def _flat(blocks: Iterable[Block]) -> Iterator[Block]:
+    for block in blocks:
+        yield block
+        if isinstance(block, Details):
+            yield from _flat(block.blocks)
 
 
 def _title(report: Report) -> str:
@@ -60,6 +74,10 @@ def _lines(block: Block) -> Iterator[str]:
         return _findings(block)
     if isinstance(block, Tree):
         return _tree(block)
+    if isinstance(block, (HeatMap, Histogram)):
+        return picture(block)
+    if isinstance(block, Details):
+        return _details(block)
     return _bars(block)
 
 
@@ -114,6 +132,13 @@ def _tree(block: Tree) -> Iterator[str]:
     # Depth is a number of ours, capped so that a hostile tree still fits a page.
     yield from (f'<div style="--depth:{min(depth, 24)}">{escape(text)}</div>' for depth, text in block.lines)
     yield "</div>"
+
+
+def _details(block: Details) -> Iterator[str]:
+    yield f"<details><summary>{escape(block.summary)}</summary>"
+    for inner in block.blocks:
+        yield from _lines(inner)
+    yield "</details>"
 
 
 def _bars(block: Bars) -> Iterator[str]:

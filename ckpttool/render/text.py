@@ -5,7 +5,7 @@ Written without a library, so that a small file is inspected in the time that Py
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -13,8 +13,21 @@ from ckpttool.errors import printable
 from ckpttool.model import Finding
 from ckpttool.render.columns import cells, pad, wrap
 from ckpttool.render.common import abridged
+from ckpttool.render.shades import heat_lines, histogram_rows
 from ckpttool.render.tables import table_lines
-from ckpttool.report import Bars, Block, Facts, Findings, Report, Table, Text, Tree
+from ckpttool.report import (
+    Bars,
+    Block,
+    Details,
+    Facts,
+    Findings,
+    HeatMap,
+    Histogram,
+    Report,
+    Table,
+    Text,
+    Tree,
+)
 
 SHOWN = 10
 """Findings of one rule that a person is shown; ``--json`` has all."""
@@ -49,18 +62,24 @@ class Page:
 def text(report: Report, width: int = 80, color: bool = False) -> str:
     """The report for a terminal of ``width`` columns; no line is wider, and nothing is cut."""
     page = Page(max(width, NARROWEST), color)
+    lines = block_lines(report.blocks, page)
+    if any(isinstance(block, Findings) and block.findings for block in report.blocks):
+        hint = "`ckpttool explain CODE` says what a finding means and what to do about it."
+        lines += ["", *(page.styled(line, "dim") for line in wrap(hint, page.width))]
+    return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def block_lines(blocks: Iterable[Block], page: Page) -> list[str]:
+    """The blocks' lines, with blank ones between blocks that stand apart."""
     lines: list[str] = []
     before: Block | None = None
-    for block in report.blocks:
+    for block in blocks:
         made = list(_lines(block, page))
         if made and lines and _apart(before, block):
             lines.append("")
         lines.extend(made)
         before = block if made else before
-    if any(isinstance(block, Findings) and block.findings for block in report.blocks):
-        hint = "`ckpttool explain CODE` says what a finding means and what to do about it."
-        lines += ["", *(page.styled(line, "dim") for line in wrap(hint, page.width))]
-    return "".join(f"{line.rstrip()}\n" for line in lines)
+    return lines
 
 
 def _apart(before: Block | None, block: Block) -> bool:
@@ -83,6 +102,12 @@ def _lines(block: Block, page: Page) -> Iterator[str]:
         return _findings(block, page)
     if isinstance(block, Tree):
         return _tree(block, page)
+    if isinstance(block, HeatMap):
+        return _heat_map(block, page)
+    if isinstance(block, Histogram):
+        return _bars(Bars(histogram_rows(block), _titled(block.title, block.axis)), page)
+    if isinstance(block, Details):
+        return iter(block_lines((Text(block.summary, "heading"), *block.blocks), page))
     return _bars(block, page)
 
 
@@ -142,6 +167,16 @@ def _tree(block: Tree, page: Page) -> Iterator[str]:
         open_levels = (open_levels & ((1 << depth) - 1)) | 1 << depth
     for lines in reversed(drawn):
         yield from lines
+
+
+def _heat_map(block: HeatMap, page: Page) -> Iterator[str]:
+    if block.title:
+        yield from (page.styled(line, "heading") for line in wrap(printable(block.title), page.width))
+    yield from heat_lines(block, page.width)
+
+
+def _titled(title: str, axis: str) -> str:
+    return f"{title} ({axis})" if title and axis else title or axis
 
 
 def _bars(block: Bars, page: Page) -> Iterator[str]:
