@@ -36,9 +36,11 @@ def dtypes(names: tuple[str, ...] = tuple(SAVED)) -> st.SearchStrategy[DType]:
     return st.sampled_from(names).map(DTYPES.__getitem__)
 
 
-def shapes(*, min_dims: int = 0, max_dims: int = 4, max_side: int = 5) -> st.SearchStrategy[tuple[int, ...]]:
+def shapes(
+    *, min_dims: int = 0, max_dims: int = 4, min_side: int = 0, max_side: int = 5
+) -> st.SearchStrategy[tuple[int, ...]]:
     """Shapes, scalars and empty ones among them. Shrinks to few, short dimensions."""
-    return st.lists(st.integers(0, max_side), min_size=min_dims, max_size=max_dims).map(tuple)
+    return st.lists(st.integers(min_side, max_side), min_size=min_dims, max_size=max_dims).map(tuple)
 
 
 @st.composite

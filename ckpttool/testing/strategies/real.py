@@ -92,7 +92,10 @@ def optimizers(
     Shrinks to SGD with one parameter and no step. The parameters are those of its groups.
     """
     torch = import_torch()
-    sides = draw(st.lists(shapes(min_dims=1, max_dims=2, max_side=3), min_size=1, max_size=max_parameters))
+    # Adafactor divides by the number of elements, so none is empty.
+    sides = draw(
+        st.lists(shapes(min_dims=1, max_dims=2, min_side=1, max_side=3), min_size=1, max_size=max_parameters)
+    )
     parameters = [torch.nn.Parameter(torch.full(shape, 0.5)) for shape in sides]
     kind = draw(st.sampled_from(kinds))
     named = draw(st.booleans())
