@@ -16,6 +16,7 @@ import pytest
 
 # The nouns, and what they need to be said. Standard library alone.
 GROUND = {
+    "changes",
     "dtypes",
     "errors",
     "folding",
@@ -30,8 +31,8 @@ GROUND = {
     "units",
 }
 BYTES = {"source", "measure", "pool"}
-PURE = {"checks", "ops", "profiles"}
-WORK = GROUND | BYTES | PURE | {"formats"}
+PURE = {"checks", "comparing", "ops", "pairing", "profiles"}
+WORK = GROUND | BYTES | PURE | {"formats", "memory"}
 
 # Room -> the other rooms that it may import. "" is the package's own face, `ckpttool/__init__.py`.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -40,14 +41,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pool": GROUND,
     "measure": GROUND | {"source", "pool"},
     "formats": GROUND | {"source"},
+    "memory": GROUND | {"source", "formats"},
     "checks": GROUND,
+    "comparing": GROUND,
+    "pairing": GROUND,
     "ops": GROUND,
     "profiles": GROUND,
     "config": GROUND,
     "verbs": WORK,
     "determinism": WORK,
     "render": GROUND,
-    "testing": WORK | {"verbs", "determinism"},
+    "testing": WORK | {"verbs", "determinism", "render"},
     "pytest_plugin": WORK | {"verbs", "determinism", "render", "testing", "config"},
     "trainer": {""},
     "": WORK | {"verbs", "determinism", "render"},
