@@ -1,0 +1,236 @@
+"""How far two leaves are apart, in NumPy: the one definition that the compiled kernel follows to the bit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from ckpttool.changes import Tolerance
+from ckpttool.dtypes import DTYPES, DType
+from ckpttool.measure.kernels import Bits, scheme_of
+from ckpttool.measure.values import floats, numbers
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats: TypeAlias = NDArray[np.float64]
+    Flags: TypeAlias = NDArray[np.bool_]
+
+LANES = 64
+"""Running sums side by side: component ``i`` of a leaf is added to lane ``i % LANES``, lanes then by halves."""
+
+Sums: TypeAlias = "tuple[float, float, float, float, float]"
+"""Of one leaf: ``|a - b|``, ``(a - b)**2``, ``a * b``, ``a * a``, ``b * b``, over what is finite on both sides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What is known of a run of elements. ``first`` counts from the begin of the tensor.
+
+    ``finite`` counts components finite on both sides, of which a complex element has two. ``sums`` are by
+    leaf, empty where the run was only found equal; ``some`` then says whether a finite value other than 0 is
+    in it.
+    """
+
+    compared: int = 0
+    changed: int = 0
+    beyond: int = 0
+    finite: int = 0
+    max_abs: float = 0.0
+    max_rel: float = 0.0
+    max_ulp: int = 0
+    first: int | None = None
+    new_nan: int = 0
+    lost_nan: int = 0
+    new_inf: int = 0
+    lost_inf: int = 0
+    sums: tuple[Sums, ...] = ()
+    some: bool = False
+
+
+def merged(parts: Sequence[Tally]) -> Tally:
+    """Runs of one tensor as one."""
+    if len(parts) == 1:
+        return parts[0]
+    return Tally(
+        **{name: sum(getattr(part, name) for part in parts) for name in _COUNTS},
+        **{name: max((getattr(part, name) for part in parts), default=0) for name in _GREATEST},
+        first=min((part.first for part in parts if part.first is not None), default=None),
+        sums=tuple(leaf for part in parts for leaf in part.sums),
+        some=any(part.some for part in parts),
+    )
+
+
+_COUNTS = ("compared", "changed", "beyond", "finite", "new_nan", "lost_nan", "new_inf", "lost_inf")
+_GREATEST = ("max_abs", "max_rel", "max_ulp")
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Two leaves as float64 values, with what float64 cannot say: which differ, how far, in which units."""
+
+    a: Floats
+    b: Floats
+    changed: Flags
+    distance: Floats | None = None
+    ulps: NDArray[np.uint64] | None = None
+
+
+def tally(a: Bits, b: Bits, x: DType, y: DType, tolerance: Tolerance, begin: int = 0) -> Tally:
+    """Compare leaf ``a`` of type ``x`` with leaf ``b`` of type ``y``: as many elements as both have.
+
+    ``begin`` is the first element's index in the tensor.
+    """
+    pair = 2 if "complex" in (x.kind, y.kind) else 1
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        return _tally(_sides(a, b, x, y, pair), pair, tolerance, begin)
+
+
+def has_ulps(x: DType, y: DType) -> bool:
+    """Whether values of these types are apart by units in the last place."""
+    return {x.kind, y.kind} <= {"float", "complex"}
+
+
+def _tally(sides: Sides, pair: int, tolerance: Tolerance, begin: int) -> Tally:
+    a, b = sides.a, sides.b
+    nan_a, nan_b, inf_a, inf_b = np.isnan(a), np.isnan(b), np.isinf(a), np.isinf(b)
+    finite = ~(nan_a | nan_b | inf_a | inf_b)
+    if not finite.all():
+        a, b = np.where(finite, a, 0.0), np.where(finite, b, 0.0)
+    distance = np.abs(a - b) if sides.distance is None else sides.distance
+    greater = np.maximum(np.abs(a), np.abs(b))
+    ulps = None if sides.ulps is None else np.where(finite, sides.ulps, 0)
+    near = _near(distance, greater, ulps, tolerance) & finite | (not tolerance.bitwise) & nan_a & nan_b
+    changed = _either(sides.changed, pair)
+    nan_a, nan_b = _either(nan_a, pair), _either(nan_b, pair)
+    inf_a, inf_b = _either(inf_a, pair) & ~nan_a, _either(inf_b, pair) & ~nan_b
+    many = _count(changed)
+    relative = np.divide(distance, greater, out=np.zeros_like(distance), where=greater > 0)
+    return Tally(
+        compared=len(changed),
+        changed=many,
+        beyond=many if tolerance.bitwise else _count(_either(sides.changed & ~near, pair)),
+        finite=_count(finite),
+        max_abs=distance.max(initial=0.0).item(),
+        max_rel=relative.max(initial=0.0).item(),
+        max_ulp=0 if ulps is None else int(ulps.max(initial=0)),
+        first=begin + int(np.argmax(changed)) if many else None,
+        new_nan=_count(nan_b & ~nan_a),
+        lost_nan=_count(nan_a & ~nan_b),
+        new_inf=_count(inf_b & ~inf_a),
+        lost_inf=_count(inf_a & ~inf_b),
+        sums=(_sums(distance, a, b),),
+    )
+
+
+def _near(distance: Floats, greater: Floats, ulps: NDArray[np.uint64] | None, tolerance: Tolerance) -> Flags:
+    near: Flags = distance <= tolerance.atol + tolerance.rtol * greater
+    if ulps is not None and tolerance.ulp:
+        near = near | (ulps <= np.uint64(tolerance.ulp))
+    return near
+
+
+def _sums(distance: Floats, a: Floats, b: Floats) -> Sums:
+    rows = -(-len(a) // LANES)
+    table = np.zeros((5, rows * LANES))
+    for row, (x, y) in enumerate(((distance, 1.0), (distance, distance), (a, b), (a, a), (b, b))):
+        np.multiply(x, y, out=table[row, : len(a)])
+    lanes = np.add.reduce(table.reshape(5, rows, LANES), axis=1, initial=0.0)
+    while lanes.shape[1] > 1:
+        half = lanes.shape[1] // 2
+        lanes = lanes[:, :half] + lanes[:, half:]
+    one, two, three, four, five = lanes[:, 0].tolist()
+    return one, two, three, four, five
+
+
+def _either(flags: Flags, pair: int) -> Flags:
+    """For each element, whether one of its components has the flag."""
+    return flags if pair == 1 else flags[::2] | flags[1::2]
+
+
+def _count(flags: Flags) -> int:
+    return int(np.count_nonzero(flags))
+
+
+# --- two leaves as values ------------------------------------------------------------------------------
+
+
+def _sides(a: Bits, b: Bits, x: DType, y: DType, pair: int) -> Sides:
+    if has_ulps(x, y):
+        return _both_float(a, b, x, y, pair)
+    if not {x.kind, y.kind} & {"float", "complex"}:
+        return _neither_float(numbers(a, x), numbers(b, y))
+    left, right = _in_pairs(floats(a, x), x, pair), _in_pairs(floats(b, y), y, pair)
+    left, right = _same_length(left, right)
+    whole, other, values = (a, x, right) if x.kind not in ("float", "complex") else (b, y, left)
+    return Sides(left, right, (left != right) | _rounded(numbers(whole, other), values, pair))
+
+
+def _both_float(a: Bits, b: Bits, x: DType, y: DType, pair: int) -> Sides:
+    if x == y:
+        a, b = _same_length(a, b)
+        return Sides(floats(a, x), floats(b, y), a != b, ulps=ulps_between(a, b, x))
+    left, right = _in_pairs(floats(a, x), x, pair), _in_pairs(floats(b, y), y, pair)
+    left, right = _same_length(left, right)
+    changed = (left.view(np.uint64) != right.view(np.uint64)) & ~(np.isnan(left) & np.isnan(right))
+    wider = common(x, y)
+    kind = f"u{wider.itemsize}"
+    units = [side.astype(f"f{wider.itemsize}").view(kind) for side in (left, right)]
+    return Sides(left, right, changed, ulps=ulps_between(units[0], units[1], wider))
+
+
+def common(x: DType, y: DType) -> DType:
+    """The IEEE type that two different float types widen to without rounding."""
+    return DTYPES["float64" if max(x.mantissa, y.mantissa) > 23 else "float32"]
+
+
+def ulps_between(a: Bits, b: Bits, dtype: DType) -> NDArray[np.uint64]:
+    """Steps of the type's own grid from one to the other; meaningless where one is not finite."""
+    mask = a.dtype.type(scheme_of(dtype).mask)
+    low, high = (a & mask).astype(np.uint64), (b & mask).astype(np.uint64)
+    apart = np.maximum(low, high) - np.minimum(low, high)
+    return np.where((a > mask) == (b > mask), apart, low + high)
+
+
+def _neither_float(a: NDArray[np.integer], b: NDArray[np.integer]) -> Sides:
+    a, b = _same_length(a, b)
+    left, right = (side.astype("i8" if side.dtype.kind == "i" else "u8") for side in (a, b))
+    if left.dtype == right.dtype:
+        apart = np.maximum(left, right).view("u8") - np.minimum(left, right).view("u8")
+        return Sides(
+            left.astype(np.float64), right.astype(np.float64), left != right, apart.astype(np.float64)
+        )
+    signed, unsigned = (left, right) if left.dtype.kind == "i" else (right, left)
+    negative = signed < 0
+    size = np.where(negative, np.uint64(0) - signed.view("u8"), signed.view("u8"))
+    apart = np.maximum(size, unsigned) - np.minimum(size, unsigned)
+    distance = np.where(negative, size.astype(np.float64) + unsigned, apart.astype(np.float64))
+    changed = negative | (size != unsigned)
+    return Sides(left.astype(np.float64), right.astype(np.float64), changed, distance)
+
+
+def _rounded(whole: NDArray[np.integer] | Floats, values: Floats, pair: int) -> Flags:
+    """Which integers only equal the value beside them because float64 rounds them."""
+    limit = 2.0**63 if whole.dtype.kind == "i" else 2.0**64
+    count = min(len(whole), len(values) // pair)
+    real = values[::pair][:count]
+    found = np.zeros(count * pair, bool)
+    large = np.flatnonzero((np.abs(real) >= 2.0**53) & (np.abs(real) <= limit))
+    if len(large) and whole.dtype.itemsize == 8:
+        found[large * pair] = [int(real[i]) != int(whole[i]) for i in large.tolist()]
+    return found
+
+
+def _in_pairs(values: Floats, dtype: DType, pair: int) -> Floats:
+    """Components: a real number beside complex ones has an imaginary part of 0."""
+    if dtype.kind == "complex" or pair == 1:
+        return values
+    return np.stack([values, np.zeros_like(values)], axis=1).reshape(-1)
+
+
+def _same_length(a: NDArray, b: NDArray) -> tuple[NDArray, NDArray]:  # type: ignore[type-arg]
+    count = min(len(a), len(b))
+    return a[:count], b[:count]

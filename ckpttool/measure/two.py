@@ -1,0 +1,150 @@
+"""One task of comparing: a run of one tensor on two sides, as bytes first, as numbers where those differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ckpttool.changes import Tolerance
+from ckpttool.errors import Unreadable
+from ckpttool.measure.blocks import blocks
+from ckpttool.measure.deltas import Tally, merged, tally
+from ckpttool.measure.kernels import Bits, scheme_of, view
+from ckpttool.measure.leaves import LEAF, Content, leaves
+from ckpttool.measure.reading import opened
+from ckpttool.measure.values import floats
+
+if TYPE_CHECKING:
+    pass
+
+BLOCK = 1 << 20
+"""Bytes of a side that are looked at together, a multiple of any leaf's: both sides stay in a core's cache."""
+
+PROBE = 64
+"""Elements among which nearly every tensor has one that is not 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A run of elements on two sides; ``begin`` is its first element's index in the tensor.
+
+    ``full`` asks for numbers even where all bytes are equal. ``same`` says that both sides are one range of
+    one file.
+    """
+
+    a: Content
+    b: Content
+    tolerance: Tolerance
+    begin: int = 0
+    full: bool = False
+    same: bool = False
+
+    @property
+    def alike(self) -> bool:
+        """Whether equal elements have equal bits once they are in the machine's byte order."""
+        return self.a.tensor.dtype == self.b.tensor.dtype
+
+    @property
+    def raw(self) -> bool:
+        """Whether equal elements are equal bytes in equal places."""
+        return self.alike and self.a.swapped == self.b.swapped and plain(self.a) and plain(self.b)
+
+    @property
+    def nbytes(self) -> int:
+        return self.a.stop - self.a.start + self.b.stop - self.b.start
+
+
+def plain(content: Content) -> bool:
+    """Whether the content's bytes lie in the file as they are, in order: any part of them can be read."""
+    return content.tensor.contiguous and content.place.deflated is None
+
+
+def run(tasks: tuple[Task, ...]) -> tuple[Tally, ...]:
+    """Do the tasks. What cannot be read is not in ``compared``; nothing is raised for it."""
+    return tuple(_run(task) for task in tasks)
+
+
+def _run(task: Task) -> Tally:
+    if task.same and not task.full:
+        return _same(task)
+    if task.alike and not task.full:
+        equal = _equal(task)
+        if equal is not None:
+            return equal
+    return _numbers(task)
+
+
+def _same(task: Task) -> Tally:
+    """One range of one file twice: its last byte shows that the file has it."""
+    try:
+        last = opened(task.a.run, task.a.place, whole=False).readinto(
+            task.a.stop - 1, memoryview(bytearray(1))
+        )
+        some = any(_some(leaf, task.a) for leaf in leaves(task.a))
+    except Unreadable:
+        return Tally()
+    if not last:
+        return _equal(task) or Tally()
+    return Tally(task.a.tensor.numel, some=some)
+
+
+def _equal(task: Task) -> Tally | None:
+    """The tally of a run whose sides have the same bits as far as both can be read; None if they differ."""
+    compared, some = 0, False
+    try:
+        for a, b in _raw(task) if task.raw else _leaves(task):
+            if not np.array_equal(a, b):
+                return None
+            some = some or _some(a, task.a)
+            compared += len(a)
+    except Unreadable:
+        pass
+    return Tally(compared // scheme_of(task.a.tensor.dtype).pair, some=some)
+
+
+def _numbers(task: Task) -> Tally:
+    parts: list[Tally] = []
+    begin = task.begin
+    try:
+        for a, b in _leaves(task):
+            x, y = task.a.tensor.dtype, task.b.tensor.dtype
+            parts.append(tally(a, b, x, y, task.tolerance, begin))
+            begin += parts[-1].compared
+    except Unreadable:
+        pass
+    return merged(parts)
+
+
+def _leaves(task: Task) -> Iterator[tuple[Bits, Bits]]:
+    """Leaves of both sides, cut to what both have."""
+    if task.raw and not task.a.swapped:
+        for a, b in _raw(task):
+            step = LEAF * scheme_of(task.a.tensor.dtype).pair
+            for start in range(0, len(a), step):
+                yield a[start : start + step], b[start : start + step]
+        return
+    for a, b in zip(leaves(task.a, 0), leaves(task.b, 1), strict=False):
+        yield a, b
+
+
+def _raw(task: Task) -> Iterator[tuple[Bits, Bits]]:
+    """Blocks of both sides as their elements' bits, in the file's byte order."""
+    scheme = scheme_of(task.a.tensor.dtype)
+    width = scheme.width * scheme.pair
+    for a, b in zip(blocks(task.a, BLOCK, 0), blocks(task.b, BLOCK, 1), strict=False):
+        count = min(len(a), len(b)) // width
+        yield view(a.data, 0, count, scheme, False), view(b.data, 0, count, scheme, False)
+
+
+def _some(bits: Bits, content: Content) -> bool:
+    """Whether a finite value other than 0 is among these elements."""
+    native = bits.byteswap() if content.swapped and content.tensor.contiguous else bits
+    dtype = content.tensor.dtype
+    for piece in (native[:PROBE], native[PROBE:]):
+        values = floats(piece, dtype)
+        if bool((np.isfinite(values) & (values != 0)).any()):
+            return True
+    return False
