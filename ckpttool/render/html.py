@@ -148,8 +148,9 @@ def _bars(block: Bars) -> Iterator[str]:
     yield '<div class="bars">'
     for label, quantity, behind in block.rows:
         share = 100 * max(quantity, 0.0) / top if top > 0 else 0.0
+        bar = f'<i style="width:{share:.1f}%"></i>' if share else ""
         yield (
-            f'<div><span>{escape(label)}</span><span class="track"><i style="width:{share:.1f}%"></i></span>'
+            f'<div><span>{escape(label)}</span><span class="track">{bar}</span>'
             f"<span>{escape(behind)}</span></div>"
         )
     yield "</div>"

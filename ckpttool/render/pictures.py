@@ -62,10 +62,10 @@ def _histogram(block: Histogram) -> Iterator[str]:
     top = max((number for _, number, _ in block.bins), default=0)
     yield '<figure class="histogram"><ul>'
     for label, number, words in block.bins:
-        height = 100 * number / top if top else 0.0
+        bar = f'<i style="height:{100 * number / top:.1f}%"></i>' if number else ""
         yield (
-            f'<li title="{escape(words)}: {count(number)}"><span class="column"><i style="height:{height:.1f}%">'
-            f'</i></span><b>{escape(label)}</b><span class="sr">{escape(words)}: {count(number)}</span></li>'
+            f'<li title="{escape(words)}: {count(number)}"><span class="column">{bar}</span>'
+            f'<b aria-hidden="true">{escape(label)}</b><span class="sr">{escape(words)}: {count(number)}</span></li>'
         )
     most = f"highest column: {count(top)}"
     axis = f"{escape(block.axis)}; {most}" if block.axis else most

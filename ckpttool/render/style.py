@@ -73,7 +73,7 @@ PICTURES = """\
 .heat table { width: auto; border-spacing: 2px; border-collapse: separate; }
 .heat th, .heat td { border: 0; padding: .15rem .4rem; text-align: center; white-space: nowrap; }
 .heat td { min-width: 3.2rem; font-size: .75rem; border-radius: 3px; }
-.heat tbody th { text-align: left; min-width: 0; max-width: 11rem; white-space: normal; overflow-wrap: anywhere;
+.heat tbody th { text-align: left; min-width: 7rem; max-width: 11rem; white-space: normal; overflow-wrap: anywhere;
   position: sticky; left: 0; background: var(--paper); font-size: .875rem; }
 .heat thead th { font-size: .8rem; }
 .s0 { background: var(--s0); color: var(--soft); }
@@ -90,11 +90,16 @@ PICTURES = """\
 .histogram ul { display: flex; gap: 2px; margin: 0; padding: 0; list-style: none; max-width: 42rem; }
 .histogram li { flex: 1 1 0; min-width: 0; text-align: center; }
 .column { display: flex; align-items: flex-end; height: 9rem; background: var(--panel); border-radius: 3px; }
-.column i { display: block; width: 100%; background: var(--bar); border-radius: 3px 3px 0 0; }
+.column i { display: block; width: 100%; min-height: 1px; background: var(--bar); border-radius: 3px 3px 0 0; }
 .histogram b { font-weight: 400; font-size: .7rem; color: var(--soft); }
 .histogram figcaption { font-size: .8rem; color: var(--soft); }
 .sr { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 details { margin: 1rem 0; }
+@media (max-width: 34rem) {
+  .heat th, .heat td { padding: .15rem .2rem; }
+  .heat td { min-width: 2.2rem; font-size: .65rem; }
+  .heat tbody th { min-width: 6rem; max-width: 7rem; font-size: .75rem; }
+}
 summary { cursor: pointer; padding: .4rem 0; }
 @media (prefers-color-scheme: dark) { .s4, .s5 { color: #000; } .s3 { color: #fff; } }
 @media print {

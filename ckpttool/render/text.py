@@ -34,6 +34,12 @@ SHOWN = 10
 
 NARROWEST = 30
 
+BAR = 24
+"""Columns of the longest bar; half of them where the words behind need the room."""
+
+MIN_WORDS = 12
+"""Columns below which words are not squeezed for the sake of a bar."""
+
 _STYLES = {
     "title": "1",
     "heading": "1",
@@ -185,13 +191,16 @@ def _bars(block: Bars, page: Page) -> Iterator[str]:
     labels = [printable(label) for label, _, _ in block.rows]
     texts = [printable(behind) for _, _, behind in block.rows]
     label_width = min(max(map(cells, labels), default=0), page.width // 3)
-    room = page.width - label_width - max(map(cells, texts), default=0) - 4
+    room = page.width - label_width - 4
+    words = min(max(map(cells, texts), default=0), max(room - BAR // 2, 0))
+    size = min(room - words, BAR) if words >= MIN_WORDS or room - words >= BAR // 2 else 0
     top = max((quantity for _, quantity, _ in block.rows), default=0.0)
     for label, (_, quantity, _), behind in zip(labels, block.rows, texts, strict=True):
-        bar = pad(_bar(quantity, top, min(room, 24)), min(room, 24)) + "  " if room >= 8 else ""
-        values = wrap(f"{bar}{behind}", page.width - label_width - 2)
-        for name, line in zip_longest(wrap(label, label_width), values, fillvalue=""):
-            yield f"{pad(name, label_width)}  {line}"
+        bar = pad(_bar(quantity, top, size), size) + "  " if size else ""
+        said = wrap(behind, page.width - label_width - 2 - len(bar))
+        names = wrap(label, label_width)
+        for at, (name, line) in enumerate(zip_longest(names, said, fillvalue="")):
+            yield f"{pad(name, label_width)}  {' ' * len(bar) if at else bar}{line}"
 
 
 def _bar(quantity: float, top: float, width: int) -> str:
