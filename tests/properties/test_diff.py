@@ -20,6 +20,7 @@ from hypothesis import assume, given, strategies as st
 
 from ckpttool.changes import Tolerance
 from ckpttool.errors import ExitCode
+from ckpttool.measure.difference import differences
 from ckpttool.memory import describe_state
 from ckpttool.report import Report
 from ckpttool.testing import strategies
@@ -65,7 +66,7 @@ def save(value: Any, path: Path, *, legacy: bool = False) -> Path:
 def bits(tensor: Any) -> Any:
     """Its elements as rows of bytes, in row-major order, views spelled out."""
     flat = tensor.detach().clone(memory_format=torch.contiguous_format).reshape(-1)
-    return flat.view(torch.uint8).reshape(flat.numel(), -1)
+    return flat.view(torch.uint8).reshape(flat.numel(), flat.element_size())
 
 
 def rebuilt(data: Any, like: Any) -> Any:
@@ -271,6 +272,27 @@ def test_the_executor_changes_nothing(edit: Edit) -> None:
     with ThreadPoolExecutor(3) as pool:
         assert diff(edit.before, edit.after, executor=pool).json == alone.json
     assert diff(edit.before, edit.after, jobs=2).json == alone.json
+
+
+@given(st.integers(0, 2**31), st.integers(0, 199_999), st.sampled_from([torch.float32, torch.float64]))
+def test_how_the_work_is_cut_changes_nothing(seed: int, place: int, other: Any) -> None:
+    before = torch.randn(400, 500, generator=torch.Generator().manual_seed(seed))
+    after = before.clone()
+    after.view(-1)[place] += 1
+    a = {"same": before, "turned": before, "slice": before[3:, 1:]}
+    b = {"same": after, "turned": after.t().contiguous().t(), "slice": before[3:, 1:].to(other)}
+    sides = [describe_state(state, f"side {number}") for number, state in enumerate((a, b))]
+    (first, one), (second, two) = sides
+    keys = zip(first.tensors(), second.tensors(), strict=True)
+    both = [(x[0].index, y[0].index) for x, y in keys]
+    whole = differences(first, second, both, sources=[one, two])
+    assert [found.changed for found in whole.values()] == [1, 1, 0]
+    with ThreadPoolExecutor(3) as pool:
+        for unit, window in ((65536, 1), (131072, 2), (1 << 20, 5)):
+            parts = differences(
+                first, second, both, sources=[one, two], executor=pool, unit=unit, window=window
+            )
+            assert parts == whole
 
 
 @given(strategies.edits(), st.randoms(use_true_random=False))
