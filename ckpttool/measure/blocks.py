@@ -33,9 +33,11 @@ def blocks(content: Content, size: int, slot: int) -> Iterator[NDArray[np.uint8]
         stop = min(start + size, content.stop)
         piece = None if whole is None or stop > len(whole) else whole[start:stop]
         if piece is not None and (not mapped or _advise(piece, _POPULATE_READ)):
-            yield piece
-            if mapped:  # else every page looked at would count as this process's memory
-                _advise(piece, mmap.MADV_DONTNEED)
+            try:
+                yield piece
+            finally:
+                if mapped:  # else every page looked at would count as this process's memory
+                    _advise(piece, mmap.MADV_DONTNEED)
             continue
         space = buffer_of(stop - start, slot)
         got = opened(content.run, content.place, whole=False).readinto(start, space)

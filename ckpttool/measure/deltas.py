@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 LANES = 64
 """Running sums side by side: component ``i`` of a leaf is added to lane ``i % LANES``, lanes then by halves."""
+
+STEP = 1 << 13
+"""Elements looked at together: temporary values stay in a core's first caches."""
 
 Sums: TypeAlias = "tuple[float, float, float, float, float]"
 """Of one leaf: ``|a - b|``, ``(a - b)**2``, ``a * b``, ``a * a``, ``b * b``, over what is finite on both sides."""
@@ -76,7 +79,7 @@ class Sides:
     b: Floats
     changed: Flags
     distance: Floats | None = None
-    ulps: NDArray[np.uint64] | None = None
+    ulps: Bits | None = None
 
 
 def tally(a: Bits, b: Bits, x: DType, y: DType, tolerance: Tolerance, begin: int = 0) -> Tally:
@@ -85,8 +88,20 @@ def tally(a: Bits, b: Bits, x: DType, y: DType, tolerance: Tolerance, begin: int
     ``begin`` is the first element's index in the tensor.
     """
     pair = 2 if "complex" in (x.kind, y.kind) else 1
+    step_a, step_b = (STEP * (2 if dtype.kind == "complex" else 1) for dtype in (x, y))
+    lanes = np.zeros((5, LANES))
+    parts: list[Tally] = []
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        return _tally(_sides(a, b, x, y, pair), pair, tolerance, begin)
+        for at in range(-(-len(a) // step_a)):
+            piece_a, piece_b = a[at * step_a : (at + 1) * step_a], b[at * step_b : (at + 1) * step_b]
+            sides = _sides(piece_a, piece_b, x, y, pair)
+            ratio = parts[-1].max_rel if parts else 0.0
+            parts.append(_tally(sides, pair, tolerance, begin + at * STEP, lanes, ratio))
+        while lanes.shape[1] > 1:
+            half = lanes.shape[1] // 2
+            lanes = lanes[:, :half] + lanes[:, half:]
+    one, two, three, four, five = lanes[:, 0].tolist()
+    return replace(merged(parts), sums=((one, two, three, four, five),))
 
 
 def has_ulps(x: DType, y: DType) -> bool:
@@ -94,56 +109,73 @@ def has_ulps(x: DType, y: DType) -> bool:
     return {x.kind, y.kind} <= {"float", "complex"}
 
 
-def _tally(sides: Sides, pair: int, tolerance: Tolerance, begin: int) -> Tally:
-    a, b = sides.a, sides.b
-    nan_a, nan_b, inf_a, inf_b = np.isnan(a), np.isnan(b), np.isinf(a), np.isinf(b)
-    finite = ~(nan_a | nan_b | inf_a | inf_b)
-    if not finite.all():
+def _tally(sides: Sides, pair: int, tolerance: Tolerance, begin: int, lanes: Floats, ratio: float) -> Tally:
+    """A piece of a leaf; its products are added to ``lanes``, ``ratio`` is the leaf's ``max_rel`` so far."""
+    a, b, ulps = sides.a, sides.b, sides.ulps
+    finite = np.isfinite(a) & np.isfinite(b)
+    odd = {} if finite.all() else _odd(a, b, pair)
+    nans = np.isnan(a) & np.isnan(b) if odd else np.zeros(1, bool)
+    if odd:
         a, b = np.where(finite, a, 0.0), np.where(finite, b, 0.0)
+        ulps = None if ulps is None else np.where(finite, ulps, 0)
     distance = np.abs(a - b) if sides.distance is None else sides.distance
     greater = np.maximum(np.abs(a), np.abs(b))
-    ulps = None if sides.ulps is None else np.where(finite, sides.ulps, 0)
-    near = _near(distance, greater, ulps, tolerance) & finite | (not tolerance.bitwise) & nan_a & nan_b
+    _sum(lanes, distance, a, b)
+    far = sides.changed
+    if not tolerance.bitwise:  # NaN for NaN is near whatever their payloads, infinity only to itself
+        far = far & ~(_near(distance, greater, ulps, tolerance) & finite | nans)
     changed = _either(sides.changed, pair)
-    nan_a, nan_b = _either(nan_a, pair), _either(nan_b, pair)
-    inf_a, inf_b = _either(inf_a, pair) & ~nan_a, _either(inf_b, pair) & ~nan_b
     many = _count(changed)
-    relative = np.divide(distance, greater, out=np.zeros_like(distance), where=greater > 0)
     return Tally(
         compared=len(changed),
         changed=many,
-        beyond=many if tolerance.bitwise else _count(_either(sides.changed & ~near, pair)),
+        beyond=many if tolerance.bitwise else _count(_either(far, pair)),
         finite=_count(finite),
         max_abs=distance.max(initial=0.0).item(),
-        max_rel=relative.max(initial=0.0).item(),
+        max_rel=_max_rel(distance, greater, ratio),
         max_ulp=0 if ulps is None else int(ulps.max(initial=0)),
         first=begin + int(np.argmax(changed)) if many else None,
-        new_nan=_count(nan_b & ~nan_a),
-        lost_nan=_count(nan_a & ~nan_b),
-        new_inf=_count(inf_b & ~inf_a),
-        lost_inf=_count(inf_a & ~inf_b),
-        sums=(_sums(distance, a, b),),
+        **odd,
     )
 
 
-def _near(distance: Floats, greater: Floats, ulps: NDArray[np.uint64] | None, tolerance: Tolerance) -> Flags:
+def _odd(a: Floats, b: Floats, pair: int) -> dict[str, int]:
+    """New and lost NaN and infinities; an element that has both counts as NaN."""
+    nan_a, nan_b = (_either(np.isnan(side), pair) for side in (a, b))
+    inf_a, inf_b = _either(np.isinf(a), pair) & ~nan_a, _either(np.isinf(b), pair) & ~nan_b
+    return {
+        "new_nan": _count(nan_b & ~nan_a),
+        "lost_nan": _count(nan_a & ~nan_b),
+        "new_inf": _count(inf_b & ~inf_a),
+        "lost_inf": _count(inf_a & ~inf_b),
+    }
+
+
+def _max_rel(distance: Floats, greater: Floats, ratio: float) -> float:
+    """The greatest quotient, at least ``ratio``: only divided where rounding leaves open that one is."""
+    above = distance > ratio * (1 - 2.0**-50) * greater
+    if not above.any():
+        return ratio
+    quotients: Floats = distance[above] / greater[above]
+    return max(ratio, quotients.max().item())
+
+
+def _near(distance: Floats, greater: Floats, ulps: Bits | None, tolerance: Tolerance) -> Flags:
     near: Flags = distance <= tolerance.atol + tolerance.rtol * greater
     if ulps is not None and tolerance.ulp:
-        near = near | (ulps <= np.uint64(tolerance.ulp))
+        near = near | (ulps <= min(tolerance.ulp, np.iinfo(ulps.dtype).max))
     return near
 
 
-def _sums(distance: Floats, a: Floats, b: Floats) -> Sums:
+def _sum(lanes: Floats, distance: Floats, a: Floats, b: Floats) -> None:
+    """Add rows of lanes one after the other to the lanes."""
     rows = -(-len(a) // LANES)
-    table = np.zeros((5, rows * LANES))
-    for row, (x, y) in enumerate(((distance, 1.0), (distance, distance), (a, b), (a, a), (b, b))):
-        np.multiply(x, y, out=table[row, : len(a)])
-    lanes = np.add.reduce(table.reshape(5, rows, LANES), axis=1, initial=0.0)
-    while lanes.shape[1] > 1:
-        half = lanes.shape[1] // 2
-        lanes = lanes[:, :half] + lanes[:, half:]
-    one, two, three, four, five = lanes[:, 0].tolist()
-    return one, two, three, four, five
+    table = np.zeros((5, (rows + 1) * LANES))
+    table[:, :LANES] = lanes
+    table[0, LANES : LANES + len(a)] = distance
+    for row, (x, y) in enumerate(((distance, distance), (a, b), (a, a), (b, b)), 1):
+        np.multiply(x, y, out=table[row, LANES : LANES + len(a)])
+    np.add.reduce(table.reshape(5, rows + 1, LANES), axis=1, initial=0.0, out=lanes)
 
 
 def _either(flags: Flags, pair: int) -> Flags:
@@ -162,7 +194,7 @@ def _sides(a: Bits, b: Bits, x: DType, y: DType, pair: int) -> Sides:
     if has_ulps(x, y):
         return _both_float(a, b, x, y, pair)
     if not {x.kind, y.kind} & {"float", "complex"}:
-        return _neither_float(numbers(a, x), numbers(b, y))
+        return _neither_float(_integers(a, x), _integers(b, y))
     left, right = _in_pairs(floats(a, x), x, pair), _in_pairs(floats(b, y), y, pair)
     left, right = _same_length(left, right)
     whole, other, values = (a, x, right) if x.kind not in ("float", "complex") else (b, y, left)
@@ -187,12 +219,12 @@ def common(x: DType, y: DType) -> DType:
     return DTYPES["float64" if max(x.mantissa, y.mantissa) > 23 else "float32"]
 
 
-def ulps_between(a: Bits, b: Bits, dtype: DType) -> NDArray[np.uint64]:
+def ulps_between(a: Bits, b: Bits, dtype: DType) -> Bits:
     """Steps of the type's own grid from one to the other; meaningless where one is not finite."""
     mask = a.dtype.type(scheme_of(dtype).mask)
-    low, high = (a & mask).astype(np.uint64), (b & mask).astype(np.uint64)
+    low, high = a & mask, b & mask
     apart = np.maximum(low, high) - np.minimum(low, high)
-    return np.where((a > mask) == (b > mask), apart, low + high)
+    return np.where((a ^ b) > mask, low + high, apart)
 
 
 def _neither_float(a: NDArray[np.integer], b: NDArray[np.integer]) -> Sides:
@@ -207,9 +239,17 @@ def _neither_float(a: NDArray[np.integer], b: NDArray[np.integer]) -> Sides:
     negative = signed < 0
     size = np.where(negative, np.uint64(0) - signed.view("u8"), signed.view("u8"))
     apart = np.maximum(size, unsigned) - np.minimum(size, unsigned)
-    distance = np.where(negative, size.astype(np.float64) + unsigned, apart.astype(np.float64))
+    distance = np.where(
+        negative, size.astype(np.float64) + unsigned.astype(np.float64), apart.astype(np.float64)
+    )
     changed = negative | (size != unsigned)
     return Sides(left.astype(np.float64), right.astype(np.float64), changed, distance)
+
+
+def _integers(bits: Bits, dtype: DType) -> NDArray[np.integer]:
+    found = numbers(bits, dtype)
+    assert found.dtype.kind != "f"
+    return found  # type: ignore[return-value]
 
 
 def _rounded(whole: NDArray[np.integer] | Floats, values: Floats, pair: int) -> Flags:
