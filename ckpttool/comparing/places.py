@@ -43,7 +43,7 @@ def kind_of(key: str) -> str:
     layer = layer_of(key)
     inside = any(word.isdecimal() for word in layer.split("."))
     rest = key[len(layer) + 1 :].split(".") if inside else key.split(".")
-    words = [word.lower() for word in rest if not word.isdecimal()] or [key]
+    words = [word.lower() for word in rest if word and not word.isdecimal()] or [key]
     attention = any(_ATTENTION.fullmatch(word) for word in words)
     # The innermost name tells most: `mlp.norm.weight` is a norm, `attention.output.dense` is an output.
     for word in reversed(words):

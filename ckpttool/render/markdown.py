@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from html import escape as html_escape
 from itertools import chain
 
 from ckpttool.errors import printable
@@ -88,6 +89,12 @@ def escape(text: str) -> str:
     return safe.replace("://", "&#58;//").replace("www.", "www&#46;")
 
 
+def _in_tag(text: str) -> str:
+    """The same inside an HTML element, where markdown's own escapes would show."""
+    safe = html_escape(printable(text))
+    return re.sub(r"[@:]|(?<!&)#|(?<=www)\.", lambda sign: f"&#{ord(sign[0])};", safe)
+
+
 def code(text: str, *, in_table: bool = False) -> str:
     """Text in a code span, fenced by more backticks than it holds."""
     safe = printable(text) or " "
@@ -124,7 +131,7 @@ def _more(there: int, most: int) -> Iterator[str]:
 
 def _details(block: Details, most: int) -> Iterator[str]:
     # Without the blank lines the markdown inside would be shown as it is written.
-    yield from (f"<details><summary>{escape(block.summary)}</summary>", "")
+    yield from (f"<details><summary>{_in_tag(block.summary)}</summary>", "")
     for part in _parts(block.blocks, most):
         yield from (part, "")
     yield "</details>"

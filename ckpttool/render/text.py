@@ -187,7 +187,7 @@ def _titled(title: str, axis: str) -> str:
 
 def _bars(block: Bars, page: Page) -> Iterator[str]:
     if block.title:
-        yield page.styled(printable(block.title), "heading")
+        yield from (page.styled(line, "heading") for line in wrap(printable(block.title), page.width))
     labels = [printable(label) for label, _, _ in block.rows]
     texts = [printable(behind) for _, _, behind in block.rows]
     label_width = min(max(map(cells, labels), default=0), page.width // 3)
