@@ -113,9 +113,9 @@ def _tally(sides: Sides, pair: int, tolerance: Tolerance, begin: int, lanes: Flo
     """A piece of a leaf; its products are added to ``lanes``, ``ratio`` is the leaf's ``max_rel`` so far."""
     a, b, ulps = sides.a, sides.b, sides.ulps
     finite = np.isfinite(a) & np.isfinite(b)
-    odd = {} if finite.all() else _odd(a, b, pair)
-    nans = np.isnan(a) & np.isnan(b) if odd else np.zeros(1, bool)
-    if odd:
+    odd = None if finite.all() else _odd(a, b, pair)
+    nans = finite & False if odd is None else np.isnan(a) & np.isnan(b)
+    if odd is not None:
         a, b = np.where(finite, a, 0.0), np.where(finite, b, 0.0)
         ulps = None if ulps is None else np.where(finite, ulps, 0)
     distance = np.abs(a - b) if sides.distance is None else sides.distance
@@ -135,20 +135,23 @@ def _tally(sides: Sides, pair: int, tolerance: Tolerance, begin: int, lanes: Flo
         max_rel=_max_rel(distance, greater, ratio),
         max_ulp=0 if ulps is None else int(ulps.max(initial=0)),
         first=begin + int(np.argmax(changed)) if many else None,
-        **odd,
+        new_nan=odd[0] if odd else 0,
+        lost_nan=odd[1] if odd else 0,
+        new_inf=odd[2] if odd else 0,
+        lost_inf=odd[3] if odd else 0,
     )
 
 
-def _odd(a: Floats, b: Floats, pair: int) -> dict[str, int]:
+def _odd(a: Floats, b: Floats, pair: int) -> tuple[int, int, int, int]:
     """New and lost NaN and infinities; an element that has both counts as NaN."""
     nan_a, nan_b = (_either(np.isnan(side), pair) for side in (a, b))
     inf_a, inf_b = _either(np.isinf(a), pair) & ~nan_a, _either(np.isinf(b), pair) & ~nan_b
-    return {
-        "new_nan": _count(nan_b & ~nan_a),
-        "lost_nan": _count(nan_a & ~nan_b),
-        "new_inf": _count(inf_b & ~inf_a),
-        "lost_inf": _count(inf_a & ~inf_b),
-    }
+    return (
+        _count(nan_b & ~nan_a),
+        _count(nan_a & ~nan_b),
+        _count(inf_b & ~inf_a),
+        _count(inf_a & ~inf_b),
+    )
 
 
 def _max_rel(distance: Floats, greater: Floats, ratio: float) -> float:
@@ -157,7 +160,7 @@ def _max_rel(distance: Floats, greater: Floats, ratio: float) -> float:
     if not above.any():
         return ratio
     quotients: Floats = distance[above] / greater[above]
-    return max(ratio, quotients.max().item())
+    return max(ratio, float(quotients.max()))
 
 
 def _near(distance: Floats, greater: Floats, ulps: Bits | None, tolerance: Tolerance) -> Flags:

@@ -235,7 +235,9 @@ def _cosine_of_equals(tally: Tally) -> float | None:
 
 def _cosine(product: float, left: float, right: float) -> float | None:
     """None where a side is all zero, or so small or great that its squares are not float64 values."""
-    length = math.sqrt(left) * math.sqrt(right)
+    length = math.sqrt(left * right)  # which is exact for equals
+    if not 1e-300 < length < math.inf:
+        length = math.sqrt(left) * math.sqrt(right)
     if not 0 < length < math.inf:
         return None
     return max(-1.0, min(1.0, product / length))
