@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from ckpttool.changes import Pair, Pairing
 from ckpttool.layout import Layout
 from ckpttool.model import Checkpoint
 from ckpttool.pairing.contents import Content, Slices, by_content
-from ckpttool.pairing.entries import Rest, entries, side_of
+from ckpttool.pairing.entries import Couple, Rest, entries, side_of
+from ckpttool.pairing.guesses import mirrored
 from ckpttool.pairing.places import Prefixes, by_place
 from ckpttool.pairing.prefixes import by_prefix
 
@@ -47,7 +48,7 @@ def pair(
     optimizer is paired by path and content only: whoever knows its parameters pairs it by them.
     """
     same, left_a, left_b = _equal_paths(items_a, items_b)
-    rest: Rest = entries(left_a, layout_a), entries(left_b, layout_b)
+    rest: Rest = entries(items_a, left_a, layout_a), entries(items_b, left_b, layout_b)
     if not left_a or not left_b:
         return _sorted(same, [], rest)
     pairs, left, wrappers = by_place(rest)
@@ -55,51 +56,56 @@ def pair(
     pairs += found
     found, left = by_content(left, content, slices)
     pairs += found
+    if infer and left[0] and left[1]:
+        ordered = layout_a.ordered and layout_b.ordered
+        pairs += mirrored(left, _couples(pairs, rest), ordered)
     return _sorted(same, pairs, rest, (*wrappers, *prefixes))
 
 
-def _equal_paths(
-    items_a: Sequence[Item], items_b: Sequence[Item]
-) -> tuple[list[tuple[int, Pair]], list[tuple[int, Item]], list[tuple[int, Item]]]:
-    """Pairs of equal paths, and what is left, with places. Where a path stands twice, the last go together."""
-    ours, theirs = _named(items_a), _named(items_b)
+def _couples(pairs: Sequence[Pair], rest: Rest) -> list[Couple]:
+    """Pairs as the entries that they were made of."""
+    known = {id(one.side): one for side in rest for one in side}
+    return [(known[id(pair.a)], known[id(pair.b)]) for pair in pairs]
+
+
+def _equal_paths(items_a: Sequence[Item], items_b: Sequence[Item]) -> tuple[dict[int, Pair], list[int], list[int]]:
+    """Pairs of equal paths by a's place, and the places left. Where a path stands twice, the last go together."""
+    ours, theirs = _places(items_a), _places(items_b)
     if len(ours) != len(items_a) or len(theirs) != len(items_b):
         ours, theirs = _numbered(items_a), _numbered(items_b)
-    pairs: list[tuple[int, Pair]] = []
-    left: list[tuple[int, Item]] = []
-    for name, one in ours.items():
-        at, item = one
-        other = theirs.get(name)
-        if other is None:
-            left.append(one)
-        else:
-            pairs.append((at, Pair(side_of(item), side_of(other[1]), "name")))
-    alone = [] if len(pairs) == len(theirs) else [one for name, one in theirs.items() if name not in ours]
-    return pairs, left, alone
+    pairs = {
+        at: Pair(side_of(items_a[at]), side_of(items_b[theirs[name]]), "name")
+        for name, at in ours.items()
+        if name in theirs
+    }
+    left_a = [at for at in ours.values() if at not in pairs] if len(pairs) < len(ours) else []
+    left_b = [at for name, at in theirs.items() if name not in ours] if len(pairs) < len(theirs) else []
+    return pairs, sorted(left_a), sorted(left_b)
 
 
-def _named(items: Sequence[Item]) -> dict[Hashable, tuple[int, Item]]:
-    return {item.path: (at, item) for at, item in enumerate(items)}
+def _places(items: Sequence[Item]) -> dict[Hashable, int]:
+    return {item.path: at for at, item in enumerate(items)}
 
 
-def _numbered(items: Sequence[Item]) -> dict[Hashable, tuple[int, Item]]:
+def _numbered(items: Sequence[Item]) -> dict[Hashable, int]:
     """By path and how many more of that path follow."""
     repeated: Counter[tuple[str, ...]] = Counter()
-    found: dict[Hashable, tuple[int, Item]] = {}
-    for at, item in reversed(list(enumerate(items))):
-        found[item.path, repeated[item.path]] = at, item
-        repeated[item.path] += 1
+    found: dict[Hashable, int] = {}
+    for at in reversed(range(len(items))):
+        path = items[at].path
+        found[path, repeated[path]] = at
+        repeated[path] += 1
     return found
 
 
-def _sorted(
-    same: list[tuple[int, Pair]], pairs: Sequence[Pair], rest: Rest, prefixes: Prefixes = ()
-) -> Pairing:
+def _sorted(same: dict[int, Pair], pairs: Sequence[Pair], rest: Rest, prefixes: Prefixes = ()) -> Pairing:
     """Pairs and the rest in the files' order; parts of one tensor stay in the order of the parts."""
-    place = {id(one.side): one.at for one in rest[0]}
+    if not pairs:
+        together = [same[at] for at in sorted(same)]
+    else:
+        place = {id(one.side): one.at for one in rest[0]}
+        placed = [*same.items(), *((place[id(pair.a)], pair) for pair in pairs)]
+        together = [pair for _, pair in sorted(placed, key=itemgetter(0))]
     gone = {id(side) for pair in pairs for side in (pair.a, pair.b)}
-    placed = [*same, *((place[id(pair.a)], pair) for pair in pairs)]
-    # Names in the file's order are there already; sorting them again is cheap.
-    placed.sort(key=itemgetter(0))
-    only_a, only_b = (tuple([one.side for one in sorted(ones, key=attrgetter("at")) if id(one.side) not in gone]) for ones in rest)
-    return Pairing(tuple([pair for _, pair in placed]), only_a, only_b, prefixes)
+    only_a, only_b = (tuple([one.side for one in ones if id(one.side) not in gone]) for ones in rest)
+    return Pairing(tuple(together), only_a, only_b, prefixes)

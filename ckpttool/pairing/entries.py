@@ -42,19 +42,21 @@ Couple: TypeAlias = "tuple[One, One]"
 Rest: TypeAlias = "tuple[list[One], list[One]]"
 
 
-def entries(items: Iterable[tuple[int, Item]], layout: Layout) -> list[One]:
-    """Items, each with its place, as entries; linear in their keys' lengths."""
-    roots = {section.path for section in layout.sections}
-    return [_entry(at, item, roots) for at, item in items]
+def entries(items: Sequence[Item], places: Sequence[int], layout: Layout) -> list[One]:
+    """The items at some places as entries; linear in their keys' lengths."""
+    roots = {section.path for section in layout.sections if section.path}
+    depths = range(max(map(len, roots), default=0), 0, -1)
+    return [_entry(at, items[at], roots, depths) for at in places]
 
 
-def _entry(at: int, item: Item, roots: set[Path]) -> One:
+def _entry(at: int, item: Item, roots: set[Path], depths: range) -> One:
     path = item.path
     # The last segment names the tensor itself, so a section that is one tensor roots nothing.
-    depth = next((n for n in range(len(path) - 1, 0, -1) if path[:n] in roots), 0)
-    words = tuple([w for w in ".".join(path[depth:]).split(".") if w not in WRAPPERS])
-    worn = tuple([w for w in item.key.split(".") if w in WRAPPERS])
-    return One(side_of(item), item.tensor, at, path[:depth], words, worn)
+    depth = next((n for n in depths if n < len(path) and path[:n] in roots), 0)
+    words = item.key.split(".") if not depth else ".".join(path[depth:]).split(".")
+    worn = () if WRAPPERS.isdisjoint(item.key.split(".")) else tuple([w for w in item.key.split(".") if w in WRAPPERS])
+    bare = tuple([w for w in words if w not in WRAPPERS]) if worn else tuple(words)
+    return One(side_of(item), item.tensor, at, path[:depth], bare, worn)
 
 
 def side_of(item: Item) -> Side:

@@ -1,0 +1,236 @@
+"""Partners inferred where content changed too: type, shape, names and order, whole modules of all layers at once."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from ckpttool.changes import Pair
+from ckpttool.pairing.assignment import assign
+from ckpttool.pairing.entries import Couple, One, Path, Rest, joined, without
+from ckpttool.pairing.names import INDEX, likeness, natural, template
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Matrix: TypeAlias = "NDArray[np.float64]"
+
+THRESHOLD = 0.5
+"""The score below which two tensors stay removed and added."""
+
+HIGHEST = 0.99
+"""No guess is certain."""
+
+CROWD = 500
+"""Units of one shape that are weighed against each other; more of them are aligned in order."""
+
+Numbers: TypeAlias = "tuple[int, ...]"
+Known: TypeAlias = "Counter[tuple[Path, Path]]"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unit:
+    """Modules, or tensors, whose names differ in whole numbers alone and whose shapes are the same.
+
+    ``members`` are by those numbers; each has its tensors by the last segment (one tensor by the empty name).
+    """
+
+    pattern: Path
+    kind: Hashable
+    members: dict[Numbers, dict[str, One]]
+
+    @property
+    def at(self) -> int:
+        return min(one.at for leaves in self.members.values() for one in leaves.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Guess:
+    """Two units, how alike they are and how clear it is that no others fit."""
+
+    a: Unit
+    b: Unit
+    alike: float
+    clear: float
+
+
+def by_guess(rest: Rest, known: Sequence[Couple], ordered: bool) -> tuple[list[Pair], Rest]:
+    """Pairs below 1 by likeness: modules with the same tensors in them, then tensors of all layers, then single ones.
+
+    Each step learns from the pairs before it which names stand for which. ``ordered`` says that order in both files
+    is evidence. Bounded by ``CROWD`` for each shape: beyond that linear.
+    """
+    pairs: list[Pair] = []
+    rest = [o for o in rest[0] if _guessable(o)], [o for o in rest[1] if _guessable(o)]
+    learned = _learned(known)
+    for level in (_modules, _tensors, _singles):
+        for _ in range(2):
+            guesses = _guesses(level(rest[0]), level(rest[1]), learned, ordered)
+            scored = [(c, s) for g in guesses for c, s in _scored(g) if s >= THRESHOLD]
+            pairs += [joined(couple, "inferred", score) for couple, score in scored]
+            couples = [couple for couple, _ in scored]
+            learned += _learned(couples)
+            rest = without(rest, couples)
+    return pairs, rest
+
+
+def mirrored(rest: Rest, known: Sequence[Couple], ordered: bool) -> list[Pair]:
+    """``by_guess`` from the side whose names come first, so that the sides may change places."""
+    names = tuple(sorted((one.side.key, one.tensor.shape) for one in side) for side in rest)
+    if names[0] <= names[1]:
+        return by_guess(rest, known, ordered)[0]
+    pairs, _ = by_guess((rest[1], rest[0]), [(b, a) for a, b in known], ordered)
+    return [Pair(pair.b, pair.a, pair.how, pair.score) for pair in pairs]
+
+
+def _guessable(one: One) -> bool:
+    return one.side.section in ("weights", "ema", "other") and one.tensor.numel > 0
+
+
+def _learned(couples: Iterable[Couple]) -> Known:
+    """Which module patterns stand for which: votes for the modules and for what is up to their last number."""
+    patterns = {(template(a.words[:-1])[0], template(b.words[:-1])[0]) for a, b in couples}
+    votes: Known = Counter(patterns)
+    votes.update((_scope(a), _scope(b)) for a, b in patterns)
+    return votes
+
+
+def _scope(pattern: Path) -> Path:
+    """A pattern up to its last number; without one, nothing."""
+    return pattern[: len(pattern) - pattern[::-1].index(INDEX)] if INDEX in pattern else ()
+
+
+def _trait(one: One) -> tuple[str, str, tuple[int, ...]]:
+    return one.side.section, one.tensor.dtype.kind, one.tensor.shape
+
+
+def _modules(ones: Sequence[One]) -> list[Unit]:
+    modules: dict[tuple[Path, Path], dict[str, One]] = defaultdict(dict)
+    for one in ones:
+        modules[one.root, one.words[:-1]][one.words[-1]] = one
+    return _units(
+        (words, tuple(sorted((leaf, _trait(one)) for leaf, one in leaves.items())), leaves)
+        for (_, words), leaves in modules.items()
+        if len(leaves) > 1
+    )
+
+
+def _tensors(ones: Sequence[One]) -> list[Unit]:
+    return _units((one.words, _trait(one), {"": one}) for one in ones)
+
+
+def _singles(ones: Sequence[One]) -> list[Unit]:
+    return [Unit(one.words, _trait(one), {(): {"": one}}) for one in ones]
+
+
+def _units(found: Iterable[tuple[Path, Hashable, dict[str, One]]]) -> list[Unit]:
+    units: dict[tuple[Path, Hashable], Unit] = {}
+    for words, kind, leaves in found:
+        pattern, numbers = template(words)
+        unit = units.setdefault((pattern, kind), Unit(pattern, (kind, len(numbers)), {}))
+        unit.members.setdefault(numbers, leaves)
+    return list(units.values())
+
+
+def _guesses(ours: list[Unit], theirs: list[Unit], learned: Known, ordered: bool) -> list[_Guess]:
+    groups: dict[Hashable, tuple[list[Unit], list[Unit]]] = defaultdict(lambda: ([], []))
+    for side, units in enumerate((ours, theirs)):
+        # The order of names, so that ties never depend on the order in a file.
+        for unit in sorted(units, key=lambda unit: natural(unit.pattern)):
+            groups[unit.kind][side].append(unit)
+    guesses: list[_Guess] = []
+    for a, b in groups.values():
+        if a and b:
+            crowded = max(len(a), len(b)) > CROWD
+            guesses += _aligned(a, b, ordered) if crowded else _weighed(a, b, learned, ordered)
+    return guesses
+
+
+def _weighed(a: list[Unit], b: list[Unit], learned: Known, ordered: bool) -> list[_Guess]:
+    alike = likeness([u.pattern for u in a], [u.pattern for u in b])
+    alike = 0.7 * alike + 0.3 * _overlap(a, b)
+    if ordered:
+        alike = 0.85 * alike + 0.15 * _order(a, b)
+    alike = _taught(alike, a, b, learned)
+    return [_Guess(a[i], b[j], float(alike[i, j]), clear) for i, j, clear in assign(alike)]
+
+
+def _overlap(a: list[Unit], b: list[Unit]) -> Matrix:
+    """The share of numbers (layers) that two units have in common."""
+    import numpy as np
+
+    sets = [[frozenset(u.members) for u in units] for units in (a, b)]
+    kinds = [{s: i for i, s in enumerate(dict.fromkeys(side))} for side in sets]
+    small = np.array([[len(x & y) / len(x | y) for y in kinds[1]] for x in kinds[0]], dtype=np.float64)
+    return small[np.ix_([kinds[0][s] for s in sets[0]], [kinds[1][s] for s in sets[1]])]
+
+
+def _order(a: list[Unit], b: list[Unit]) -> Matrix:
+    """How close the places of two units are, each among its own kind in its own file."""
+    import numpy as np
+
+    ranks = []
+    for units in (a, b):
+        ats = np.array([unit.at for unit in units])
+        ranks.append(np.argsort(np.argsort(ats)) / max(1, len(units) - 1))
+    return 1.0 - np.abs(ranks[0][:, None] - ranks[1][None, :])
+
+
+def _taught(alike: Matrix, a: list[Unit], b: list[Unit], learned: Known) -> Matrix:
+    """Raise what agrees with pairs known already, lower what contradicts them; symmetric."""
+    import numpy as np
+
+    if not learned:
+        return alike
+    total_a, total_b = Counter[Path](), Counter[Path]()
+    for (x, y), votes in learned.items():
+        total_a[x] += votes
+        total_b[y] += votes
+
+    def share(x: Path, y: Path) -> float:
+        most = max(total_a[x], total_b[y])
+        return learned[x, y] / most if most else 0.5
+
+    parts = [(0.6, [u.pattern[:-1] for u in a], [u.pattern[:-1] for u in b])]
+    parts.append((0.4, [_scope(u.pattern) for u in a], [_scope(u.pattern) for u in b]))
+    known = np.zeros_like(alike)
+    for weight, ours, theirs in parts:
+        shares = {x: {y: share(x, y) for y in set(theirs)} for x in set(ours)}
+        known += weight * np.array([[shares[x][y] for y in theirs] for x in ours])
+    return 0.8 * alike + 0.2 * known
+
+
+def _aligned(a: list[Unit], b: list[Unit], ordered: bool) -> list[_Guess]:
+    """As many on either side, one after another: in the files' order where it says something, else by name."""
+    from rapidfuzz.distance import Indel
+
+    if len(a) != len(b):
+        return []
+    if ordered:
+        a, b = sorted(a, key=lambda u: u.at), sorted(b, key=lambda u: u.at)
+    pairs = zip(a, b, strict=True)
+    return [_Guess(x, y, Indel.normalized_similarity(x.pattern, y.pattern), 0.5) for x, y in pairs]
+
+
+def _scored(guess: _Guess) -> list[tuple[Couple, float]]:
+    """The tensors of two units with their score: likeness, clearness, and how many layers say the same."""
+    members = _members(guess.a, guess.b)
+    support = min(1.0, len(members) / 8)
+    base = 0.55 * guess.alike + 0.45 * guess.clear if guess.alike > 0.2 else 0.0
+    # A draw stays one however many layers it holds for.
+    score = base + (1 - base) * 0.4 * support * guess.clear
+    score = round(min(HIGHEST, score if guess.clear > 0.1 else score / 2), 3)
+    return [((one, theirs[leaf]), score) for ours, theirs in members for leaf, one in ours.items()]
+
+
+def _members(a: Unit, b: Unit) -> list[tuple[dict[str, One], dict[str, One]]]:
+    """Layer by layer: those with the same numbers, or one after another where none has and they are as many."""
+    common = sorted(a.members.keys() & b.members.keys())
+    if common:
+        return [(a.members[n], b.members[n]) for n in common]
+    if len(a.members) != len(b.members):
+        return []
+    return [(a.members[x], b.members[y]) for x, y in zip(sorted(a.members), sorted(b.members), strict=True)]
