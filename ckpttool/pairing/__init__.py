@@ -13,6 +13,7 @@ from ckpttool.model import Checkpoint
 from ckpttool.pairing.contents import Content, Slices, by_content
 from ckpttool.pairing.entries import Couple, Rest, entries, side_of
 from ckpttool.pairing.guesses import mirrored
+from ckpttool.pairing.parts import by_parts
 from ckpttool.pairing.places import Prefixes, by_place
 from ckpttool.pairing.prefixes import by_prefix
 
@@ -56,6 +57,9 @@ def pair(
     pairs += found
     found, left = by_content(left, content, slices)
     pairs += found
+    if slices is not None and left[0] and left[1]:
+        found, left = by_parts(left, content, slices)
+        pairs += found
     if infer and left[0] and left[1]:
         ordered = layout_a.ordered and layout_b.ordered
         pairs += mirrored(left, _couples(pairs, rest), ordered)

@@ -63,6 +63,7 @@ def by_guess(rest: Rest, known: Sequence[Couple], ordered: bool) -> tuple[list[P
     Each step learns from the pairs before it which names stand for which. ``ordered`` says that order in both files
     is evidence. Bounded by ``CROWD`` for each shape: beyond that linear.
     """
+    ordered = ordered and not _alphabetic(rest[0]) and not _alphabetic(rest[1])
     pairs: list[Pair] = []
     rest = [o for o in rest[0] if _guessable(o)], [o for o in rest[1] if _guessable(o)]
     learned = _learned(known)
@@ -84,6 +85,12 @@ def mirrored(rest: Rest, known: Sequence[Couple], ordered: bool) -> list[Pair]:
         return by_guess(rest, known, ordered)[0]
     pairs, _ = by_guess((rest[1], rest[0]), [(b, a) for a, b in known], ordered)
     return [Pair(pair.b, pair.a, pair.how, pair.score) for pair in pairs]
+
+
+def _alphabetic(ones: Sequence[One]) -> bool:
+    """Whether somebody sorted the keys: their order then says nothing about the model."""
+    keys = [one.side.key for one in ones]
+    return keys == sorted(keys)
 
 
 def _guessable(one: One) -> bool:

@@ -25,6 +25,9 @@ WRAPPERS = frozenset(
 )
 """Segments that DDP, ``torch.compile``, FSDP, activation checkpointing, Lightning and Opacus put into keys."""
 
+CLASH = 0.6
+"""What is left of the likeness of two names of which one says ``norm`` or ``query`` and the other does not."""
+
 INDEX = "#"
 """What stands for a whole number in a template."""
 
@@ -51,6 +54,9 @@ weight w
 bias b
 """
 _MEANS = {word: line.split()[0] for line in _SAME.strip().splitlines() for word in line.split()}
+
+_TELLING = ("query", "key", "value", "norm", "convolution", "embedding", "gate")
+"""Words of which either both names have the same or they hardly mean the same tensor."""
 
 _PIECE = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|#|[^A-Za-z0-9_#\-]+")
 
@@ -104,4 +110,6 @@ def likeness(left: Sequence[tuple[str, ...]], right: Sequence[tuple[str, ...]]) 
 
     words_alike = compared(["".join(known[w] for w in t) for t in a], ["".join(known[w] for w in t) for t in b])
     letters_alike = compared([".".join(t) for t in a], [".".join(t) for t in b])
-    return (words_alike + letters_alike) / 2
+    told = [np.array([[word in t for word in _TELLING] for t in ts]) for ts in (a, b)]
+    clashes = (told[0][:, None, :] != told[1][None, :, :]).any(axis=2)
+    return (words_alike + letters_alike) / 2 * np.where(clashes, CLASH, 1.0)
