@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -67,7 +67,7 @@ def by_guess(rest: Rest, known: Sequence[Couple], ordered: bool) -> tuple[list[P
     pairs: list[Pair] = []
     rest = [o for o in rest[0] if _guessable(o)], [o for o in rest[1] if _guessable(o)]
     learned = _learned(known)
-    for level in (_modules, _tensors, _singles):
+    for level in (_modules, _single_modules, _tensors, _singles):
         for _ in range(2):
             guesses = _guesses(level(rest[0]), level(rest[1]), learned, ordered)
             scored = [(c, s) for g in guesses for c, s in _scored(g) if s >= THRESHOLD]
@@ -115,14 +115,22 @@ def _trait(one: One) -> tuple[str, str, tuple[int, ...]]:
 
 
 def _modules(ones: Sequence[One]) -> list[Unit]:
+    return _units((words, kind, leaves) for words, kind, leaves in _by_module(ones))
+
+
+def _single_modules(ones: Sequence[One]) -> list[Unit]:
+    """Each layer's module by itself: one side may name the stages that the other counts."""
+    return [Unit(words, kind, {(): leaves}) for words, kind, leaves in _by_module(ones)]
+
+
+def _by_module(ones: Sequence[One]) -> Iterator[tuple[Path, Hashable, dict[str, One]]]:
+    """Modules with more than one tensor: name, what is in them, and their tensors by last segment."""
     modules: dict[tuple[Path, Path], dict[str, One]] = defaultdict(dict)
     for one in ones:
         modules[one.root, one.words[:-1]][one.words[-1]] = one
-    return _units(
-        (words, tuple(sorted((leaf, _trait(one)) for leaf, one in leaves.items())), leaves)
-        for (_, words), leaves in modules.items()
-        if len(leaves) > 1
-    )
+    for (_, words), leaves in modules.items():
+        if len(leaves) > 1:
+            yield words, tuple(sorted((leaf, _trait(one)) for leaf, one in leaves.items())), leaves
 
 
 def _tensors(ones: Sequence[One]) -> list[Unit]:

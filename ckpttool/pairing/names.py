@@ -53,6 +53,12 @@ upsample up
 weight w
 bias b
 """
+# What implementations of transformers call the norm before attention and the one before the MLP.
+_NORMS = {
+    "first": "norm1 ln_1 ln1 layernorm_before input_layernorm attention_norm attn_norm layer_norm1",
+    "second": "norm2 ln_2 ln2 layernorm_after post_attention_layernorm ffn_norm mlp_norm layer_norm2",
+}
+_PHRASES = {word: ("norm", which) for which, words in _NORMS.items() for word in words.split()}
 _MEANS = {word: line.split()[0] for line in _SAME.strip().splitlines() for word in line.split()}
 
 _TELLING = ("query", "key", "value", "norm", "convolution", "embedding", "gate")
@@ -80,6 +86,8 @@ def natural(words: tuple[str, ...]) -> tuple[tuple[int, int, str], ...]:
 @lru_cache(maxsize=1 << 14)
 def pieces(word: str) -> tuple[str, ...]:
     """The words inside one segment, abbreviations written out: ``c_attn`` is ``c``, ``attention``."""
+    if word in _PHRASES:
+        return _PHRASES[word]
     whole = _MEANS.get(word.lower())
     return (whole,) if whole else tuple([_MEANS.get(p.lower(), p.lower()) for p in _PIECE.findall(word)])
 
@@ -108,7 +116,9 @@ def likeness(left: Sequence[tuple[str, ...]], right: Sequence[tuple[str, ...]]) 
     def compared(x: list[str], y: list[str]) -> Matrix:
         return np.asarray(cdist(x, y, scorer=score, dtype=np.float64), dtype=np.float64)
 
-    words_alike = compared(["".join(known[w] for w in t) for t in a], ["".join(known[w] for w in t) for t in b])
+    words_alike = compared(
+        ["".join(known[w] for w in t) for t in a], ["".join(known[w] for w in t) for t in b]
+    )
     letters_alike = compared([".".join(t) for t in a], [".".join(t) for t in b])
     told = [np.array([[word in t for word in _TELLING] for t in ts]) for ts in (a, b)]
     clashes = (told[0][:, None, :] != told[1][None, :, :]).any(axis=2)

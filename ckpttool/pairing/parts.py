@@ -146,7 +146,11 @@ def _cut(whole: _Whole, digests: Mapping[int, str], side: int, slices: Slices) -
         sizes = [size for size in whole.sizes if start + size <= length]
         cuts = [(start, start + size) for size in sizes]
         texts = slices(_name(side), whole.one.side.index, whole.dim, cuts) if cuts else []
-        fits = [(size, owners[size, text]) for size, text in zip(sizes, texts, strict=False) if (size, text) in owners]
+        fits = [
+            (size, owners[size, text])
+            for size, text in zip(sizes, texts, strict=False)
+            if (size, text) in owners
+        ]
         if not fits:
             return []
         # The largest part says most.

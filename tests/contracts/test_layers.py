@@ -63,9 +63,12 @@ MAY_IMPORT: dict[str, set[str]] = {
 MAY_BE_IMPORTED_BY: dict[str, set[str]] = {
     "click": {"cli"},
     "rich": {"cli", "render"},
-    "numpy": {"measure", "ops", "verbs", "determinism", "testing", "trainer"},
+    "numpy": {"measure", "ops", "pairing", "verbs", "determinism", "testing", "trainer"},
     "isal": {"source", "measure", "formats", "verbs"},
     "fsspec": {"source"},
+    "xxhash": {"measure"},
+    "lap": {"pairing"},
+    "rapidfuzz": {"pairing"},
     "torch": {"trainer", "determinism.recorder", "testing.strategies.real"},
     "hypothesis": {"testing", "pytest_plugin"},
     "pytest": {"testing", "pytest_plugin"},
