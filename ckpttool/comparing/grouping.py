@@ -1,0 +1,181 @@
+"""The answer in sentences: what changed, of how many, where. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from ckpttool.changes import KINDS, Change
+from ckpttool.folding import fold
+from ckpttool.model import Json
+from ckpttool.units import count, plural, real, shape
+
+FEW = 3
+"""Changes of one sort that are told one by one."""
+
+DEPTH = 4
+"""Segments of keys within which a common place is looked for."""
+
+LONGEST = 90
+"""Characters of folded names in a sentence."""
+
+
+def sentences(changes: Sequence[Change], keys: Mapping[str, Sequence[str]]) -> list[str]:
+    """What changed, most structural first. ``keys`` are all tensors' keys by section, of both sides."""
+    told = [_relocated(change) for change in changes if _is_relocation(change)]
+    groups: dict[tuple[str, tuple[str, ...]], list[Change]] = {}
+    for change in changes:
+        if change.kind != "edited" and not _is_relocation(change) and change.kind != "reordered":
+            groups.setdefault((change.section, change.kinds), []).append(change)
+    ranked = sorted(groups.items(), key=lambda one: KINDS.index(one[1][0].kind))
+    for (section, kinds), group in ranked:
+        told += _group(section, kinds, group, keys.get(section, ()))
+    told += [f"{_code(change.key)}: {change.note}" for change in changes if change.kind == "reordered"]
+    edited = [change for change in changes if change.kind == "edited"]
+    if edited:
+        total = sum(_several(change) for change in edited)
+        some = ", ".join(value_text(change) for change in edited[:FEW])
+        told.append(f"{plural(total, 'value')} edited: {some}{', …' if len(edited) > FEW else ''}")
+    return told
+
+
+def _is_relocation(change: Change) -> bool:
+    return "count" in change.facts and change.facts.get("how") == "prefix"
+
+
+def _relocated(change: Change) -> str:
+    verb = f"moved to {change.section}," if change.kind == "moved" else "renamed to"
+    return f"{_code(change.old_key or change.key)} {verb} {_code(change.key)}; {change.note}"
+
+
+def _group(
+    section: str, kinds: tuple[str, ...], group: Sequence[Change], keys: Sequence[str]
+) -> Iterator[str]:
+    if len(group) <= FEW:
+        yield from (_one(change) for change in group)
+        return
+    noun = "tensors" if section == "weights" else f"{section} tensors"
+    total = len(keys)
+    number = f"all {count(total)}" if len(group) == total else f"{count(len(group))} of {count(total)}"
+    if kinds[0] in ("added", "removed"):
+        number = count(len(group))
+    details = Counter(_detail(change) for change in group)
+    detail = f" {next(iter(details))}" if len(details) == 1 and "" not in details else ""
+    where = place([change.key for change in group], keys)
+    yield f"{number} {noun} {' and '.join(kinds)}{detail}{where}"
+
+
+def _one(change: Change) -> str:
+    detail = _detail(change)
+    old = f" from {_code(change.old_key)}" if change.old_key and change.kind in ("renamed", "moved") else ""
+    note = f" ({change.note})" if change.note else ""
+    return f"{_code(change.key)} {' and '.join(change.kinds)}{old}{' ' + detail if detail else ''}{note}"
+
+
+def _detail(change: Change) -> str:
+    """Types and shapes, before and after, where they changed; the shape of what came or went."""
+    parts = []
+    if "retyped" in change.kinds:
+        parts.append(f"{_field(change.before, 'dtype')} → {_field(change.after, 'dtype')}")
+    if "reshaped" in change.kinds:
+        parts.append(f"{_field(change.before, 'shape')} → {_field(change.after, 'shape')}")
+    if change.kind in ("added", "removed"):
+        side = change.after if change.kind == "added" else change.before
+        parts.append(f"{_field(side, 'dtype')} {_field(side, 'shape')}")
+    return ", ".join(parts)
+
+
+def _field(side: Json, name: str) -> str:
+    found = side.get(name) if isinstance(side, dict) else None
+    if isinstance(found, list):
+        return shape(tuple(n for n in found if isinstance(n, int)))
+    return str(found)
+
+
+def place(changed: Sequence[str], keys: Sequence[str]) -> str:
+    """Where the changed keys lie, if that says more than "everywhere": ``, all in `layers.{8..11}```."""
+    if len(set(changed)) >= len(set(keys)):
+        return ""
+    for depth in range(1, DEPTH + 1):
+        heads = {head for key in changed if (head := _head(key, depth))}
+        every = {head for key in keys if (head := _head(key, depth))}
+        if len(heads) < len(every) and all(_head(key, depth) for key in changed):
+            folds = fold((head, None) for head in sorted(heads, key=_natural))
+            text = ", ".join(one.text for one in folds)
+            if len(folds) == 1 and len(text) <= LONGEST:
+                return f", all in {_code(text)}"
+    folds = fold((key, None) for key in sorted(set(changed), key=_natural))
+    text = ", ".join(one.text for one in folds)
+    return f": {_code(text)}" if len(folds) <= FEW and len(text) <= LONGEST else ""
+
+
+def _head(key: str, depth: int) -> str:
+    words = key.split(".")
+    return ".".join(words[:depth]) if len(words) > depth else ""
+
+
+def _natural(key: str) -> list[tuple[int, int, str]]:
+    return [
+        (0, int(word), "") if word.isdecimal() and len(word) < 19 else (1, 0, word) for word in key.split(".")
+    ]
+
+
+def _several(change: Change) -> int:
+    several = change.facts.get("several")
+    return several if isinstance(several, int) else 1
+
+
+def value_text(change: Change) -> str:
+    """One edited value: ``epoch` 1 → 2``."""
+    op = change.facts.get("op")
+    if change.before is None and change.after is None and change.note:
+        return f"{_code(change.key)} ({change.note})"
+    if op == "added":
+        return f"{_code(change.key)} added: {json_text(change.after)}"
+    if op == "removed":
+        return f"{_code(change.key)} removed: {json_text(change.before)}"
+    if change.note and change.before == change.after:
+        return f"{_code(change.key)} ({change.note})"
+    return f"{_code(change.key)} {json_text(change.before)} → {json_text(change.after)}"
+
+
+def json_text(value: Json) -> str:
+    """A value as people read it, short."""
+    if isinstance(value, float):
+        return repr(value) if len(repr(value)) <= 8 else real(value)
+    if isinstance(value, dict):
+        text = ", ".join(f"{key}: {json_text(inner)}" for key, inner in value.items())
+        text = f"{{{text}}}"
+    elif isinstance(value, list):
+        text = f"[{', '.join(map(json_text, value))}]"
+    else:
+        text = str(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def _code(text: str) -> str:
+    return f"`{text}`"
+
+
+# --- order ---------------------------------------------------------------------------------------------
+
+
+def amount(change: Change) -> float:
+    """How much a tensor changed, for sorting: new NaN and infinities first, then shapes, then the share."""
+    found = change.difference
+    if found is not None and (found.new_nan or found.new_inf or found.lost_nan or found.lost_inf):
+        return 5.0
+    if change.kind in ("added", "removed"):
+        return 4.0
+    if "reshaped" in change.kinds:
+        return 3.0
+    if found is not None:
+        return found.relative
+    return 2.5 if "rewritten" in change.kinds else -1.0
+
+
+def by_amount(changes: Sequence[Change]) -> list[Change]:
+    """Changes of tensors, those that changed most first; equals in their order."""
+    return sorted(
+        (c for c in changes if c.kind != "edited" and not _is_relocation(c)), key=lambda c: -amount(c)
+    )
