@@ -71,9 +71,8 @@ def _one_prefix(rest: Rest) -> tuple[list[Couple], tuple[str, str]]:
     if not votes:
         return [], ("", "")
     # A moving average carries the model's names too; it is not the model.
-    ranked = sorted(
-        ((n, not _averaged(i), i.front), i, s) for (i, s), n in votes.items() if n == max(votes.values())
-    )
+    most = max(votes.values())
+    ranked = [((not _averaged(i), i.front), i, s) for (i, s), n in votes.items() if n == most]
     ranked.sort(key=lambda one: one[0], reverse=True)
     if len(ranked) > 1 and ranked[0][0] == ranked[1][0]:
         return [], ("", "")
