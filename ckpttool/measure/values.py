@@ -31,7 +31,7 @@ def numbers(bits: Bits, dtype: DType) -> NDArray[np.integer] | NDArray[np.float6
 
 def _from_float(bits: Bits, dtype: DType) -> NDArray[np.float64]:
     if dtype.name == "bfloat16":
-        bits = bits.astype(np.uint32) << 16
+        bits = np.left_shift(bits, 16, dtype=np.uint32)
     if bits.itemsize == 1:
         return _table(dtype)[bits]
     with np.errstate(invalid="ignore"):  # signaling NaN
