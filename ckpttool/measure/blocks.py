@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -18,6 +19,9 @@ from ckpttool.source import MAP_FROM, LocalFile, Memory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+MAP_LEAST = 1 << 20
+"""Bytes below which reading costs less than mapping."""
 
 _POPULATE_READ = 22
 """``MADV_POPULATE_READ`` of Linux 5.14: maps pages, and answers a failing disk with an error, not a signal."""
@@ -52,7 +56,8 @@ def _whole(content: Content) -> tuple[NDArray[np.uint8] | None, bool]:
         return np.frombuffer(content.place.inline, np.uint8), False
     source = source_of(content.run, content.place.source)
     mapped = isinstance(source, LocalFile)
-    if source.size <= MAP_FROM or not (isinstance(source, Memory) or (mapped and _madvise() is not None)):
+    small = content.stop - content.start < MAP_LEAST or source.size <= MAP_FROM
+    if small or not (isinstance(source, Memory) or (mapped and _madvise() is not None)):
         return None, False
     try:
         return np.frombuffer(source.window(0, source.size), np.uint8), mapped
@@ -67,12 +72,19 @@ def _advise(piece: NDArray[np.uint8], advice: int) -> bool:
     return call is not None and call(address - below, len(piece) + below, advice) == 0
 
 
-@cache
-def _madvise() -> Callable[[int, int, int], int] | None:
-    """The C library's ``madvise``: unlike Python's it releases the interpreter lock."""
+def _madvise() -> Callable[..., int] | None:
     if sys.platform != "linux":
         return None
-    call = ctypes.CDLL(None).madvise
-    call.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    found: Callable[[int, int, int], int] = call
+    return libc("madvise", ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+
+
+@cache
+def libc(name: str, *arguments: type) -> Callable[..., int] | None:
+    """A function of the C library that gives an int: unlike Python's own it releases the interpreter lock."""
+    if os.name != "posix":
+        return None
+    call = getattr(ctypes.CDLL(None), name, None)
+    if call is not None:
+        call.argtypes = arguments
+    found: Callable[..., int] | None = call
     return found

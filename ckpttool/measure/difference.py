@@ -18,7 +18,7 @@ from ckpttool.measure.deltas import Tally, has_ulps, merged
 from ckpttool.measure.leaves import LEAF, Content, content_of, deflated_extents
 from ckpttool.measure.plan import MOST_VIEWS, SLACK
 from ckpttool.measure.running import Progress, pool, throttled
-from ckpttool.measure.two import Task, plain, run
+from ckpttool.measure.two import Task, run
 from ckpttool.model import Checkpoint, Tensor
 from ckpttool.pool import ordered_map
 from ckpttool.source import Source
@@ -56,66 +56,76 @@ def differences(
     twice. Never raises for what a file holds or lacks.
     """
     with handles.run(sources) as token:
-        tasks = _tasks(a, b, pairs, token, tolerance)
-        unique = {_key(task): task for task in tasks.values() if task is not None}
-        numbered = list(unique.values())
-        total = sum(task.nbytes for task in numbered)
+        unique: dict[_Key, Task] = {}
+        keys = _planned(a, b, pairs, token, tolerance, unique)
+        tasks = list(unique.values())
+        total = sum(task.nbytes for task in tasks)
         with pool(executor, total) as chosen:
-            tallies = _compared(numbered, unit, chosen, window, throttled(progress, total))
-        results = dict(zip(unique, map(_finished, numbered, tallies), strict=True))
-        return {
-            pair: _nothing(a, pair[0]) if task is None else results[_key(task)]
-            for pair, task in tasks.items()
-        }
+            tallies = _compared(tasks, unit, chosen, window, throttled(progress, total))
+        results = dict(zip(unique, map(_finished, tasks, tallies), strict=True))
+        return {pair: _nothing(a, pair[0]) if key is None else results[key] for pair, key in keys.items()}
 
 
 # --- what to compare -----------------------------------------------------------------------------------
 
 
-def _tasks(
-    a: Checkpoint, b: Checkpoint, pairs: Sequence[Pair], token: str, tolerance: Tolerance
-) -> dict[Pair, Task | None]:
-    """Whole pairs as tasks; None for those of which nothing can be compared."""
+def _planned(
+    a: Checkpoint,
+    b: Checkpoint,
+    pairs: Sequence[Pair],
+    token: str,
+    tolerance: Tolerance,
+    unique: dict[_Key, Task],
+) -> dict[Pair, _Key | None]:
+    """Which of the ``unique`` tasks answers for a pair; None where nothing of it can be compared."""
     content_a, content_b = _contents(a, token), _contents(b, token)
-    found: dict[Pair, Task | None] = {}
+    keys: dict[Pair, _Key | None] = {}
     for pair in pairs:
-        left, right = content_a(pair[0]), content_b(pair[1])
+        (left, view_a), (right, view_b) = content_a(pair[0]), content_b(pair[1])
         if left is None or right is None or left.tensor.shape != right.tensor.shape:
-            found[pair] = None
-        else:
-            task = Task(left, right, tolerance)
-            found[pair] = replace(task, same=task.raw and _view(left) == _view(right))
-    return found
+            keys[pair] = None
+            continue
+        keys[pair] = key = view_a, view_b
+        if key not in unique:
+            parted = plain(left) and plain(right)
+            raw = parted and left.tensor.dtype == right.tensor.dtype and left.swapped == right.swapped
+            unique[key] = Task(left, right, tolerance, same=raw and view_a == view_b, parted=parted, raw=raw)
+    return keys
 
 
-def _contents(checkpoint: Checkpoint, token: str) -> Callable[[int], Content | None]:
-    """The content by node; none once different views ask for a storage's bytes too many times."""
+def _contents(checkpoint: Checkpoint, token: str) -> Callable[[int], tuple[Content | None, _Key]]:
+    """Content and identity by node; no content once different views ask too often for a storage's bytes."""
     deflated = deflated_extents(checkpoint)
     asked: dict[int, int] = {}
     seen: set[_Key] = set()
 
     @cache
-    def content(index: int) -> Content | None:
+    def content(index: int) -> tuple[Content | None, _Key]:
         found = content_of(checkpoint, index, token, deflated)
-        if found is None or _view(found) in seen:
-            return found
-        seen.add(_view(found))
+        if found is None:
+            return None, ()
+        view = _view(found)
         storage = found.tensor.storage
-        assert storage is not None
-        asked[storage] = asked.get(storage, 0) + found.tensor.nbytes
-        return found if asked[storage] <= MOST_VIEWS * checkpoint.storages[storage].nbytes + SLACK else None
+        if view not in seen and storage is not None:
+            seen.add(view)
+            asked[storage] = asked.get(storage, 0) + found.tensor.nbytes
+            if asked[storage] > MOST_VIEWS * checkpoint.storages[storage].nbytes + SLACK:
+                return None, ()
+        return found, view
 
     return content
 
 
+def plain(content: Content) -> bool:
+    """Whether the content's bytes lie in the file as they are, in order: any part of them can be read."""
+    return content.place.deflated is None and content.tensor.contiguous
+
+
 def _view(content: Content) -> _Key:
     tensor = content.tensor
-    place = content.place, content.start, content.stop, content.swapped
-    return *place, tensor.dtype.name, tensor.shape, None if tensor.contiguous else tensor.stride
-
-
-def _key(task: Task) -> _Key:
-    return *_view(task.a), *_view(task.b)
+    strides = None if tensor.contiguous else tensor.stride
+    where = content.place, content.start, content.stop, content.swapped
+    return *where, tensor.dtype.name, tensor.shape, strides
 
 
 def _nothing(checkpoint: Checkpoint, index: int) -> Difference:
@@ -154,7 +164,7 @@ def _compared(
 def _pieces(task: Task, unit: int) -> Iterator[Task]:
     """A task cut so that several threads can share it, where any part of both sides can be read."""
     numel = task.a.tensor.numel
-    if numel <= unit or task.same or not (plain(task.a) and plain(task.b)):
+    if numel <= unit or task.same or not task.parted:
         yield task
         return
     for begin in range(0, numel, unit):

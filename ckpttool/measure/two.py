@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import ctypes
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,10 +12,12 @@ import numpy as np
 from ckpttool.changes import Tolerance
 from ckpttool.errors import Unreadable
 from ckpttool.measure import compiled
-from ckpttool.measure.blocks import blocks
+from ckpttool.measure.blocks import blocks, libc
 from ckpttool.measure.deltas import Tally, merged, tally
+from ckpttool.measure.handles import source_of
 from ckpttool.measure.kernels import Bits, scheme_of, view
 from ckpttool.measure.leaves import LEAF, Content, leaves
+from ckpttool.measure.plan import Place
 from ckpttool.measure.reading import buffer_of, opened
 from ckpttool.measure.values import floats
 
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 
 BLOCK = 2 << 20
 """Bytes of a side that are looked at together, a multiple of any leaf's: both sides stay in a core's cache."""
+
+TOGETHER = 8 << 20
+"""Bytes of a side that are read at once for the sake of many small tensors."""
 
 PROBE = 64
 """Elements among which nearly every tensor has one that is not 0."""
@@ -33,7 +39,8 @@ class Task:
     """A run of elements on two sides; ``begin`` is its first element's index in the tensor.
 
     ``full`` asks for numbers even where all bytes are equal. ``same`` says that both sides are one range of
-    one file.
+    one file; ``parted`` that any part of both sides can be read; ``raw`` that moreover equal elements are
+    equal bytes.
     """
 
     a: Content
@@ -42,16 +49,13 @@ class Task:
     begin: int = 0
     full: bool = False
     same: bool = False
+    parted: bool = False
+    raw: bool = False
 
     @property
     def alike(self) -> bool:
         """Whether equal elements have equal bits once they are in the machine's byte order."""
         return self.a.tensor.dtype == self.b.tensor.dtype
-
-    @property
-    def raw(self) -> bool:
-        """Whether equal elements are equal bytes in equal places."""
-        return self.alike and self.a.swapped == self.b.swapped and plain(self.a) and plain(self.b)
 
     @property
     def nbytes(self) -> int:
@@ -65,7 +69,34 @@ def plain(content: Content) -> bool:
 
 def run(tasks: tuple[Task, ...]) -> tuple[Tally, ...]:
     """Do the tasks. What cannot be read is not in ``compared``; nothing is raised for it."""
-    return tuple(_run(task) for task in tasks)
+    return tuple(_run(task) for task in _together(tasks))
+
+
+def _together(tasks: tuple[Task, ...]) -> Sequence[Task]:
+    """The tasks on bytes read at once, where several small ones lie close together on both sides."""
+    if len(tasks) < 2 or not all(task.parted and not task.same for task in tasks):
+        return tasks
+    a, b = _moved([task.a for task in tasks]), _moved([task.b for task in tasks])
+    if a is None or b is None:
+        return tasks
+    return [replace(task, a=a[number], b=b[number]) for number, task in enumerate(tasks)]
+
+
+def _moved(contents: list[Content]) -> list[Content] | None:
+    """The contents in one run of bytes in memory; None where they are not all close in one file."""
+    place = contents[0].place
+    begin = min(content.start for content in contents)
+    end = max(content.stop for content in contents)
+    if end - begin > TOGETHER or any(content.place is not place for content in contents):
+        return None
+    try:
+        if place.inline is not None:
+            return None
+        data = source_of(contents[0].run, place.source).read(begin, end - begin)
+    except Unreadable:
+        return None
+    held = Place("", inline=data, size=len(data))
+    return [Content(c.run, held, c.tensor, c.start - begin, c.stop - begin, c.swapped) for c in contents]
 
 
 def _run(task: Task) -> Tally:
@@ -148,6 +179,9 @@ def _raw(task: Task) -> Iterator[tuple[Bits, Bits]]:
 
 def same_bits(a: Bits, b: Bits) -> bool:
     """Whether two runs of one length have the same bits; without a temporary for each block."""
+    compare = libc("memcmp", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+    if a.flags.c_contiguous and b.flags.c_contiguous and compare is not None:
+        return compare(a.ctypes.data, b.ctypes.data, a.nbytes) == 0
     if a.nbytes % 8 == 0 and a.flags.c_contiguous and b.flags.c_contiguous:
         a, b = a.view(np.uint64), b.view(np.uint64)
     unequal = np.frombuffer(buffer_of(len(a), 2), bool)
@@ -159,7 +193,8 @@ def _some(bits: Bits, content: Content) -> bool:
     native = bits.byteswap() if content.swapped and content.tensor.contiguous else bits
     dtype = content.tensor.dtype
     for piece in (native[:PROBE], native[PROBE:]):
-        values = floats(piece, dtype)
-        if bool((np.isfinite(values) & (values != 0)).any()):
-            return True
+        if len(piece):
+            values = floats(piece, dtype)
+            if (np.isfinite(values) & (values != 0)).any():
+                return True
     return False
