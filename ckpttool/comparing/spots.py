@@ -94,8 +94,6 @@ def _size(change: Change | None) -> float:
     difference = change.difference
     if difference is not None and difference.relative and not appeared(difference):
         return difference.relative
-    if difference is not None and difference.equal and set(change.kinds) <= {"renamed", "moved", "retyped"}:
-        return 0.0
     return 0.0 if set(change.kinds) <= {"renamed", "moved", "retied", "reordered"} else math.nan
 
 

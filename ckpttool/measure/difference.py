@@ -233,6 +233,7 @@ def _finished(task: Task, tally: Tally) -> Difference:
         tally.lost_nan,
         tally.new_inf,
         tally.lost_inf,
+        _scale(max(left, right), tally.finite),
     )
 
 
@@ -251,6 +252,11 @@ def _cosine(product: float, left: float, right: float) -> float | None:
     if not 0 < length < math.inf:
         return None
     return max(-1.0, min(1.0, product / length))
+
+
+def _scale(squares: float, finite: int) -> float | None:
+    """The root mean square of the larger side; None where its square is no float64 value."""
+    return math.sqrt(squares / finite) if finite and 1e-300 < squares < math.inf else None
 
 
 def _ulps(task: Task, found: int) -> int | None:

@@ -83,6 +83,7 @@ def naive(a: np.ndarray, b: np.ndarray, dtype: str, near: Tolerance) -> Differen
         sum(math.isnan(p) and not math.isnan(q) for p, q in zip(x, y, strict=True)),
         sum(math.isinf(q) and not math.isinf(p) for p, q in zip(x, y, strict=True)),
         sum(math.isinf(p) and not math.isinf(q) for p, q in zip(x, y, strict=True)),
+        math.sqrt(max(squares) / len(both)) if both and max(squares) > 1e-300 else None,
     )  # fmt: skip
 
 
@@ -103,6 +104,7 @@ def same(found: Difference, expected: Difference) -> None:
     for name in ("mean_abs", "rms"):
         assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-12, abs=1e-300), name
     if found.changed:
+        assert found.scale == (None if expected.scale is None else pytest.approx(expected.scale, rel=1e-12))
         assert found.cosine == (
             None if expected.cosine is None else pytest.approx(expected.cosine, abs=1e-12)
         )
