@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 from ckpttool.changes import Pair
@@ -82,14 +82,14 @@ def by_neighbours(rest: Rest, known: Sequence[Couple], texts: Mapping[int, str])
     like = _consistent((template(a.words[:-1])[0], template(b.words[:-1])[0]) for a, b in known)
     theirs = {id(one): (one.words, _mark(one, texts)) for one in rest[1]}
 
-    def expected(one: One) -> object:
+    def expected(one: One) -> Hashable:
         mark = _mark(one, texts)
         if id(one) in theirs:
             return theirs[id(one)] if mark else None
         module = partner.get(one.words[:-1]) or _translated(one.words[:-1], like)
         return ((*module, one.words[-1]), mark) if module and mark else None
 
-    return unique(rest, expected)  # type: ignore[arg-type]
+    return unique(rest, expected)
 
 
 def _consistent(pairs: Iterable[tuple[Path, Path]]) -> dict[Path, Path]:

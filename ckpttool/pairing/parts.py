@@ -105,15 +105,12 @@ def _found(
             parts = [same[0] for same in choice]
             proved.append((whole.one, parts, 1.0))
             example[whole.one.words[:-1]] = [part.words[:-1] for part in parts]
-    taken = {id(part) for _, parts, _ in proved for part in parts}
-    done = {id(one) for one, _, _ in proved}
-    for whole, choice in rows:
-        modules = example.get(whole.one.words[:-1])
-        parts = _following(choice, modules or [], taken)
-        if parts and id(whole.one) not in done:
+    taken = {id(one) for whole, parts, _ in proved for one in (whole, *parts)}
+    for whole in wholes:
+        parts = _following(whole, example.get(whole.one.words[:-1], []), digests, side, slices)
+        if parts and taken.isdisjoint(map(id, (whole.one, *parts))):
             proved.append((whole.one, parts, LIKELY))
-            taken.update(id(part) for part in parts)
-            done.add(id(whole.one))
+            taken.update(map(id, (whole.one, *parts)))
     return proved
 
 
@@ -121,15 +118,24 @@ def _telling(choice: Sequence[Sequence[One]]) -> bool:
     return all(same[0].tensor.numel >= TELLING for same in choice)
 
 
-def _following(choice: Sequence[Sequence[One]], modules: Sequence[Path], taken: set[int]) -> list[One]:
-    """From each part's candidates the one in the module that the example names; nothing unless all are there."""
-    if len(choice) != len(modules):
+def _following(
+    whole: _Whole, modules: Sequence[Path], digests: Mapping[int, str], side: int, slices: Slices
+) -> list[One]:
+    """The parts in the modules that the example names, if the content agrees; else nothing."""
+    candidates = [part for same in whole.parts.values() for part in same]
+    parts, cuts, start = [], [], 0
+    for module in modules:
+        fits = [part for part in candidates if part.words[:-1] == module]
+        if len(fits) != 1:
+            return []
+        size = next(size for size, same in whole.parts.items() if fits[0] in same)
+        parts.append(fits[0])
+        cuts.append((start, start + size))
+        start += size
+    if not parts or start != whole.one.tensor.shape[whole.dim]:
         return []
-    parts = []
-    for same, module in zip(choice, modules, strict=True):
-        fits = [part for part in same if part.words[:-1] == module and id(part) not in taken]
-        parts.extend(fits if len(fits) == 1 else [])
-    return parts if len(parts) == len(choice) else []
+    texts = slices(_name(side), whole.one.side.index, whole.dim, cuts)
+    return parts if list(texts) == [digests.get(part.side.index) for part in parts] else []
 
 
 def _cut(whole: _Whole, digests: Mapping[int, str], side: int, slices: Slices) -> list[list[One]]:
