@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bisect
 import io
+import itertools
 import pickle
 import sys
 from collections.abc import Callable
@@ -26,22 +27,25 @@ FORMAT = "memory"
 _UNBOUNDED = Limits(operations=1 << 62, pickle_bytes=1 << 62)
 """The objects are there already, so no description of them can be a bomb."""
 
+_described_before = itertools.count(1)
+
 _PROTOCOL = 2
 """The one of ``torch.save``: so trees compare equal with those of files."""
 
 
-def describe_state(obj: object, name: str = "<memory>") -> tuple[Checkpoint, Source]:
+def describe_state(obj: object, name: str = "") -> tuple[Checkpoint, Source]:
     """Describe an object as its saved file would be, and give the source that its bytes are read from.
 
     ``obj`` is anything that ``torch.save`` takes: nested containers of values and tensors, Parameters, views,
     ties, sparse and quantized ones among them. What has a ``state_dict`` method (a module, an optimizer, a
-    schedule), alone or as a value of a dict, stands for what that returns. ``name`` is the source's, and has
-    to differ between two that are measured together.
+    schedule), alone or as a value of a dict, stands for what that returns. ``name`` is the source's; it has to
+    differ between two that are measured together, as it does where none is given.
 
     The bytes of tensors on the CPU are neither copied nor kept apart: changing a tensor changes what is read.
     Those on other devices are copied here. Storages are the same where they begin at one address. Raises
     ``UsageError`` for what pickle cannot take. Costs one pickling without the tensors' bytes.
     """
+    name = name or f"<{type(obj).__name__} {next(_described_before)}>"
     pickler = _Pickler()
     try:
         pickler.dump(_stateful(obj))

@@ -165,3 +165,7 @@ def test_other_kinds_of_tensors_keep_their_kind(torch: Any) -> None:
         "nested": "nested",
     }
     assert repr(checkpoint.nodes) == repr(describe_source(Memory(saved(value))).nodes)
+
+
+def test_names_differ_where_none_is_given() -> None:
+    assert describe_state({"a": 1})[1].name != describe_state({"a": 1})[1].name
