@@ -43,17 +43,24 @@ class Unit:
     members: dict[Numbers, dict[str, One]]
 
     @property
+    def module(self) -> Path:
+        """The pattern without the tensor's own name: that both are called ``weight`` says little."""
+        single = any("" in leaves for leaves in self.members.values())
+        return self.pattern[:-1] if single and len(self.pattern) > 1 else self.pattern
+
+    @property
     def at(self) -> int:
         return min(one.at for leaves in self.members.values() for one in leaves.values())
 
 
 @dataclass(frozen=True, slots=True)
 class _Guess:
-    """Two units, how alike they are and how clear it is that no others fit."""
+    """Two units, how alike they and their names alone are, and how clear it is that no others fit."""
 
     a: Unit
     b: Unit
     alike: float
+    named: float
     clear: float
 
 
@@ -165,12 +172,12 @@ def _guesses(ours: list[Unit], theirs: list[Unit], learned: Known, ordered: bool
 
 
 def _weighed(a: list[Unit], b: list[Unit], learned: Known, ordered: bool) -> list[_Guess]:
-    alike = likeness([u.pattern for u in a], [u.pattern for u in b])
-    alike = 0.7 * alike + 0.3 * _overlap(a, b)
+    alike = 0.7 * likeness([u.pattern for u in a], [u.pattern for u in b]) + 0.3 * _overlap(a, b)
     if ordered:
         alike = 0.85 * alike + 0.15 * _order(a, b)
     alike = _taught(alike, a, b, learned)
-    return [_Guess(a[i], b[j], float(alike[i, j]), clear) for i, j, clear in assign(alike)]
+    named = likeness([u.module for u in a], [u.module for u in b])
+    return [_Guess(a[i], b[j], float(alike[i, j]), float(named[i, j]), clear) for i, j, clear in assign(alike)]
 
 
 def _overlap(a: list[Unit], b: list[Unit]) -> Matrix:
@@ -226,15 +233,15 @@ def _aligned(a: list[Unit], b: list[Unit], ordered: bool) -> list[_Guess]:
         return []
     if ordered:
         a, b = sorted(a, key=lambda u: u.at), sorted(b, key=lambda u: u.at)
-    pairs = zip(a, b, strict=True)
-    return [_Guess(x, y, Indel.normalized_similarity(x.pattern, y.pattern), 0.5) for x, y in pairs]
+    alike = [Indel.normalized_similarity(x.module, y.module) for x, y in zip(a, b, strict=True)]
+    return [_Guess(x, y, some, some, 0.5) for x, y, some in zip(a, b, alike, strict=True)]
 
 
 def _scored(guess: _Guess) -> list[tuple[Couple, float]]:
     """The tensors of two units with their score: likeness, clearness, and how many layers say the same."""
     members = _members(guess.a, guess.b)
     support = min(1.0, len(members) / 8)
-    base = 0.55 * guess.alike + 0.45 * guess.clear if guess.alike > 0.2 else 0.0
+    base = 0.3 * guess.alike + 0.4 * guess.named + 0.3 * guess.clear
     # A draw stays one however many layers it holds for.
     score = base + (1 - base) * 0.4 * support * guess.clear
     score = round(min(HIGHEST, score if guess.clear > 0.1 else score / 2), 3)
