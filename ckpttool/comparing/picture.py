@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ckpttool.changes import Change
 from ckpttool.comparing.spots import Spot, appeared, lines, mean, spots
 from ckpttool.report import Bars, Block, Cell, HeatMap, Histogram
-from ckpttool.units import count, plural, real
+from ckpttool.units import count, plural
 
 MOST_COLUMNS = 12
 """Kinds of tensors that a map tells apart; the rarest share one column."""
@@ -17,7 +17,10 @@ MOST_COLUMNS = 12
 ORDER = ("embed", "norm", "qkv", "q", "k", "v", "o", "mlp", "conv")
 """Columns that come in the order in which data flows; others follow, the most frequent first, and the head."""
 
-MEANING = "rms of the change over rms of the tensor"
+FAINTEST = -9
+"""Power of ten, in %, that all smaller changes of tensors are counted with."""
+
+MEANING = "rms of the change in % of the tensor's"
 
 
 def pictures(
@@ -96,7 +99,11 @@ def _said(inside: Sequence[Spot], size: float) -> str:
     words += [f"{_percent(elements, numel)} of values"] if 0 < elements < numel else []
     unsized = Counter(_why(spot.change) for spot in changed if spot.change and math.isnan(spot.size))
     words += [f"{count(number)} {kind}" for kind, number in unsized.items()]
-    return f"{real(float(f'{size:.3g}'))}, {', '.join(words)}" if size else ", ".join(words)
+    return f"{_short(size)} %, {', '.join(words)}" if size else ", ".join(words)
+
+
+def _short(size: float) -> str:
+    return f"{100 * size:.3g}"
 
 
 def _why(change: Change) -> str:
@@ -127,7 +134,8 @@ def _cell(layer: str, column: str, inside: Sequence[Spot] | None) -> Cell | None
     changed = [spot for spot in inside if spot.change]
     sized = max((spot for spot in inside if not math.isnan(spot.size)), key=lambda s: s.size, default=None)
     if sized is not None and sized.size > 0:
-        quantity, text, most = sized.size, f"{sized.size:.2g}", f"; most: {sized.key}, {real(sized.size)}"
+        most = f"; most: {sized.key}, {_short(sized.size)} %"
+        quantity, text = 100 * sized.size, f"{100 * sized.size:.2g}"
     elif any(math.isnan(spot.size) for spot in inside):
         first = next(spot for spot in inside if math.isnan(spot.size))
         quantity, text = math.nan, ""
@@ -141,10 +149,10 @@ def _cell(layer: str, column: str, inside: Sequence[Spot] | None) -> Cell | None
 
 def _tensors(chosen: Sequence[Spot]) -> list[Block]:
     """How many tensors changed how much, by powers of ten; only worth a picture where there are several."""
-    sizes = [spot.size for spot in chosen if spot.size > 0]
+    sizes = [100 * spot.size for spot in chosen if spot.size > 0]
     if len(sizes) < 4:
         return []
-    found = Counter(max(-9, math.floor(math.log10(size))) for size in sizes)
+    found = Counter(max(FAINTEST, math.floor(math.log10(size))) for size in sizes)
     bins = tuple((f"1e{p}", found[p], f"changed by {_range(p)}") for p in range(min(found), max(found) + 1))
     return [Histogram(bins, "tensors by how much they changed", MEANING)]
 

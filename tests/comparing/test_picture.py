@@ -66,7 +66,7 @@ def test_a_bar_for_each_changed_layer_and_one_for_the_rest() -> None:
         ("h.5", round(0.1 / math.sqrt(2), 4)),
         ("h.{6,7}", 0.0),
     ]
-    assert chart.rows[1][2] == "0.0707, 1 of 2 tensors, 50.0 % of values"
+    assert chart.rows[1][2] == "7.07 %, 1 of 2 tensors, 50.0 % of values"
     assert chart.rows[0][2] == "unchanged: 10 tensors"
 
 
@@ -79,8 +79,8 @@ def test_the_map_has_the_largest_change_of_each_cell() -> None:
     assert norm is not None
     assert q is not None
     assert mlp is not None
-    assert (norm.quantity, q.quantity, mlp.quantity) == (0.0, 0.0, 0.5)
-    assert mlp.title == "h.0 mlp: 2 of 2 tensors changed; most: h.0.mlp.fc2.weight, 0.5"
+    assert (norm.quantity, q.quantity, mlp.quantity) == (0.0, 0.0, 50.0)
+    assert mlp.title == "h.0 mlp: 2 of 2 tensors changed; most: h.0.mlp.fc2.weight, 50 %"
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_many_kinds_share_a_column() -> None:
     last = drawn.cells[0][-1]
     assert drawn.columns[-1] == "other"
     assert last is not None
-    assert last.quantity == 0.5
+    assert last.quantity == 50
 
 
 def test_elements_are_counted_by_power_of_ten() -> None:
