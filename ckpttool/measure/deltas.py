@@ -10,7 +10,7 @@ import numpy as np
 
 from ckpttool.changes import Tolerance
 from ckpttool.dtypes import DTYPES, DType
-from ckpttool.measure.kernels import Bits, scheme_of
+from ckpttool.measure.kernels import Bits, decoded, scheme_of
 from ckpttool.measure.values import floats, numbers
 
 if TYPE_CHECKING:
@@ -194,6 +194,8 @@ def _count(flags: Flags) -> int:
 
 
 def _sides(a: Bits, b: Bits, x: DType, y: DType, pair: int) -> Sides:
+    if x.bits % 8:
+        return _packed(a, b, x)
     if has_ulps(x, y):
         return _both_float(a, b, x, y, pair)
     if not {x.kind, y.kind} & {"float", "complex"}:
@@ -202,6 +204,20 @@ def _sides(a: Bits, b: Bits, x: DType, y: DType, pair: int) -> Sides:
     left, right = _same_length(left, right)
     whole, other, values = (a, x, right) if x.kind not in ("float", "complex") else (b, y, left)
     return Sides(left, right, (left != right) | _rounded(numbers(whole, other), values, pair))
+
+
+def _packed(a: Bits, b: Bits, dtype: DType) -> Sides:
+    """Codes narrower than a byte: of floats, which have neither NaN nor infinity, or of integers."""
+    a, b = _same_length(a, b)
+    if dtype.kind != "float":
+        return _neither_float(a, b)
+    sign = 1 << dtype.bits - 1
+    table = np.array(
+        [decoded(code & sign - 1, dtype) * (-1 if code & sign else 1) for code in range(2 * sign)]
+    )
+    low, high = a & (sign - 1), b & (sign - 1)
+    apart = np.maximum(low, high) - np.minimum(low, high)
+    return Sides(table[a], table[b], a != b, ulps=np.where((a ^ b) & sign, low + high, apart))
 
 
 def _both_float(a: Bits, b: Bits, x: DType, y: DType, pair: int) -> Sides:

@@ -15,11 +15,11 @@ from functools import cache
 from ckpttool.changes import Difference, Tolerance
 from ckpttool.measure import handles
 from ckpttool.measure.deltas import Tally, has_ulps, merged
-from ckpttool.measure.leaves import LEAF, Content, content_of, deflated_extents
+from ckpttool.measure.leaves import LEAF, Content, content_of, deflated_extents, packed_content_of
 from ckpttool.measure.plan import MOST_VIEWS, SLACK
 from ckpttool.measure.running import Progress, pool, throttled
 from ckpttool.measure.two import Task, run
-from ckpttool.model import Checkpoint, Tensor
+from ckpttool.model import Checkpoint, Node, Tensor
 from ckpttool.pool import ordered_map
 from ckpttool.source import Source
 
@@ -82,15 +82,37 @@ def _planned(
     keys: dict[Pair, _Key | None] = {}
     for pair in pairs:
         (left, view_a), (right, view_b) = content_a(pair[0]), content_b(pair[1])
-        if left is None or right is None or left.tensor.shape != right.tensor.shape:
+        x, y = a.nodes[pair[0]], b.nodes[pair[1]]
+        comparable = isinstance(x, Tensor) and isinstance(y, Tensor) and _comparable(x, y)
+        if left is None or right is None or not comparable:
             keys[pair] = None
             continue
         keys[pair] = key = view_a, view_b
         if key not in unique:
-            parted = plain(left) and plain(right)
-            raw = parted and left.tensor.dtype == right.tensor.dtype and left.swapped == right.swapped
-            unique[key] = Task(left, right, tolerance, same=raw and view_a == view_b, parted=parted, raw=raw)
+            assert isinstance(x, Tensor)
+            task = _task(left, right, x, tolerance)
+            unique[key] = replace(task, same=True) if task.raw and view_a == view_b else task
     return keys
+
+
+def _comparable(x: Tensor, y: Tensor) -> bool:
+    """Of one shape, and elements narrower than a byte only beside their like."""
+    return x.shape == y.shape and (x.dtype == y.dtype or not (x.dtype.bits % 8 or y.dtype.bits % 8))
+
+
+def _task(left: Content, right: Content, tensor: Tensor, tolerance: Tolerance) -> Task:
+    packed = tensor.dtype if tensor.dtype.bits % 8 else None
+    parted = plain(left) and plain(right)
+    raw = parted and left.tensor.dtype == right.tensor.dtype and left.swapped == right.swapped
+    return Task(
+        left,
+        right,
+        tolerance,
+        parted=parted and packed is None,
+        raw=raw,
+        packed=packed,
+        numel=tensor.numel,
+    )
 
 
 def _contents(checkpoint: Checkpoint, token: str) -> Callable[[int], tuple[Content | None, _Key]]:
@@ -102,9 +124,10 @@ def _contents(checkpoint: Checkpoint, token: str) -> Callable[[int], tuple[Conte
     @cache
     def content(index: int) -> tuple[Content | None, _Key]:
         found = content_of(checkpoint, index, token, deflated)
+        found = found or packed_content_of(checkpoint, index, token, deflated)
         if found is None:
             return None, ()
-        view = _view(found)
+        view = _view(found, checkpoint.nodes[index])
         storage = found.tensor.storage
         if view not in seen and storage is not None:
             seen.add(view)
@@ -121,9 +144,9 @@ def plain(content: Content) -> bool:
     return content.place.deflated is None and content.tensor.contiguous
 
 
-def _view(content: Content) -> _Key:
-    tensor = content.tensor
-    strides = None if tensor.contiguous else tensor.stride
+def _view(content: Content, tensor: Node) -> _Key:
+    assert isinstance(tensor, Tensor)
+    strides = None if content.tensor.contiguous else tensor.stride
     where = content.place, content.start, content.stop, content.swapped
     return *where, tensor.dtype.name, tensor.shape, strides
 
@@ -208,7 +231,7 @@ def _batches(tasks: Iterable[Task]) -> Iterator[tuple[Task, ...]]:
 
 
 def _finished(task: Task, tally: Tally) -> Difference:
-    numel = task.a.tensor.numel
+    numel = task.numel
     if not tally.changed:
         return Difference(
             numel, tally.compared, 0, 0, cosine=_cosine_of_equals(tally), max_ulp=_ulps(task, 0)
@@ -260,7 +283,7 @@ def _scale(squares: float, finite: int) -> float | None:
 
 
 def _ulps(task: Task, found: int) -> int | None:
-    return found if has_ulps(task.a.tensor.dtype, task.b.tensor.dtype) else None
+    return found if has_ulps(*task.types) else None
 
 
 def _total(column: Sequence[float]) -> float:

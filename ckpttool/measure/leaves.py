@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ckpttool.dtypes import BYTE
 from ckpttool.measure.handles import source_of
 from ckpttool.measure.kernels import Bits, Scheme, scheme_of, view
 from ckpttool.measure.plan import MOST_INFLATED, MOST_VIEWS, SLACK, Place, locate
@@ -48,7 +49,29 @@ def content_of(
     ``deflated_extents(checkpoint)``, for callers that ask for many tensors.
     """
     tensor = checkpoint.nodes[index]
-    if not isinstance(tensor, Tensor) or tensor.storage is None or tensor.dtype.bits % 8:
+    if not isinstance(tensor, Tensor) or tensor.dtype.bits % 8:
+        return None
+    return _content(checkpoint, tensor, run, deflated)
+
+
+def packed_content_of(
+    checkpoint: Checkpoint, index: int, run: str, deflated: dict[Span, Extent] | None = None
+) -> Content | None:
+    """The content of a row-major tensor of elements narrower than a byte, as a tensor of its bytes."""
+    tensor = checkpoint.nodes[index]
+    if not isinstance(tensor, Tensor) or not tensor.dtype.bits % 8 or not tensor.contiguous:
+        return None
+    begin, odd = divmod(tensor.offset * tensor.dtype.bits, 8)
+    if odd or min((0, *tensor.shape)) < 0:
+        return None
+    as_bytes = replace(tensor, dtype=BYTE, shape=(tensor.nbytes,), stride=(1,), offset=begin)
+    return _content(checkpoint, as_bytes, run, deflated)
+
+
+def _content(
+    checkpoint: Checkpoint, tensor: Tensor, run: str, deflated: dict[Span, Extent] | None
+) -> Content | None:
+    if tensor.storage is None:
         return None
     if len(tensor.shape) != len(tensor.stride) or min((0, tensor.offset, *tensor.shape, *tensor.stride)) < 0:
         return None

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ckpttool.changes import Tolerance
+from ckpttool.dtypes import DType
 from ckpttool.errors import Unreadable
 from ckpttool.measure import compiled
 from ckpttool.measure.blocks import blocks, libc
 from ckpttool.measure.deltas import Tally, merged, tally
 from ckpttool.measure.handles import source_of
 from ckpttool.measure.kernels import Bits, scheme_of, view
-from ckpttool.measure.leaves import LEAF, Content, leaves
+from ckpttool.measure.leaves import LEAF, Content, leaves, rechunked
 from ckpttool.measure.plan import Place
 from ckpttool.measure.reading import buffer_of, opened
 from ckpttool.measure.values import floats
@@ -40,7 +41,8 @@ class Task:
 
     ``full`` asks for numbers even where all bytes are equal. ``same`` says that both sides are one range of
     one file; ``parted`` that any part of both sides can be read; ``raw`` that moreover equal elements are
-    equal bytes.
+    equal bytes. ``packed`` is the type of elements narrower than a byte, whose bytes the contents are;
+    ``numel`` counts the elements of the whole tensor.
     """
 
     a: Content
@@ -51,11 +53,20 @@ class Task:
     same: bool = False
     parted: bool = False
     raw: bool = False
+    packed: DType | None = None
+    numel: int = 0
 
     @property
     def alike(self) -> bool:
         """Whether equal elements have equal bits once they are in the machine's byte order."""
         return self.a.tensor.dtype == self.b.tensor.dtype
+
+    @property
+    def types(self) -> tuple[DType, DType]:
+        """The element types of both sides."""
+        if self.packed is not None:
+            return self.packed, self.packed
+        return self.a.tensor.dtype, self.b.tensor.dtype
 
     @property
     def nbytes(self) -> int:
@@ -120,14 +131,15 @@ def _same(task: Task) -> Tally:
         return Tally()
     if not last:
         return _equal(task) or Tally()
-    return Tally(task.a.tensor.numel, some=some)
+    return Tally(task.numel, some=some)
 
 
 def _equal(task: Task) -> Tally | None:
     """The tally of a run whose sides have the same bits as far as both can be read; None if they differ."""
     compared, some = 0, False
     try:
-        for a, b in _raw(task) if task.raw else _leaves(task):
+        pairs = _raw(task) if task.raw else zip(leaves(task.a, 0), leaves(task.b, 1), strict=False)
+        for a, b in pairs:
             if len(a) != len(b):  # a side ends early: what both have is compared
                 a, b = a[: min(len(a), len(b))], b[: min(len(a), len(b))]
             if not same_bits(a, b):
@@ -136,13 +148,15 @@ def _equal(task: Task) -> Tally | None:
             compared += len(a)
     except Unreadable:
         pass
+    if task.packed is not None:
+        return Tally(min(task.numel, compared * 8 // task.packed.bits), some=some)
     return Tally(compared // scheme_of(task.a.tensor.dtype).pair, some=some)
 
 
 def _numbers(task: Task) -> Tally:
     parts: list[Tally] = []
     begin = task.begin
-    x, y = task.a.tensor.dtype, task.b.tensor.dtype
+    x, y = task.types
     quick = x == y and compiled.compiled(x)
     try:
         for a, b in _raw(task) if quick and task.raw and not task.a.swapped else _leaves(task):
@@ -158,14 +172,27 @@ def _numbers(task: Task) -> Tally:
 
 def _leaves(task: Task) -> Iterator[tuple[Bits, Bits]]:
     """Leaves of both sides, cut to what both have."""
+    if task.packed is not None:
+        yield from zip(_codes(task, task.packed, 0), _codes(task, task.packed, 1), strict=False)
+        return
     if task.raw and not task.a.swapped:
         for a, b in _raw(task):
             step = LEAF * scheme_of(task.a.tensor.dtype).pair
             for start in range(0, len(a), step):
                 yield a[start : start + step], b[start : start + step]
         return
-    for a, b in zip(leaves(task.a, 0), leaves(task.b, 1), strict=False):
-        yield a, b
+    yield from zip(leaves(task.a, 0), leaves(task.b, 1), strict=False)
+
+
+def _codes(task: Task, dtype: DType, side: int) -> Iterator[Bits]:
+    """Leaves of elements narrower than a byte, one to a byte; the first is in the lowest bits."""
+    pieces = (leaf.copy() for leaf in leaves(task.b if side else task.a, side))
+    left = task.numel
+    for piece in rechunked(pieces, LEAF * dtype.bits // 8):
+        flat = np.unpackbits(piece.view(np.uint8), bitorder="little")
+        bits = flat[: min(left, len(flat) // dtype.bits) * dtype.bits].reshape(-1, dtype.bits)
+        yield np.packbits(bits, axis=1, bitorder="little").reshape(-1)
+        left -= len(bits)
 
 
 def _raw(task: Task) -> Iterator[tuple[Bits, Bits]]:

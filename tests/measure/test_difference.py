@@ -286,6 +286,26 @@ def test_whole_numbers_are_compared_exactly(maker, tmp_path, a, x, b, y, changed
     assert (mirrored.changed, mirrored.max_abs) == (changed, distance)
 
 
+@pytest.mark.parametrize(("dtype", "bits"), [("float4_e2m1fn", 4), ("float6_e2m3fn", 6), ("quint4x2", 4)])
+def test_elements_narrower_than_a_byte(maker, tmp_path, dtype, bits) -> None:
+    numel = 2 * LEAF + 8
+    codes = np.random.default_rng(4).integers(0, 1 << bits, numel)
+    other = codes.copy()
+    codes[LEAF + 3], other[LEAF + 3] = 3, 4
+    sides = []
+    for name, values in (("a", codes), ("b", other), ("c", codes)):
+        flags = (values[:, None] >> np.arange(bits)) & 1
+        side = type(maker)(tmp_path / name)
+        storage = side.storage(np.packbits(flags.astype("u1").ravel(), bitorder="little").tobytes(), dtype)
+        side.tensor("t", storage, dtype, (numel,))
+        sides.append(side.checkpoint())
+    found = compare(sides[0], sides[1])
+    assert (found.numel, found.compared, found.changed, found.first) == (numel, numel, 1, LEAF + 3)
+    step = {"float4_e2m1fn": 0.5, "float6_e2m3fn": 0.125, "quint4x2": 1.0}[dtype]
+    assert (found.max_abs, found.max_ulp) == (step, None if dtype == "quint4x2" else 1)
+    assert compare(sides[0], sides[2]).equal
+
+
 def test_complex_elements_count_once(maker, tmp_path) -> None:
     a = np.array([1 + 2j, 3 + 4j, complex(math.nan, 1), 0], "c8")
     b = np.array([1 + 2j, 4 + 5j, complex(1, 1), complex(0, math.inf)], "c8")
