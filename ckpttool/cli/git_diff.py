@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -67,7 +68,7 @@ def _compared(old: str, new: str, path: str, new_path: str) -> Report:
 def _named(block: Block, names: dict[str, str]) -> Block:
     if not isinstance(block, Text):
         return block
-    text = block.text
-    for file, name in names.items():
-        text = text.replace(file, name)
+    # At once, the longest first: a file in the work tree has a name that is a part of the other's.
+    files = "|".join(re.escape(file) for file in sorted(names, key=len, reverse=True))
+    text = re.sub(files, lambda found: names[found[0]], block.text)
     return replace(block, text=text)

@@ -18,6 +18,9 @@ from ckpttool.source import Source
 MOST = 128
 """Pairs that are looked at."""
 
+SAMPLE = 8192
+"""Elements of each side of a pair."""
+
 FAINTEST, STRONGEST = -12, 6
 """Powers of ten; what is beyond counts with the last."""
 
@@ -27,9 +30,9 @@ def magnitudes(
 ) -> dict[int, int]:
     """Changed elements by the power of ten below their absolute change, in a sample of the pairs' content.
 
-    ``pairs`` are node indices of tensors of one shape. Looked at are the first 65,536 elements, row-major, of
+    ``pairs`` are node indices of tensors of one shape. Looked at are the first ``SAMPLE`` elements, row-major, of
     ``MOST`` pairs spread evenly; what is NaN or infinite on a side is left out. Never raises for what a file
-    holds or lacks. Reads at most 65,536 elements of each pair and side.
+    holds or lacks. Reads at most 65,536 elements of each.
     """
     step = max(1, -(-len(pairs) // MOST))
     found: Counter[int] = Counter()
@@ -46,7 +49,7 @@ def _pair(a: Checkpoint, b: Checkpoint, pair: tuple[int, int], token: str) -> di
         if content is None or not isinstance(tensor, Tensor):
             return {}
         try:
-            sides += [floats(leaf.copy(), tensor.dtype) for leaf in islice(leaves(content), 1)]
+            sides += [floats(leaf[:SAMPLE].copy(), tensor.dtype) for leaf in islice(leaves(content), 1)]
         except Unreadable:
             return {}
     if len(sides) < 2 or len(sides[0]) != len(sides[1]):
@@ -54,7 +57,10 @@ def _pair(a: Checkpoint, b: Checkpoint, pair: tuple[int, int], token: str) -> di
     with np.errstate(invalid="ignore", over="ignore"):
         apart = np.abs(sides[1] - sides[0])
     apart = apart[np.isfinite(apart) & (apart > 0)]
-    powers = np.clip(np.floor(np.log10(apart)), FAINTEST, STRONGEST).astype(np.int64)
+    powers = np.clip(np.floor(np.log10(apart)), SAMPLE = 8192
+"""Elements of each side of a pair."""
+
+FAINTEST, STRONGEST).astype(np.int64)
     values, counts = np.unique(powers, return_counts=True)
     return dict(zip(values.tolist(), counts.tolist(), strict=True))
 

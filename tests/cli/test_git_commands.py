@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -63,9 +64,10 @@ def test_git_setup_says_what_it_wrote(run: Run) -> None:
 def test_the_driver_shows_the_comparison_under_gits_names(
     run: Run, tiny: Path, compared: list[tuple[str, str]]
 ) -> None:
-    result = run("git-diff", "m.pth", tiny, "0" * 40, "100644", tiny.name, "1" * 40, "100644")
+    shutil.copy(tiny, "m.pth")
+    result = run("git-diff", "m.pth", tiny, "0" * 40, "100644", "m.pth", "1" * 40, "100644")
     assert result.exit_code == 0, "git dies of any other"
-    assert compared == [(str(tiny), tiny.name)]
+    assert compared == [(str(tiny), "m.pth")]
     assert result.stdout == "ckpttool diff a/m.pth b/m.pth\na/m.pth → b/m.pth\n1 tensor rewritten\n"
 
 

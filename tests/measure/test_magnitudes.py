@@ -6,8 +6,7 @@ import struct
 from pathlib import Path
 
 from ckpttool.formats import describe
-from ckpttool.measure.leaves import LEAF
-from ckpttool.measure.magnitudes import FAINTEST, MOST, magnitudes
+from ckpttool.measure.magnitudes import FAINTEST, MOST, SAMPLE, magnitudes
 from ckpttool.model import Checkpoint
 from ckpttool.testing.plain import tensor
 from ckpttool.testing.writers import torch_file
@@ -35,10 +34,10 @@ def test_changed_finite_elements_are_counted(tmp_path: Path) -> None:
 
 
 def test_a_sample_is_looked_at(tmp_path: Path) -> None:
-    size = LEAF + 10
+    size = SAMPLE + 10
     a, b = written(tmp_path / "a.pth", [0.0] * size), written(tmp_path / "b.pth", [2.0] * size)
-    assert magnitudes(a, b, pairs(a, b)) == {0: LEAF}
-    assert magnitudes(a, b, pairs(a, b) * (3 * MOST)) == {0: LEAF * MOST}
+    assert magnitudes(a, b, pairs(a, b)) == {0: SAMPLE}
+    assert magnitudes(a, b, pairs(a, b) * (3 * MOST)) == {0: SAMPLE * MOST}
 
 
 def test_a_file_that_ends_early_is_no_error(tmp_path: Path) -> None:
