@@ -34,7 +34,7 @@ def pictures(
     ``tensors`` are all of b's as ``(key, section, numel)``, in the file's order, so that what stayed as it was is
     seen too; those that only a has come from ``changes``. Shown are the weights, or where they did not change
     the section that changed in most tensors. ``deltas`` counts changed elements by the power of ten below their
-    absolute change; without it the histogram counts tensors. Linear in tensors.
+    absolute change in a sample of the weights; without it the histogram counts tensors. Linear in tensors.
     """
     everything = spots(changes, tensors)
     section = _section(everything)
@@ -161,7 +161,7 @@ def _elements(deltas: Mapping[int, int]) -> Histogram:
     held = [power for power, number in deltas.items() if number]
     powers = range(min(held), max(held) + 1) if held else range(0)
     bins = tuple((f"1e{power}", deltas.get(power, 0), f"changed by {_range(power)}") for power in powers)
-    return Histogram(bins, "elements by how much they changed", "absolute change")
+    return Histogram(bins, "elements of the weights by how much they changed", "absolute change, a sample")
 
 
 def _range(power: int) -> str:

@@ -57,10 +57,7 @@ def _pair(a: Checkpoint, b: Checkpoint, pair: tuple[int, int], token: str) -> di
     with np.errstate(invalid="ignore", over="ignore"):
         apart = np.abs(sides[1] - sides[0])
     apart = apart[np.isfinite(apart) & (apart > 0)]
-    powers = np.clip(np.floor(np.log10(apart)), SAMPLE = 8192
-"""Elements of each side of a pair."""
-
-FAINTEST, STRONGEST).astype(np.int64)
+    powers = np.clip(np.floor(np.log10(apart)), FAINTEST, STRONGEST).astype(np.int64)
     values, counts = np.unique(powers, return_counts=True)
     return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
