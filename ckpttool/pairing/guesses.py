@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from ckpttool.changes import Pair
 from ckpttool.pairing.assignment import assign
 from ckpttool.pairing.entries import Couple, One, Path, Rest, joined, without
-from ckpttool.pairing.names import INDEX, likeness, natural, template
+from ckpttool.pairing.names import CLASH, INDEX, likeness, natural, template
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +23,12 @@ THRESHOLD = 0.5
 
 HIGHEST = 0.99
 """No guess is certain."""
+
+SHIFTED = 3
+"""Layers that have to be as many on both sides before different numbers may stand for each other."""
+
+NAMED = 0.3
+"""How alike the names of two modules have to be: shape and order alone are no evidence."""
 
 CROWD = 500
 """Units of one shape that are weighed against each other; more of them are aligned in order."""
@@ -121,6 +127,11 @@ def _trait(one: One) -> tuple[str, str, tuple[int, ...]]:
     return one.side.section, one.tensor.dtype.kind, one.tensor.shape
 
 
+def _kind(one: One) -> Hashable:
+    """What a single tensor has to have in common with its partner: a bias is never a weight."""
+    return _trait(one), "bias" in one.words[-1] or one.words[-1] == "beta"
+
+
 def _modules(ones: Sequence[One]) -> list[Unit]:
     return _units((words, kind, leaves) for words, kind, leaves in _by_module(ones))
 
@@ -141,11 +152,11 @@ def _by_module(ones: Sequence[One]) -> Iterator[tuple[Path, Hashable, dict[str, 
 
 
 def _tensors(ones: Sequence[One]) -> list[Unit]:
-    return _units((one.words, _trait(one), {"": one}) for one in ones)
+    return _units((one.words, _kind(one), {"": one}) for one in ones)
 
 
 def _singles(ones: Sequence[One]) -> list[Unit]:
-    return [Unit(one.words, _trait(one), {(): {"": one}}) for one in ones]
+    return [Unit(one.words, _kind(one), {(): {"": one}}) for one in ones]
 
 
 def _units(found: Iterable[tuple[Path, Hashable, dict[str, One]]]) -> list[Unit]:
@@ -175,9 +186,13 @@ def _weighed(a: list[Unit], b: list[Unit], learned: Known, ordered: bool) -> lis
     alike = 0.7 * likeness([u.pattern for u in a], [u.pattern for u in b]) + 0.3 * _overlap(a, b)
     if ordered:
         alike = 0.85 * alike + 0.15 * _order(a, b)
-    alike = _taught(alike, a, b, learned)
     named = likeness([u.module for u in a], [u.module for u in b])
-    return [_Guess(a[i], b[j], float(alike[i, j]), float(named[i, j]), clear) for i, j, clear in assign(alike)]
+    known, clashes = _taught(a, b, learned)
+    clashes *= _numbered(a, b)
+    alike, named = (0.8 * alike + 0.2 * known) * clashes, named * clashes
+    return [
+        _Guess(a[i], b[j], float(alike[i, j]), float(named[i, j]), clear) for i, j, clear in assign(alike)
+    ]
 
 
 def _overlap(a: list[Unit], b: list[Unit]) -> Matrix:
@@ -201,28 +216,36 @@ def _order(a: list[Unit], b: list[Unit]) -> Matrix:
     return 1.0 - np.abs(ranks[0][:, None] - ranks[1][None, :])
 
 
-def _taught(alike: Matrix, a: list[Unit], b: list[Unit], learned: Known) -> Matrix:
-    """Raise what agrees with pairs known already, lower what contradicts them; symmetric."""
+def _numbered(a: list[Unit], b: list[Unit]) -> Matrix:
+    """A factor below 1 where two names count alike, but to different numbers."""
     import numpy as np
 
-    if not learned:
-        return alike
-    total_a, total_b = Counter[Path](), Counter[Path]()
-    for (x, y), votes in learned.items():
-        total_a[x] += votes
-        total_b[y] += votes
+    ours, theirs = ([template(unit.pattern)[1] for unit in units] for units in (a, b))
+    if not any(ours) or not any(theirs):
+        return np.ones((len(a), len(b)))
+    return np.array([[CLASH if x != y and len(x) == len(y) else 1.0 for y in theirs] for x in ours])
+
+
+def _taught(a: list[Unit], b: list[Unit], learned: Known) -> tuple[Matrix, Matrix]:
+    """How far pairs known already agree, 0 to 1, and a factor below 1 where a module has another partner. Symmetric."""
+    import numpy as np
+
+    totals = Counter[Path](), Counter[Path]()
+    for pair, votes in learned.items():
+        totals[0][pair[0]] += votes
+        totals[1][pair[1]] += votes
 
     def share(x: Path, y: Path) -> float:
-        most = max(total_a[x], total_b[y])
+        most = max(totals[0][x], totals[1][y])
         return learned[x, y] / most if most else 0.5
 
-    parts = [(0.6, [u.pattern[:-1] for u in a], [u.pattern[:-1] for u in b])]
-    parts.append((0.4, [_scope(u.pattern) for u in a], [_scope(u.pattern) for u in b]))
-    known = np.zeros_like(alike)
-    for weight, ours, theirs in parts:
-        shares = {x: {y: share(x, y) for y in set(theirs)} for x in set(ours)}
-        known += weight * np.array([[shares[x][y] for y in theirs] for x in ours])
-    return 0.8 * alike + 0.2 * known
+    def shares(ours: list[Path], theirs: list[Path]) -> Matrix:
+        rows = {x: {y: share(x, y) for y in set(theirs)} for x in set(ours)}
+        return np.array([[rows[x][y] for y in theirs] for x in ours], dtype=np.float64)
+
+    modules = shares([u.module for u in a], [u.module for u in b])
+    scopes = shares([_scope(u.pattern) for u in a], [_scope(u.pattern) for u in b])
+    return 0.6 * modules + 0.4 * scopes, np.where(modules == 0, CLASH, 1.0)
 
 
 def _aligned(a: list[Unit], b: list[Unit], ordered: bool) -> list[_Guess]:
@@ -242,6 +265,8 @@ def _scored(guess: _Guess) -> list[tuple[Couple, float]]:
     members = _members(guess.a, guess.b)
     support = min(1.0, len(members) / 8)
     base = 0.3 * guess.alike + 0.4 * guess.named + 0.3 * guess.clear
+    if guess.named < NAMED:
+        return []
     # A draw stays one however many layers it holds for.
     score = base + (1 - base) * 0.4 * support * guess.clear
     score = round(min(HIGHEST, score if guess.clear > 0.1 else score / 2), 3)
@@ -253,6 +278,6 @@ def _members(a: Unit, b: Unit) -> list[tuple[dict[str, One], dict[str, One]]]:
     common = sorted(a.members.keys() & b.members.keys())
     if common:
         return [(a.members[n], b.members[n]) for n in common]
-    if len(a.members) != len(b.members):
+    if len(a.members) != len(b.members) or len(a.members) < SHIFTED:
         return []
     return [(a.members[x], b.members[y]) for x, y in zip(sorted(a.members), sorted(b.members), strict=True)]

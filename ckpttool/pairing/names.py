@@ -25,7 +25,7 @@ WRAPPERS = frozenset(
 )
 """Segments that DDP, ``torch.compile``, FSDP, activation checkpointing, Lightning and Opacus put into keys."""
 
-CLASH = 0.6
+CLASH = 0.4
 """What is left of the likeness of two names of which one says ``norm`` or ``query`` and the other does not."""
 
 INDEX = "#"
@@ -33,7 +33,7 @@ INDEX = "#"
 
 # Abbreviations that model code uses for one thing, the first being the word that stands for all of them.
 _SAME = """
-attention attn att self_attention selfattention multihead mha
+attention attn att sa self_attention selfattention multihead mha
 norm ln layernorm layer_norm rmsnorm bn batchnorm groupnorm gn
 layer layers block blocks h resblocks
 query q wq
@@ -61,7 +61,17 @@ _NORMS = {
 _PHRASES = {word: ("norm", which) for which, words in _NORMS.items() for word in words.split()}
 _MEANS = {word: line.split()[0] for line in _SAME.strip().splitlines() for word in line.split()}
 
-_TELLING = ("query", "key", "value", "norm", "convolution", "embedding", "gate")
+_TELLING = (
+    "query",
+    "key",
+    "value",
+    "norm",
+    "convolution",
+    "embedding",
+    "first",
+    "second",
+    "attention",
+)
 """Words of which either both names have the same or they hardly mean the same tensor."""
 
 _PIECE = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|#|[^A-Za-z0-9_#\-]+")
