@@ -134,7 +134,10 @@ def numbers(change: dict[str, Any]) -> list[Any]:
     return [float(f"{value:.9g}") if isinstance(value, float) else value for value in found]
 
 
-@given(strategies.edits())
+UNRELATED = st.tuples(strategies.state_dicts(), strategies.state_dicts()).map(lambda pair: Edit(*pair, ()))
+
+
+@given(strategies.edits() | UNRELATED)
 def test_both_directions_agree(edit: Edit) -> None:
     forth, back = diff(edit.before, edit.after), diff(edit.after, edit.before)
     assert sorted(map(repr, map(mirrored, changes(forth)))) == sorted(map(repr, map(seen, changes(back))))
