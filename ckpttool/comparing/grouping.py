@@ -21,7 +21,7 @@ LONGEST = 90
 
 
 def sentences(changes: Sequence[Change], keys: Mapping[str, Sequence[str]]) -> list[str]:
-    """What changed, most structural first. ``keys`` are all tensors' keys by section, of both sides."""
+    """What changed, most structural first. ``keys`` are the keys of b's tensors and of removed ones, by section."""
     told = [_relocated(change) for change in changes if _is_relocation(change)]
     groups: dict[tuple[str, tuple[str, ...]], list[Change]] = {}
     for change in changes:
@@ -170,7 +170,8 @@ def amount(change: Change) -> float:
     if "reshaped" in change.kinds:
         return 3.0
     if found is not None:
-        return found.relative
+        # Of a generator's state no number means anything.
+        return -0.5 if change.section == "rng" else found.relative
     return 2.5 if "rewritten" in change.kinds else -1.0
 
 

@@ -73,36 +73,33 @@ def state_keys(layout: Layout) -> dict[int, tuple[Optimizer, Slot, str]]:
     }
 
 
+def state_key(optimizer: Optimizer, slot: Slot, moment: str) -> str:
+    """The key of a parameter's state: its name in place of its number, ``optimizer.state.fc.weight.exp_avg``."""
+    return ".".join([*optimizer.path, "state", name_of(slot), moment])
+
+
 def pair_states(
-    states_a: Sequence[Side], states_b: Sequence[Side], known: Sequence[Twins], layouts: tuple[Layout, Layout]
+    states_a: Sequence[Side], states_b: Sequence[Side], known: Sequence[Twins], layout: Layout
 ) -> Pairing:
-    """State tensors paired by parameter and moment; their keys say the parameter's name in place of its number."""
+    """State tensors paired by parameter and moment; ``layout`` is a's."""
     partner: dict[tuple[int, str], int] = {}
     for twin in known:
         for slot, other in twin.slots:
             theirs = dict(other.state)
             partner.update({(i, m): theirs[m] for m, i in slot.state if m in theirs})
-    names_a, names_b = state_keys(layouts[0]), state_keys(layouts[1])
-    by_index = {side.index: _named(side, names_b) for side in states_b}
+    moments = {index: moment for index, (_, _, moment) in state_keys(layout).items()}
+    by_index = {side.index: side for side in states_b}
     pairs, only_a = [], []
     taken: set[int] = set()
     for side in states_a:
-        target = partner.get((side.index, names_a[side.index][2])) if side.index in names_a else None
-        named = _named(side, names_a)
+        target = partner.get((side.index, moments[side.index]))
         if target in by_index and target not in taken:
             taken.add(target)
-            pairs.append(Pair(named, by_index[target], "parameter"))
+            pairs.append(Pair(side, by_index[target], "parameter"))
         else:
-            only_a.append(named)
-    only_b = [_named(side, names_b) for side in states_b if side.index not in taken]
+            only_a.append(side)
+    only_b = [side for side in states_b if side.index not in taken]
     return Pairing(tuple(pairs), tuple(only_a), tuple(only_b))
-
-
-def _named(side: Side, known: Mapping[int, tuple[Optimizer, Slot, str]]) -> Side:
-    if side.index not in known:
-        return side
-    optimizer, slot, moment = known[side.index]
-    return replace(side, key=".".join([*optimizer.path, "state", name_of(slot), moment]))
 
 
 # --- what changed --------------------------------------------------------------------------------------

@@ -62,6 +62,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 # Package from elsewhere -> the rooms (or modules) that may import it. The ground imports none.
 MAY_BE_IMPORTED_BY: dict[str, set[str]] = {
     "click": {"cli"},
+    "deepdiff": {"comparing"},
     "rich": {"cli", "render"},
     "numpy": {"measure", "ops", "pairing", "verbs", "determinism", "testing", "trainer"},
     "isal": {"source", "measure", "formats", "verbs"},
