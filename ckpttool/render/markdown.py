@@ -33,6 +33,9 @@ SHOWN = 20
 LONGEST = 65_000
 """Characters of a page: GitHub refuses comments of more than 65,536."""
 
+FOLDED = 12
+"""Rows of a table up to which it stands open in a comment."""
+
 WIDTH = 78
 """Columns of pictures drawn with characters: a comment's code block shows them without scrolling."""
 
@@ -167,11 +170,17 @@ def _paragraph(block: Text) -> Iterator[str]:
 
 
 def _table(block: Table, most: int) -> Iterator[str]:
+    rows = [(code(row[0], in_table=True), *map(escape, row[1:])) for row in block.rows[:most]]
+    grid = chain(_grid(tuple(map(escape, block.columns)), rows, block.align), _more(len(block.rows), most))
+    if len(rows) > FOLDED:
+        title = block.title or block.columns[0]
+        summary = _in_tag(f"{title}: {plural(len(block.rows), 'row')}")
+        yield from (f"<details><summary>{summary}</summary>", "")
+        yield from (*grid, "", "</details>")
+        return
     if block.title:
         yield from (f"### {escape(block.title)}", "")
-    rows = [(code(row[0], in_table=True), *map(escape, row[1:])) for row in block.rows[:most]]
-    yield from _grid(tuple(map(escape, block.columns)), rows, block.align)
-    yield from _more(len(block.rows), most)
+    yield from grid
 
 
 def _grid(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]], align: str) -> Iterator[str]:

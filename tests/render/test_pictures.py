@@ -92,6 +92,14 @@ def test_markdown_fits_a_comment_and_says_what_is_left_out(block: Block) -> None
     assert text.count("```") % 2 == 0
 
 
+def test_markdown_folds_long_tables() -> None:
+    def table(rows: int) -> str:
+        return shown(Table(("key",), (("k",),) * rows, title="every #1 key"), "markdown")
+
+    assert table(3).startswith("### every \\#1 key\n\n| key |")
+    assert table(30).startswith("<details><summary>every &#35;1 key&#58; 30 rows</summary>\n\n| key |")
+
+
 def test_markdown_leaves_out_blocks_at_last() -> None:
     text = render(Report("diff", {}, tuple(Text("word " * 2000) for _ in range(9))), "markdown")
     assert len(text) <= LONGEST

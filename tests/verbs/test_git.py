@@ -244,3 +244,18 @@ def test_only_whole_pointers_are_followed(tmp_path: Path) -> None:
     assert pointer(str(path)) == "a" * 64
     path.write_text(f"{head}../../../../etc/passwd\n")
     assert pointer(str(path)) is None
+
+
+def test_the_external_driver_compares_in_git_diff_and_leaves_log_to_lines(git: Git) -> None:
+    git_setup(command=COMMAND, external=True)
+    commit(git, "model.pth", state())
+    Path("model.pth").write_bytes(state(second=2.5))
+    shown = git("diff")
+    assert "a/model.pth → b/model.pth" in shown
+    assert "model.layers.0.weight" in shown
+    assert "rewritten" in shown
+    assert len(changes(git("diff", "--no-ext-diff"))) == 2
+    commit(git, "model.pth", state(second=2.5))
+    assert len(changes(git("log", "-p", "-1", "--format=%s"))) == 2
+    git("rm", "-q", "--cached", "model.pth")
+    assert "-model.layers.0.weight" in git("diff", "--cached")
