@@ -389,6 +389,36 @@ def test_one_file_against_itself_needs_little_reading(maker, tmp_path) -> None:
     assert differences(checkpoint, checkpoint, [(3, 3)])[3, 3].compared == 0
 
 
+@pytest.mark.parametrize("kept", [0, 64, 1000, 10**6])
+def test_many_small_tensors_are_told_apart_even_in_a_short_file(maker, tmp_path, kept) -> None:
+    sides = [type(maker)(tmp_path / name) for name in "ab"]
+    for side in sides:
+        for number in range(40):
+            side.array(str(number), np.full(5, number + (number == 7 and side is sides[1]), "f4"))
+    a, b = (side.checkpoint() for side in sides)
+    sides[1].cut(kept)
+    found = differences(a, b, [(2 * n + 1, 2 * n + 1) for n in range(40)])
+    for number, (_, second) in enumerate(found):
+        span = b.storages[number].span
+        assert span is not None
+        there = min(5, max(0, kept - span.start) // 4)
+        assert found[second, second].compared == there
+        assert found[second, second].changed == (there if number == 7 else 0)
+
+
+def test_the_scale_is_the_larger_side_s_root_mean_square(maker, tmp_path) -> None:
+    a, b = np.array([3, 4], "f4").view("u4"), np.array([0, 0], "f4").view("u4")
+    for sides in ((a, b), (b, a)):
+        found = compare(*pair_of(maker, tmp_path, *sides, "float32"))
+        assert found.scale == pytest.approx(math.sqrt(12.5))
+        assert found.rms == found.scale
+
+
+def test_nothing_in_it_is_equal(maker, tmp_path) -> None:
+    none = np.zeros(0, "u4")
+    assert compare(*pair_of(maker, tmp_path, none, none, "float32")).equal
+
+
 def test_progress_ends_at_the_whole(maker, tmp_path) -> None:
     a = np.arange(5 * LEAF, dtype="u4")
     told: list[tuple[int, int]] = []
