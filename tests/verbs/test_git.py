@@ -76,7 +76,9 @@ def commit(git: Git, name: str, data: bytes) -> None:
 
 
 def changes(diff: str) -> list[str]:
-    return [line for line in diff.splitlines() if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+    return [
+        line for line in diff.splitlines() if line.startswith(("+", "-")) and line[:3] not in ("+++", "---")
+    ]
 
 
 def test_git_diff_and_log_show_the_changed_tensor_alone(git: Git) -> None:
