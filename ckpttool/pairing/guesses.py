@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -11,6 +11,7 @@ from ckpttool.changes import Pair
 from ckpttool.pairing.assignment import assign
 from ckpttool.pairing.entries import Couple, One, Path, Rest, joined, without
 from ckpttool.pairing.names import CLASH, INDEX, likeness, natural, template
+from ckpttool.pairing.units import Unit, modules, single_modules, singles, tensors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,30 +34,7 @@ NAMED = 0.3
 CROWD = 500
 """Units of one shape that are weighed against each other; more of them are aligned in order."""
 
-Numbers: TypeAlias = "tuple[int, ...]"
 Known: TypeAlias = "Counter[tuple[Path, Path]]"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Unit:
-    """Modules, or tensors, whose names differ in whole numbers alone and whose shapes are the same.
-
-    ``members`` are by those numbers; each has its tensors by the last segment (one tensor by the empty name).
-    """
-
-    pattern: Path
-    kind: Hashable
-    members: dict[Numbers, dict[str, One]]
-
-    @property
-    def module(self) -> Path:
-        """The pattern without the tensor's own name: that both are called ``weight`` says little."""
-        single = any("" in leaves for leaves in self.members.values())
-        return self.pattern[:-1] if single and len(self.pattern) > 1 else self.pattern
-
-    @property
-    def at(self) -> int:
-        return min(one.at for leaves in self.members.values() for one in leaves.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +58,7 @@ def by_guess(rest: Rest, known: Sequence[Couple], ordered: bool) -> tuple[list[P
     pairs: list[Pair] = []
     rest = [o for o in rest[0] if _guessable(o)], [o for o in rest[1] if _guessable(o)]
     learned = _learned(known)
-    for level in (_modules, _single_modules, _tensors, _singles):
+    for level in (modules, single_modules, tensors, singles):
         for _ in range(2):
             guesses = _guesses(level(rest[0]), level(rest[1]), learned, ordered)
             scored = [(c, s) for g in guesses for c, s in _scored(g) if s >= THRESHOLD]
@@ -121,51 +99,6 @@ def _learned(couples: Iterable[Couple]) -> Known:
 def _scope(pattern: Path) -> Path:
     """A pattern up to its last number; without one, nothing."""
     return pattern[: len(pattern) - pattern[::-1].index(INDEX)] if INDEX in pattern else ()
-
-
-def _trait(one: One) -> tuple[str, str, tuple[int, ...]]:
-    return one.side.section, one.tensor.dtype.kind, one.tensor.shape
-
-
-def _kind(one: One) -> Hashable:
-    """What a single tensor has to have in common with its partner: a bias is never a weight."""
-    return _trait(one), "bias" in one.words[-1] or one.words[-1] == "beta"
-
-
-def _modules(ones: Sequence[One]) -> list[Unit]:
-    return _units((words, kind, leaves) for words, kind, leaves in _by_module(ones))
-
-
-def _single_modules(ones: Sequence[One]) -> list[Unit]:
-    """Each layer's module by itself: one side may name the stages that the other counts."""
-    return [Unit(words, kind, {(): leaves}) for words, kind, leaves in _by_module(ones)]
-
-
-def _by_module(ones: Sequence[One]) -> Iterator[tuple[Path, Hashable, dict[str, One]]]:
-    """Modules with more than one tensor: name, what is in them, and their tensors by last segment."""
-    modules: dict[tuple[Path, Path], dict[str, One]] = defaultdict(dict)
-    for one in ones:
-        modules[one.root, one.words[:-1]][one.words[-1]] = one
-    for (_, words), leaves in modules.items():
-        if len(leaves) > 1:
-            yield words, tuple(sorted((leaf, _trait(one)) for leaf, one in leaves.items())), leaves
-
-
-def _tensors(ones: Sequence[One]) -> list[Unit]:
-    return _units((one.words, _kind(one), {"": one}) for one in ones)
-
-
-def _singles(ones: Sequence[One]) -> list[Unit]:
-    return [Unit(one.words, _kind(one), {(): {"": one}}) for one in ones]
-
-
-def _units(found: Iterable[tuple[Path, Hashable, dict[str, One]]]) -> list[Unit]:
-    units: dict[tuple[Path, Hashable], Unit] = {}
-    for words, kind, leaves in found:
-        pattern, numbers = template(words)
-        unit = units.setdefault((pattern, kind), Unit(pattern, (kind, len(numbers)), {}))
-        unit.members.setdefault(numbers, leaves)
-    return list(units.values())
 
 
 def _guesses(ours: list[Unit], theirs: list[Unit], learned: Known, ordered: bool) -> list[_Guess]:
