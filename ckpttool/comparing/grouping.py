@@ -16,6 +16,9 @@ FEW = 3
 DEPTH = 4
 """Segments of keys within which a common place is looked for."""
 
+ROT = "bit rot"
+"""How the note begins on content that differs although the files record one checksum for it."""
+
 LONGEST = 90
 """Characters of folded names in a sentence."""
 
@@ -59,30 +62,32 @@ def _group(
     number = f"all {count(total)}" if len(group) == total else f"{count(len(group))} of {count(total)}"
     if kinds[0] in ("added", "removed"):
         number = count(len(group))
-    details = Counter(_detail(change) for change in group)
-    detail = f" {next(iter(details))}" if len(details) == 1 and "" not in details else ""
-    where = place([change.key for change in group], keys)
-    yield f"{number} {noun} {' and '.join(kinds)}{detail}{where}"
+    told = Counter(_kinds(change) for change in group)
+    kinds_text = next(iter(told)) if len(told) == 1 else " and ".join(kinds)
+    yield f"{number} {noun} {kinds_text}{place([change.key for change in group], keys)}"
 
 
 def _one(change: Change) -> str:
-    detail = _detail(change)
-    old = f" from {_code(change.old_key)}" if change.old_key and change.kind in ("renamed", "moved") else ""
-    note = f" ({change.note})" if change.note else ""
-    return f"{_code(change.key)} {' and '.join(change.kinds)}{old}{' ' + detail if detail else ''}{note}"
+    note = f" ({change.note})" if change.note and ROT not in change.note else ""
+    return f"{_code(change.key)} {_kinds(change)}{note}"
 
 
-def _detail(change: Change) -> str:
-    """Types and shapes, before and after, where they changed; the shape of what came or went."""
-    parts = []
-    if "retyped" in change.kinds:
-        parts.append(f"{_field(change.before, 'dtype')} → {_field(change.after, 'dtype')}")
-    if "reshaped" in change.kinds:
-        parts.append(f"{_field(change.before, 'shape')} → {_field(change.after, 'shape')}")
-    if change.kind in ("added", "removed"):
-        side = change.after if change.kind == "added" else change.before
-        parts.append(f"{_field(side, 'dtype')} {_field(side, 'shape')}")
-    return ", ".join(parts)
+def _kinds(change: Change) -> str:
+    """All kinds, with types and shapes before and after where those changed."""
+    words = []
+    for kind in change.kinds:
+        if kind in ("renamed", "moved") and change.old_key and not words:
+            words.append(f"{kind} from {_code(change.old_key)}")
+        elif kind == "retyped":
+            words.append(f"retyped {_field(change.before, 'dtype')} → {_field(change.after, 'dtype')}")
+        elif kind == "reshaped":
+            words.append(f"reshaped {_field(change.before, 'shape')} → {_field(change.after, 'shape')}")
+        elif kind in ("added", "removed"):
+            side = change.after if kind == "added" else change.before
+            words.append(f"{kind}, {_field(side, 'dtype')} {_field(side, 'shape')}")
+        else:
+            words.append(kind)
+    return " and ".join(words)
 
 
 def _field(side: Json, name: str) -> str:
@@ -96,14 +101,18 @@ def place(changed: Sequence[str], keys: Sequence[str]) -> str:
     """Where the changed keys lie, if that says more than "everywhere": ``, all in `layers.{8..11}```."""
     if len(set(changed)) >= len(set(keys)):
         return ""
+    common = ""
+    covered = len(keys)
     for depth in range(1, DEPTH + 1):
-        heads = {head for key in changed if (head := _head(key, depth))}
-        every = {head for key in keys if (head := _head(key, depth))}
-        if len(heads) < len(every) and all(_head(key, depth) for key in changed):
-            folds = fold((head, None) for head in sorted(heads, key=_natural))
-            text = ", ".join(one.text for one in folds)
-            if len(folds) == 1 and len(text) <= LONGEST:
-                return f", all in {_code(text)}"
+        heads = {_head(key, depth) for key in changed}
+        inside = sum(_head(key, depth) in heads for key in keys)
+        if "" in heads or inside >= covered:
+            continue
+        folds = fold((head, None) for head in sorted(heads, key=_natural))
+        if len(folds) == 1 and len(folds[0].text) <= LONGEST:
+            common, covered = folds[0].text, inside
+    if common:
+        return f", all in {_code(common)}"
     folds = fold((key, None) for key in sorted(set(changed), key=_natural))
     text = ", ".join(one.text for one in folds)
     return f": {_code(text)}" if len(folds) <= FEW and len(text) <= LONGEST else ""
@@ -177,6 +186,5 @@ def amount(change: Change) -> float:
 
 def by_amount(changes: Sequence[Change]) -> list[Change]:
     """Changes of tensors, those that changed most first; equals in their order."""
-    return sorted(
-        (c for c in changes if c.kind != "edited" and not _is_relocation(c)), key=lambda c: -amount(c)
-    )
+    shown = (c for c in changes if c.kind not in ("edited", "reordered") and not _is_relocation(c))
+    return sorted(shown, key=lambda change: -amount(change))

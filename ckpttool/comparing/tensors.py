@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ckpttool.changes import KINDS, Change, Difference, Kind, Pair, Pairing, Side
+from ckpttool.comparing.grouping import ROT
 from ckpttool.comparing.sharing import out_of_order, retied
 from ckpttool.model import Checkpoint, Json, Tensor
 from ckpttool.units import count, plural
@@ -112,7 +113,7 @@ def _note(pair: Pair, outcome: Outcome | None, tie: tuple[list[str], list[str]] 
     if outcome is not None and outcome.note:
         notes.append(outcome.note)
     if outcome is not None and outcome.agreed and outcome.equal is False:
-        notes.append("bit rot: the content differs although both files record the same checksum for it")
+        notes.append(f"{ROT}: the recorded checksums are the same")
     return "; ".join(notes)
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ckpttool.comparing.against import Fit, Named, best_fit, fit
+from ckpttool.comparing.against import Fit, Named, best_fit, fit, renamed_key
 from ckpttool.errors import ExitCode, Unreadable, UsageError, printable
 from ckpttool.folding import fold
 from ckpttool.model import Json
@@ -145,7 +145,7 @@ def _blocks(
     ]
     if best.parameters > plain.parameters:
         blocks.append(Text(f"{_advice(best)}: then {_loads(best)}", "warning"))
-    shapes = {one.key: one.shape for one in have}
+    shapes = {renamed_key(one.key, best.strip, best.add): one.shape for one in have}
     rows = [(key, "another shape", _shapes(shapes.get(key), wanted[key].shape)) for key in best.misshapen]
     rows += [(key, "missing in the checkpoint", "") for key in _folded(best.missing)]
     rows += [(key, "not wanted by the model", "") for key in _folded(best.unexpected)]

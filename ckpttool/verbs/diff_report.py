@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ckpttool.changes import KINDS, Change, Difference, Pairing, Tolerance
-from ckpttool.comparing.grouping import by_amount, json_text, sentences
+from ckpttool.comparing.grouping import ROT, by_amount, json_text, sentences
 from ckpttool.comparing.picture import pictures
 from ckpttool.errors import ExitCode, printable
 from ckpttool.model import Finding, Json
@@ -255,7 +255,9 @@ def _verdict(result: Result) -> Text:
         return Text("not settled: not everything could be compared; the rest is equal", "bad")
     words = " as saved" if result.coverage.as_saved else ""
     if result.coverage.close:
-        most = f"{plural(result.coverage.close, 'tensor')} differ by at most {real(result.coverage.largest)}"
+        number = result.coverage.close
+        verb = "differs" if number == 1 else "differ"
+        most = f"{plural(number, 'tensor')} {verb} by at most {real(result.coverage.largest)}"
         return Text(f"equal within the tolerance: {most}", "good")
     if not (result.coverage.pairs or result.coverage.values):
         return Text("identical: both are empty", "good")
@@ -275,10 +277,10 @@ def _warnings(result: Result) -> Iterator[str]:
     new = [c for c in result.changes if c.difference and (c.difference.new_nan or c.difference.new_inf)]
     if new:
         yield f"new NaN or infinity in {plural(len(new), 'tensor')}, such as {printable(new[0].key)}"
-    rot = [c for c in result.changes if "bit rot" in c.note]
+    rot = [c for c in result.changes if ROT in c.note]
     if rot:
         yield (
-            f"bit rot: the content of {plural(len(rot), 'tensor')} differs although both files record the same "
+            f"{ROT}: the content of {plural(len(rot), 'tensor')} differs although both files record the same "
             f"checksum for it, such as {printable(rot[0].key)}; run ckpttool verify on both"
         )
     elif _unexplained(result):
