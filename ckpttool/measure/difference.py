@@ -10,16 +10,16 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
-from functools import cache
 
 from ckpttool.changes import Difference, Tolerance
 from ckpttool.measure import handles
-from ckpttool.measure.deltas import Tally, has_ulps, merged
-from ckpttool.measure.leaves import LEAF, Content, content_of, deflated_extents, packed_content_of
-from ckpttool.measure.plan import MOST_VIEWS, SLACK
+from ckpttool.measure.deltas import Tally, merged
+from ckpttool.measure.leaves import LEAF, Content
+from ckpttool.measure.pairs import Key, Pair, planned
 from ckpttool.measure.running import Progress, pool, throttled
+from ckpttool.measure.sides import has_ulps
 from ckpttool.measure.two import Task, run
-from ckpttool.model import Checkpoint, Node, Tensor
+from ckpttool.model import Checkpoint, Tensor
 from ckpttool.pool import ordered_map
 from ckpttool.source import Source
 
@@ -29,9 +29,6 @@ UNIT = 32 * LEAF
 BATCH = 128
 BATCH_BYTES = 4 << 20
 """Small tasks are handed over together: at most so many, of so many bytes."""
-
-Pair = tuple[int, int]
-_Key = tuple[object, ...]
 
 
 def differences(
@@ -56,104 +53,14 @@ def differences(
     twice. Never raises for what a file holds or lacks.
     """
     with handles.run(sources) as token:
-        unique: dict[_Key, Task] = {}
-        keys = _planned(a, b, pairs, token, tolerance, unique)
+        unique: dict[Key, Task] = {}
+        keys = planned(a, b, pairs, token, tolerance, unique)
         tasks = list(unique.values())
         total = sum(task.nbytes for task in tasks)
         with pool(executor, total) as chosen:
             tallies = _compared(tasks, unit, chosen, window, throttled(progress, total))
         results = dict(zip(unique, map(_finished, tasks, tallies), strict=True))
         return {pair: _nothing(a, pair[0]) if key is None else results[key] for pair, key in keys.items()}
-
-
-# --- what to compare -----------------------------------------------------------------------------------
-
-
-def _planned(
-    a: Checkpoint,
-    b: Checkpoint,
-    pairs: Sequence[Pair],
-    token: str,
-    tolerance: Tolerance,
-    unique: dict[_Key, Task],
-) -> dict[Pair, _Key | None]:
-    """Which of the ``unique`` tasks answers for a pair; None where nothing of it can be compared."""
-    content_a, content_b = _contents(a, token), _contents(b, token)
-    keys: dict[Pair, _Key | None] = {}
-    for pair in pairs:
-        (left, view_a), (right, view_b) = content_a(pair[0]), content_b(pair[1])
-        x, y = a.nodes[pair[0]], b.nodes[pair[1]]
-        comparable = isinstance(x, Tensor) and isinstance(y, Tensor) and _comparable(x, y)
-        if left is None or right is None or not comparable:
-            keys[pair] = None
-            continue
-        keys[pair] = key = view_a, view_b
-        if key not in unique:
-            assert isinstance(x, Tensor)
-            task = _task(left, right, x, tolerance)
-            unique[key] = replace(task, same=True) if task.raw and view_a == view_b else task
-    return keys
-
-
-def _comparable(x: Tensor, y: Tensor) -> bool:
-    """Of one shape, and elements narrower than a byte only beside their like."""
-    return x.shape == y.shape and (x.dtype == y.dtype or not (x.dtype.bits % 8 or y.dtype.bits % 8))
-
-
-def _task(left: Content, right: Content, tensor: Tensor, tolerance: Tolerance) -> Task:
-    packed = tensor.dtype if tensor.dtype.bits % 8 else None
-    parted = plain(left) and plain(right)
-    raw = parted and left.tensor.dtype == right.tensor.dtype and left.swapped == right.swapped
-    return Task(
-        left,
-        right,
-        tolerance,
-        parted=parted and packed is None,
-        raw=raw,
-        packed=packed,
-        numel=tensor.numel,
-    )
-
-
-def _contents(checkpoint: Checkpoint, token: str) -> Callable[[int], tuple[Content | None, _Key]]:
-    """Content and identity by node; no content once different views ask too often for a storage's bytes."""
-    deflated = deflated_extents(checkpoint)
-    asked: dict[int, int] = {}
-    seen: set[_Key] = set()
-
-    @cache
-    def content(index: int) -> tuple[Content | None, _Key]:
-        found = content_of(checkpoint, index, token, deflated)
-        found = found or packed_content_of(checkpoint, index, token, deflated)
-        if found is None:
-            return None, ()
-        view = _view(found, checkpoint.nodes[index])
-        storage = found.tensor.storage
-        if view not in seen and storage is not None:
-            seen.add(view)
-            asked[storage] = asked.get(storage, 0) + found.tensor.nbytes
-            if asked[storage] > MOST_VIEWS * checkpoint.storages[storage].nbytes + SLACK:
-                return None, ()
-        return found, view
-
-    return content
-
-
-def plain(content: Content) -> bool:
-    """Whether the content's bytes lie in the file as they are, in order: any part of them can be read."""
-    return content.place.deflated is None and content.tensor.contiguous
-
-
-def _view(content: Content, tensor: Node) -> _Key:
-    assert isinstance(tensor, Tensor)
-    strides = None if content.tensor.contiguous else tensor.stride
-    where = content.place, content.start, content.stop, content.swapped
-    return *where, tensor.dtype.name, tensor.shape, strides
-
-
-def _nothing(checkpoint: Checkpoint, index: int) -> Difference:
-    node = checkpoint.nodes[index]
-    return Difference(node.numel if isinstance(node, Tensor) else 0, 0, 0, 0)
 
 
 # --- comparing it --------------------------------------------------------------------------------------
@@ -228,6 +135,11 @@ def _batches(tasks: Iterable[Task]) -> Iterator[tuple[Task, ...]]:
 
 
 # --- the answer ----------------------------------------------------------------------------------------
+
+
+def _nothing(checkpoint: Checkpoint, index: int) -> Difference:
+    node = checkpoint.nodes[index]
+    return Difference(node.numel if isinstance(node, Tensor) else 0, 0, 0, 0)
 
 
 def _finished(task: Task, tally: Tally) -> Difference:
