@@ -74,7 +74,7 @@ def _one(change: Change) -> str:
 
 def _kinds(change: Change) -> str:
     """All kinds, with types and shapes before and after where those changed."""
-    words = []
+    words: list[str] = []
     for kind in change.kinds:
         if kind in ("renamed", "moved") and change.old_key and not words:
             words.append(f"{kind} from {_code(change.old_key)}")

@@ -15,12 +15,13 @@ from ckpttool.comparing.values import Edited, compare, reorderings
 from ckpttool.errors import UsageError
 from ckpttool.limits import DEFAULT, Limits
 from ckpttool.measure.running import Progress
-from ckpttool.model import Json, Tensor
+from ckpttool.model import Entry, Json, Tensor
 from ckpttool.pairing import pair
 from ckpttool.report import Report
 from ckpttool.units import plural
-from ckpttool.verbs.diff_content import Contents, Reading, blob_digest, outcomes, unread
-from ckpttool.verbs.diff_report import Coverage, Result, report
+from ckpttool.verbs.diff_content import Contents, Outcomes, Reading, blob_digest, outcomes, unread
+from ckpttool.verbs.diff_report import report
+from ckpttool.verbs.diff_result import Coverage, Result
 from ckpttool.verbs.diff_sides import UNORDERED, Comparable, Target, selects, side_of, target
 from ckpttool.verbs.inventory import Item, Selection
 
@@ -82,27 +83,38 @@ def _compared(a: Target, b: Target, selection: Selection, reading: Reading, infe
     values, edits = _values(a, b, known, pairing)
     changes += [one for one in values if selects(selection, one.section, one.key)]
     changes += _edits(edits, a, b, selection)
-    compared = [found[key] for p in pairing.pairs if (key := (p.a.index, p.b.index)) in found]
-    coverage = Coverage(
-        len(a.items),
-        len(b.items),
-        len(pairing.pairs),
-        sum(one.equal is not None or one.close for one in compared),
-        sum(one.equal is True for one in compared),
-        sum(one.equal is False and one.close for one in compared),
-        tuple(unread(found, pairing.pairs)),
-        sum(1 for e in b.checkpoint.entries() if not isinstance(e.node, Tensor))
-        if not selection.sections
-        else 0,
-        reading.quick,
-        selection.everything,
-        tuple(_limits(a, b)),
-        max((one.difference.max_abs for one in compared if one.difference and one.close), default=0.0),
-    )
-    if not (a.items or b.items or changes or selection.everything):
+    coverage = _coverage(a, b, pairing, found, selection, reading.quick)
+    if not (a.items or b.items or changes or coverage.values or selection.everything):
         raise UsageError(_no_match(a, b, selection))
     deltas = {} if reading.quick else _deltas(a, b, changes, pairing)
     return Result(a, b, tuple(changes), pairing, coverage, reading.tolerance, deltas)
+
+
+def _coverage(
+    a: Target, b: Target, pairing: Pairing, found: Outcomes, selection: Selection, quick: bool
+) -> Coverage:
+    compared = [found[key] for p in pairing.pairs if (key := (p.a.index, p.b.index)) in found]
+    within = [one.difference.max_abs for one in compared if one.difference and one.close]
+    return Coverage(
+        tensors_a=len(a.items),
+        tensors_b=len(b.items),
+        pairs=len(pairing.pairs),
+        compared=sum(not one.why for one in compared),
+        equal=sum(one.equal is True for one in compared),
+        close=sum(one.equal is False and one.close for one in compared),
+        unread=tuple(unread(found, pairing.pairs)),
+        values=sum(1 for entry in b.checkpoint.entries() if _is_value(entry, b, selection)),
+        as_saved=quick,
+        whole=selection.everything,
+        beyond_format=tuple(_limits(a, b)),
+        largest=max(within, default=0.0),
+    )
+
+
+def _is_value(entry: Entry, side: Target, selection: Selection) -> bool:
+    if isinstance(entry.node, Tensor):
+        return False
+    return selection.everything or selects(selection, side.layout.section_of(entry.path), entry.key)
 
 
 def _deltas(a: Target, b: Target, changes: Sequence[Change], pairing: Pairing) -> dict[int, int]:
