@@ -49,6 +49,10 @@ KIND = OtherKey("", "kind")
 """The key under which a container that is neither a dict nor a list says what it is."""
 
 
+class Hollow(dict["Key", "Plain"]):
+    """What holds, or is, nothing but tensors: those are compared elsewhere. Equal to an empty dict."""
+
+
 class Atom(str):
     """A leaf: its text is its identity; ``shown`` is what JSON and people get, ``items`` a long list's atoms."""
 
@@ -88,6 +92,8 @@ class _Builder:
         # Containers in the order in which they were made, with where they stand.
         self.made: list[tuple[dict[Key, Plain], Key, dict[Key, Plain]]] = []
         self.held_tensors: set[int] = set()
+        # Containers whose children go by number: a tensor keeps its place there.
+        self.rows: set[int] = set()
 
     def build(self, index: int) -> Plain:
         top: dict[Key, Plain] = {}
@@ -102,6 +108,8 @@ class _Builder:
             node = self.nodes[at]
             if at in self.skip or isinstance(node, Tensor):
                 self.held_tensors.add(id(into))
+                if id(into) in self.rows:
+                    into[key] = Hollow()
                 continue
             if not isinstance(node, (Mapping, Sequence, Call)):
                 into[key] = self.atom(node)
@@ -122,7 +130,7 @@ class _Builder:
             prefix = f"{label(key)}." if inside is into else ""
             for step, child in reversed(below):
                 stack.append((inside, f"{prefix}{label(step)}" if prefix else step, child, depth + 1))
-        self.drop_emptied()
+        self.empty()
         return _with_lists(top).get("", {})
 
     def enter(self, into: dict[Key, Plain], key: Key, node: Node, depth: int) -> dict[Key, Plain]:
@@ -134,6 +142,8 @@ class _Builder:
         inside: dict[Key, Plain] = {}
         if kind != "dict":
             inside[KIND] = Atom(f"kind {kind}", kind)
+        if isinstance(node, Sequence):
+            self.rows.add(id(inside))
         into[key] = inside
         self.made.append((into, key, inside))
         return inside
@@ -175,12 +185,16 @@ class _Builder:
         dotted = node.dotted if isinstance(node, (Global, Call)) else type(node).__name__
         return Atom(f"name {dotted}", dotted)
 
-    def drop_emptied(self) -> None:
-        """Take out containers that held nothing but tensors: those are compared elsewhere."""
+    def empty(self) -> None:
+        """Mark containers that held nothing but tensors."""
         for into, key, inside in reversed(self.made):
-            if not inside.keys() - {KIND} and id(inside) in self.held_tensors:
-                del into[key]
+            if id(inside) in self.held_tensors and all(_hollow(k, value) for k, value in inside.items()):
+                into[key] = Hollow()
                 self.held_tensors.add(id(into))
+
+
+def _hollow(key: Key, value: Plain) -> bool:
+    return key is KIND or isinstance(value, Hollow)
 
 
 def _with_lists(top: dict[Key, Plain]) -> dict[Key, Plain]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ckpttool.comparing.plain_tree import KIND, Atom, Key, OtherKey, Plain, label
+from ckpttool.comparing.plain_tree import KIND, Atom, Hollow, Key, OtherKey, Plain, label
 from ckpttool.comparing.sharing import moved_ahead
 from ckpttool.model import Json
 
@@ -69,7 +69,7 @@ def compare(a: Plain, b: Plain, path: tuple[str, ...] = ()) -> list[Edited]:
         cache_size=0,
     )
     levels = [level for group in found.values() for level in group]
-    edits = [_edited(level, path) for level in levels]
+    edits = [_edited(level, path) for level in levels if not _only_tensors(level)]
     return _folded(sorted(edits, key=lambda e: tuple(map(_natural, e.path))))
 
 
@@ -99,6 +99,9 @@ def _differing(a: Plain, b: Plain) -> tuple[Plain, Plain]:
     stack = [top]
     while stack:
         left, right = stack.pop()
+        for mine, other in ((left, right), (right, left)):
+            for key in [key for key in mine if key not in other and isinstance(mine[key], Hollow)]:
+                del mine[key]
         for key in [key for key in left if key in right]:
             x, y = left[key], right[key]
             if x == y:
@@ -108,6 +111,13 @@ def _differing(a: Plain, b: Plain) -> tuple[Plain, Plain]:
                 left[key], right[key] = copies = dict(x), dict(y)
                 stack.append(copies)
     return top[0][""], top[1][""]
+
+
+def _only_tensors(level: Any) -> bool:
+    """Whether an item of a list that came or went holds nothing but tensors."""
+    return any(isinstance(side, Hollow) for side in (level.t1, level.t2)) and str(level.report_type).endswith(
+        ("_added", "_removed")
+    )
 
 
 def _edited(level: Any, path: tuple[str, ...]) -> Edited:
@@ -141,10 +151,12 @@ def summary(value: Plain) -> Json:
     """A value as JSON, cut to what can be read."""
     if isinstance(value, Atom):
         return value.shown
+    if isinstance(value, Hollow):
+        return "(tensors)"
     if isinstance(value, list):
         head: list[Json] = [_brief(item) for item in value[:MOST]]
         return [*head, *(["…"] if len(value) > MOST else [])]
-    entries = [(key, item) for key, item in value.items() if key is not KIND]
+    entries = [(key, item) for key, item in value.items() if key is not KIND and not isinstance(item, Hollow)]
     kind = value.get(KIND)
     if isinstance(kind, Atom) and kind.shown == "tuple":
         return summary([item for _, item in entries])
