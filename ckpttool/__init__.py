@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ckpttool.changes import Tolerance as Tolerance
     from ckpttool.errors import (
         CkpttoolError as CkpttoolError,
         ExitCode as ExitCode,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ckpttool.limits import Limits as Limits
     from ckpttool.model import Checkpoint as Checkpoint, Finding as Finding
     from ckpttool.report import Report as Report
+    from ckpttool.verbs.diff import diff as diff
     from ckpttool.verbs.explain import explain as explain
     from ckpttool.verbs.inspect import inspect as inspect
     from ckpttool.verbs.verify import verify as verify
@@ -38,9 +40,11 @@ _HOMES = {
     "Limits": "ckpttool.limits",
     "MissingExtra": "ckpttool.errors",
     "Report": "ckpttool.report",
+    "Tolerance": "ckpttool.changes",
     "Unreadable": "ckpttool.errors",
     "UsageError": "ckpttool.errors",
     "describe": "ckpttool.formats",
+    "diff": "ckpttool.verbs.diff",
     "explain": "ckpttool.verbs.explain",
     "inspect": "ckpttool.verbs.inspect",
     "verify": "ckpttool.verbs.verify",

@@ -73,13 +73,60 @@ class Tree:
 
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """Labelled quantities drawn as bars, with the text that stands behind each."""
+    """Labelled quantities drawn as bars, with the text that stands behind each.
+
+    ``parts`` says that the quantities are parts of one whole, so that a share of it means something.
+    """
 
     rows: tuple[tuple[str, float, str], ...]
     title: str = ""
+    parts: bool = True
 
 
-Block: TypeAlias = "Text | Table | Facts | Findings | Tree | Bars"
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One field of a heat map: its quantity, 0 for none and NaN for what has no size; a short text; a long one."""
+
+    quantity: float
+    text: str = ""
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HeatMap:
+    """Quantities over two named axes, drawn as shades on a logarithmic scale.
+
+    ``cells`` has a line for each of ``rows`` with a cell for each of ``columns``, None where there is nothing.
+    ``quantity``, ``zero`` and ``sizeless`` say in the legend what shades, blank and marked cells mean.
+    """
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    cells: tuple[tuple[Cell | None, ...], ...]
+    title: str = ""
+    quantity: str = ""
+    zero: str = "none"
+    sizeless: str = "has no size"
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Counts over ranges that follow each other: a short label of each range, its count, the range in words."""
+
+    bins: tuple[tuple[str, int, str], ...]
+    title: str = ""
+    axis: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """Blocks that most readers skip: folded behind ``summary`` where a format can fold, else under it."""
+
+    summary: str
+    blocks: tuple[Block, ...]
+
+
+Block: TypeAlias = "Text | Table | Facts | Findings | Tree | Bars | HeatMap | Histogram | Details"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ import click
 from ckpttool import __version__
 from ckpttool.errors import CkpttoolError, ExitCode
 
-COMMANDS = ("inspect", "verify", "explain")
-"""The commands in the order in which help lists them; each is a module here with a ``command``."""
+COMMANDS = ("inspect", "verify", "diff", "explain", "git-setup", "textconv", "git-diff")
+"""The commands in the order in which help lists them; each is a module here with a ``command``, `-` spelled `_`."""
 
 INTERRUPTED = 130
 """What shells expect of a command that Ctrl-C ended: 128 + SIGINT."""
@@ -38,7 +38,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"ckpttool.cli.{cmd_name}").command
+        command: click.Command = import_module(f"ckpttool.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def resolve_command(

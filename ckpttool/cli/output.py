@@ -25,7 +25,8 @@ WIDEST = 120
 
 
 _PLAIN = str.maketrans(
-    dict(zip("─│├└█▏▎▍▌▋▊▉▁▂▃▄▅▆▇×–", "-||`#:::::::.:-=+*#x-", strict=True)) | {"→": "->", "…": "..."}
+    dict(zip("─│├└█▏▎▍▌▋▊▉▁▂▃▄▅▆▇░▒▓·×–", "-||`#:::::::.:-=+*#-+*.x-", strict=True))
+    | {"→": "->", "…": "...", "≥": ">=", "≠": "!"}
 )
 """Lines, bars and signs for terminals that know only ASCII or an old code page."""
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ckpttool.dtypes import BYTE
 from ckpttool.measure.handles import source_of
 from ckpttool.measure.kernels import Bits, view
 from ckpttool.measure.plan import MOST_INFLATED, MOST_VIEWS, SLACK, Place, locate
 from ckpttool.measure.reading import buffer_of, opened
 from ckpttool.measure.schemes import Scheme, scheme_of
-from ckpttool.model import Checkpoint, Tensor
+from ckpttool.model import Checkpoint, Extent, Span, Tensor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,19 +36,48 @@ class Content:
     swapped: bool
 
 
-def content_of(checkpoint: Checkpoint, index: int, run: str) -> Content | None:
+def deflated_extents(checkpoint: Checkpoint) -> dict[Span, Extent]:
+    """The extents that are not stored as they are, by where they lie: what ``content_of`` looks up."""
+    return {e.span: e for e in checkpoint.extents if e.method != "stored"}
+
+
+def content_of(
+    checkpoint: Checkpoint, index: int, run: str, deflated: dict[Span, Extent] | None = None
+) -> Content | None:
     """The content of the tensor at a node; None where it has none or not all of it is in the file.
 
-    Views that spell out to more than ``MOST_VIEWS`` times their storage have none either.
+    Views that spell out to more than ``MOST_VIEWS`` times their storage have none either. ``deflated`` is
+    ``deflated_extents(checkpoint)``, for callers that ask for many tensors.
     """
     tensor = checkpoint.nodes[index]
-    if not isinstance(tensor, Tensor) or tensor.storage is None or tensor.dtype.bits % 8:
+    if not isinstance(tensor, Tensor) or tensor.dtype.bits % 8:
+        return None
+    return _content(checkpoint, tensor, run, deflated)
+
+
+def packed_content_of(
+    checkpoint: Checkpoint, index: int, run: str, deflated: dict[Span, Extent] | None = None
+) -> Content | None:
+    """The content of a row-major tensor of elements narrower than a byte, as a tensor of its bytes."""
+    tensor = checkpoint.nodes[index]
+    if not isinstance(tensor, Tensor) or not tensor.dtype.bits % 8 or not tensor.contiguous:
+        return None
+    begin, odd = divmod(tensor.offset * tensor.dtype.bits, 8)
+    if odd or min((0, *tensor.shape)) < 0:
+        return None
+    as_bytes = replace(tensor, dtype=BYTE, shape=(tensor.nbytes,), stride=(1,), offset=begin)
+    return _content(checkpoint, as_bytes, run, deflated)
+
+
+def _content(
+    checkpoint: Checkpoint, tensor: Tensor, run: str, deflated: dict[Span, Extent] | None
+) -> Content | None:
+    if tensor.storage is None:
         return None
     if len(tensor.shape) != len(tensor.stride) or min((0, tensor.offset, *tensor.shape, *tensor.stride)) < 0:
         return None
-    deflated = {e.span: e for e in checkpoint.extents if e.method != "stored"}
     storage = checkpoint.storages[tensor.storage]
-    where = locate(storage, deflated)
+    where = locate(storage, deflated_extents(checkpoint) if deflated is None else deflated)
     start = tensor.offset * tensor.dtype.itemsize
     stop = start + tensor.extent * tensor.dtype.itemsize
     if where is None or stop > where[2] or tensor.nbytes > MOST_VIEWS * where[2] + SLACK:
@@ -58,20 +88,23 @@ def content_of(checkpoint: Checkpoint, index: int, run: str) -> Content | None:
     return Content(run, place, tensor, base + start, base + stop, storage.swapped)
 
 
-def leaves(content: Content) -> Iterator[Bits]:
-    """The leaves in order, each valid until the next; fewer where the file ends. Raises ``Unreadable``."""
+def leaves(content: Content, slot: int = 0) -> Iterator[Bits]:
+    """The leaves in order, each valid until the next; fewer where the file ends. Raises ``Unreadable``.
+
+    ``slot`` names the buffer: leaves of two tensors at a time need two.
+    """
     scheme = scheme_of(content.tensor.dtype)
     if 0 in content.tensor.shape:
         return iter(())
     if content.tensor.contiguous:
-        return _in_order(content, scheme)
-    return _rechunked(_strided(content, scheme), LEAF * scheme.pair)
+        return _in_order(content, scheme, slot)
+    return rechunked(_strided(content, scheme), LEAF * scheme.pair)
 
 
-def _in_order(content: Content, scheme: Scheme) -> Iterator[Bits]:
+def _in_order(content: Content, scheme: Scheme, slot: int) -> Iterator[Bits]:
     readable = opened(content.run, content.place, whole=False)
     width = scheme.width * scheme.pair
-    space = buffer_of(LEAF * width)
+    space = buffer_of(LEAF * width, slot)
     for start in range(content.start, content.stop, LEAF * width):
         wanted = min(LEAF * width, content.stop - start)
         got = readable.readinto(start, space[:wanted]) // width
@@ -115,7 +148,7 @@ def _chunks(
             yield array[outer][start : start + many]
 
 
-def _rechunked(pieces: Iterable[Bits], size: int) -> Iterator[Bits]:
+def rechunked(pieces: Iterable[Bits], size: int) -> Iterator[Bits]:
     """The same elements in pieces of exactly ``size``, but for the last."""
     held: list[Bits] = []
     for piece in pieces:

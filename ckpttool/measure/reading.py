@@ -25,11 +25,14 @@ class Readable(Protocol):
         ...
 
 
-def buffer_of(nbytes: int) -> memoryview:
-    """This thread's buffer, used again by its next unit."""
-    space: bytearray | None = getattr(_buffers, "space", None)
+def buffer_of(nbytes: int, slot: int = 0) -> memoryview:
+    """One of this thread's buffers, used again by its next unit."""
+    spaces: dict[int, bytearray] | None = getattr(_buffers, "spaces", None)
+    if spaces is None:
+        spaces = _buffers.spaces = {}
+    space = spaces.get(slot)
     if space is None or len(space) < nbytes:
-        space = _buffers.space = bytearray(nbytes)
+        space = spaces[slot] = bytearray(nbytes)
     return memoryview(space)[:nbytes]
 
 

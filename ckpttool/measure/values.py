@@ -32,10 +32,11 @@ def numbers(bits: Bits, dtype: DType) -> NDArray[np.integer] | NDArray[np.float6
 
 def _from_float(bits: Bits, dtype: DType) -> NDArray[np.float64]:
     if dtype.name == "bfloat16":
-        return (bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+        bits = np.left_shift(bits, 16, dtype=np.uint32)
     if bits.itemsize == 1:
         return _table(dtype)[bits]
-    return bits.view(f"f{bits.itemsize}").astype(np.float64)
+    with np.errstate(invalid="ignore"):  # signaling NaN
+        return bits.view(f"f{bits.itemsize}").astype(np.float64)
 
 
 @cache

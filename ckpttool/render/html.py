@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from html import escape as html_escape
+from collections.abc import Iterable, Iterator
 
-from ckpttool.errors import printable
 from ckpttool.model import Finding
 from ckpttool.render.common import abridged
-from ckpttool.render.style import CSS
-from ckpttool.report import Bars, Block, Facts, Findings, Report, Table, Text, Tree
+from ckpttool.render.pictures import escape, picture
+from ckpttool.render.style import CSS, PICTURES
+from ckpttool.report import (
+    Bars,
+    Block,
+    Details,
+    Facts,
+    Findings,
+    HeatMap,
+    Histogram,
+    Report,
+    Table,
+    Text,
+    Tree,
+)
 
 SHOWN = 200
 """Findings of one rule that a page lists."""
@@ -18,6 +29,7 @@ SHOWN = 200
 def html(report: Report) -> str:
     """The report's blocks as a page. Everything is escaped; its policy allows nothing but its own style."""
     body = "\n".join(line for block in report.blocks for line in _lines(block))
+    drawn = any(isinstance(block, (HeatMap, Histogram)) for block in _flat(report.blocks))
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -27,7 +39,7 @@ def html(report: Report) -> str:
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>{_title(report)}</title>
 <style>
-{CSS}</style>
+{CSS}{PICTURES if drawn else ""}</style>
 </head>
 <body>
 <main>
@@ -39,9 +51,11 @@ def html(report: Report) -> str:
 """
 
 
-def escape(text: str) -> str:
-    """Text that is text wherever it stands, attributes included."""
-    return html_escape(printable(text), quote=True)
+def _flat(blocks: Iterable[Block]) -> Iterator[Block]:
+    for block in blocks:
+        yield block
+        if isinstance(block, Details):
+            yield from _flat(block.blocks)
 
 
 def _title(report: Report) -> str:
@@ -60,6 +74,10 @@ def _lines(block: Block) -> Iterator[str]:
         return _findings(block)
     if isinstance(block, Tree):
         return _tree(block)
+    if isinstance(block, (HeatMap, Histogram)):
+        return picture(block)
+    if isinstance(block, Details):
+        return _details(block)
     return _bars(block)
 
 
@@ -116,6 +134,13 @@ def _tree(block: Tree) -> Iterator[str]:
     yield "</div>"
 
 
+def _details(block: Details) -> Iterator[str]:
+    yield f"<details><summary>{escape(block.summary)}</summary>"
+    for inner in block.blocks:
+        yield from _lines(inner)
+    yield "</details>"
+
+
 def _bars(block: Bars) -> Iterator[str]:
     if block.title:
         yield f"<h2>{escape(block.title)}</h2>"
@@ -123,8 +148,9 @@ def _bars(block: Bars) -> Iterator[str]:
     yield '<div class="bars">'
     for label, quantity, behind in block.rows:
         share = 100 * max(quantity, 0.0) / top if top > 0 else 0.0
+        bar = f'<i style="width:{share:.1f}%"></i>' if share else ""
         yield (
-            f'<div><span>{escape(label)}</span><span class="track"><i style="width:{share:.1f}%"></i></span>'
+            f'<div><span>{escape(label)}</span><span class="track">{bar}</span>'
             f"<span>{escape(behind)}</span></div>"
         )
     yield "</div>"

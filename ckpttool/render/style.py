@@ -64,3 +64,52 @@ th.r, td.r { text-align: right; }
   .track i { print-color-adjust: exact; }
 }
 """
+
+PICTURES = """\
+:root { --s0: #eef1f5; --s1: #fde3c8; --s2: #f9b983; --s3: #ec7f3f; --s4: #bd4613; --s5: #7c2503; }
+@media (prefers-color-scheme: dark) {
+  :root { --s0: #232933; --s1: #47301f; --s2: #764219; --s3: #b3571a; --s4: #ec8a45; --s5: #ffc795; }
+}
+.heat table { width: auto; border-spacing: 2px; border-collapse: separate; }
+.heat th, .heat td { border: 0; padding: .15rem .4rem; text-align: center; white-space: nowrap; }
+.heat td { min-width: 3.2rem; font-size: .75rem; border-radius: 3px; }
+.heat tbody th { text-align: left; min-width: 7rem; max-width: 11rem; white-space: normal; overflow-wrap: anywhere;
+  position: sticky; left: 0; background: var(--paper); font-size: .875rem; }
+.heat thead th { font-size: .8rem; }
+.s0 { background: var(--s0); color: var(--soft); }
+.s1 { background: var(--s1); color: var(--ink); }
+.s2 { background: var(--s2); color: var(--ink); }
+.s3 { background: var(--s3); color: #000; }
+.s4 { background: var(--s4); color: #fff; }
+.s5 { background: var(--s5); color: #fff; }
+.odd { background: var(--panel); color: var(--info); outline: 1px solid var(--info); outline-offset: -1px; }
+.legend { display: flex; flex-wrap: wrap; gap: .2rem 1rem; font-size: .8rem; color: var(--soft); }
+.legend i { display: inline-block; width: 1rem; height: .8rem; border-radius: 3px; margin-right: .35rem;
+  vertical-align: -.05rem; }
+.histogram { margin: .5rem 0; break-inside: avoid; }
+.histogram ul { display: flex; gap: 2px; margin: 0; padding: 0; list-style: none; max-width: 42rem; }
+.histogram li { flex: 1 1 0; min-width: 0; text-align: center; }
+.column { display: flex; align-items: flex-end; height: 9rem; background: var(--panel); border-radius: 3px; }
+.column i { display: block; width: 100%; min-height: 1px; background: var(--bar); border-radius: 3px 3px 0 0; }
+.histogram b { font-weight: 400; font-size: .7rem; color: var(--soft); }
+.histogram figcaption { font-size: .8rem; color: var(--soft); }
+.sr { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
+details { margin: 1rem 0; }
+@media (max-width: 34rem) {
+  .heat th, .heat td { padding: .15rem .2rem; }
+  .heat td { min-width: 2.2rem; font-size: .65rem; }
+  .heat tbody th { min-width: 6rem; max-width: 7rem; font-size: .75rem; }
+}
+summary { cursor: pointer; padding: .4rem 0; }
+@media (prefers-color-scheme: dark) { .s4, .s5 { color: #000; } .s3 { color: #fff; } }
+@media print {
+  :root { --s0: #eef1f5; --s1: #fde3c8; --s2: #f9b983; --s3: #ec7f3f; --s4: #bd4613; --s5: #7c2503; }
+  .heat td, .legend i, .column, .column i { print-color-adjust: exact; }
+  .heat tbody th { position: static; }
+  .heat tr { break-inside: avoid; }
+  .s3 { color: #000; }
+  .s4, .s5 { color: #fff; }
+  details::details-content { content-visibility: visible; block-size: auto; }
+}
+"""
+"""The part of it that heat maps and histograms need. Shades go from nothing to the most, light and dark."""

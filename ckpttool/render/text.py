@@ -5,7 +5,7 @@ Written without a library, so that a small file is inspected in the time that Py
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -13,13 +13,32 @@ from ckpttool.errors import printable
 from ckpttool.model import Finding
 from ckpttool.render.columns import cells, pad, wrap
 from ckpttool.render.common import abridged
+from ckpttool.render.shades import heat_lines, histogram_rows
 from ckpttool.render.tables import table_lines
-from ckpttool.report import Bars, Block, Facts, Findings, Report, Table, Text, Tree
+from ckpttool.report import (
+    Bars,
+    Block,
+    Details,
+    Facts,
+    Findings,
+    HeatMap,
+    Histogram,
+    Report,
+    Table,
+    Text,
+    Tree,
+)
 
 SHOWN = 10
 """Findings of one rule that a person is shown; ``--json`` has all."""
 
 NARROWEST = 30
+
+BAR = 24
+"""Columns of the longest bar; half of them where the words behind need the room."""
+
+MIN_WORDS = 12
+"""Columns below which words are not squeezed for the sake of a bar."""
 
 _STYLES = {
     "title": "1",
@@ -49,18 +68,24 @@ class Page:
 def text(report: Report, width: int = 80, color: bool = False) -> str:
     """The report for a terminal of ``width`` columns; no line is wider, and nothing is cut."""
     page = Page(max(width, NARROWEST), color)
+    lines = block_lines(report.blocks, page)
+    if any(isinstance(block, Findings) and block.findings for block in report.blocks):
+        hint = "`ckpttool explain CODE` says what a finding means and what to do about it."
+        lines += ["", *(page.styled(line, "dim") for line in wrap(hint, page.width))]
+    return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def block_lines(blocks: Iterable[Block], page: Page) -> list[str]:
+    """The blocks' lines, with blank ones between blocks that stand apart."""
     lines: list[str] = []
     before: Block | None = None
-    for block in report.blocks:
+    for block in blocks:
         made = list(_lines(block, page))
         if made and lines and _apart(before, block):
             lines.append("")
         lines.extend(made)
         before = block if made else before
-    if any(isinstance(block, Findings) and block.findings for block in report.blocks):
-        hint = "`ckpttool explain CODE` says what a finding means and what to do about it."
-        lines += ["", *(page.styled(line, "dim") for line in wrap(hint, page.width))]
-    return "".join(f"{line.rstrip()}\n" for line in lines)
+    return lines
 
 
 def _apart(before: Block | None, block: Block) -> bool:
@@ -83,6 +108,12 @@ def _lines(block: Block, page: Page) -> Iterator[str]:
         return _findings(block, page)
     if isinstance(block, Tree):
         return _tree(block, page)
+    if isinstance(block, HeatMap):
+        return _heat_map(block, page)
+    if isinstance(block, Histogram):
+        return _bars(Bars(histogram_rows(block), _titled(block.title, block.axis)), page)
+    if isinstance(block, Details):
+        return iter(block_lines((Text(block.summary, "heading"), *block.blocks), page))
     return _bars(block, page)
 
 
@@ -144,19 +175,32 @@ def _tree(block: Tree, page: Page) -> Iterator[str]:
         yield from lines
 
 
+def _heat_map(block: HeatMap, page: Page) -> Iterator[str]:
+    if block.title:
+        yield from (page.styled(line, "heading") for line in wrap(printable(block.title), page.width))
+    yield from heat_lines(block, page.width)
+
+
+def _titled(title: str, axis: str) -> str:
+    return f"{title} ({axis})" if title and axis else title or axis
+
+
 def _bars(block: Bars, page: Page) -> Iterator[str]:
     if block.title:
-        yield page.styled(printable(block.title), "heading")
+        yield from (page.styled(line, "heading") for line in wrap(printable(block.title), page.width))
     labels = [printable(label) for label, _, _ in block.rows]
     texts = [printable(behind) for _, _, behind in block.rows]
     label_width = min(max(map(cells, labels), default=0), page.width // 3)
-    room = page.width - label_width - max(map(cells, texts), default=0) - 4
+    room = page.width - label_width - 4
+    words = min(max(map(cells, texts), default=0), max(room - BAR // 2, 0))
+    size = min(room - words, BAR) if words >= MIN_WORDS or room - words >= BAR // 2 else 0
     top = max((quantity for _, quantity, _ in block.rows), default=0.0)
     for label, (_, quantity, _), behind in zip(labels, block.rows, texts, strict=True):
-        bar = pad(_bar(quantity, top, min(room, 24)), min(room, 24)) + "  " if room >= 8 else ""
-        values = wrap(f"{bar}{behind}", page.width - label_width - 2)
-        for name, line in zip_longest(wrap(label, label_width), values, fillvalue=""):
-            yield f"{pad(name, label_width)}  {line}"
+        bar = pad(_bar(quantity, top, size), size) + "  " if size else ""
+        said = wrap(behind, page.width - label_width - 2 - len(bar))
+        names = wrap(label, label_width)
+        for at, (name, line) in enumerate(zip_longest(names, said, fillvalue="")):
+            yield f"{pad(name, label_width)}  {' ' * len(bar) if at else bar}{line}"
 
 
 def _bar(quantity: float, top: float, width: int) -> str:

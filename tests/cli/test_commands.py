@@ -21,7 +21,7 @@ def test_version(run: Run) -> None:
     assert run("--version").stdout == f"ckpttool {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["inspect", "verify", "explain"])
+@pytest.mark.parametrize("command", ["inspect", "verify", "explain", "git-setup", "textconv"])
 def test_help_ends_with_the_exit_status(run: Run, command: str) -> None:
     help_ = run(command, "--help").stdout
     assert "\n  Exit status:\n    0  " in help_

@@ -16,6 +16,7 @@ import pytest
 
 # The nouns, and what they need to be said. Standard library alone.
 GROUND = {
+    "changes",
     "dtypes",
     "errors",
     "folding",
@@ -31,8 +32,8 @@ GROUND = {
     "units",
 }
 BYTES = {"source", "measure", "pool"}
-PURE = {"checks", "ops", "profiles"}
-WORK = GROUND | BYTES | PURE | {"formats"}
+PURE = {"checks", "comparing", "ops", "pairing", "profiles"}
+WORK = GROUND | BYTES | PURE | {"formats", "memory"}
 
 # Room -> the other rooms that it may import. "" is the package's own face, `ckpttool/__init__.py`.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -41,30 +42,35 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pool": GROUND,
     "measure": GROUND | {"source", "pool"},
     "formats": GROUND | {"source"},
+    "memory": GROUND | {"source", "formats"},
     "checks": GROUND,
+    "comparing": GROUND,
+    "pairing": GROUND,
     "ops": GROUND,
     "profiles": GROUND,
     "config": GROUND,
     "verbs": WORK,
     "determinism": WORK,
     "render": GROUND,
-    "testing": WORK | {"verbs", "determinism"},
+    "testing": WORK | {"verbs", "determinism", "render"},
     "pytest_plugin": WORK | {"verbs", "determinism", "render", "testing", "config"},
     "trainer": {""},
     "": WORK | {"verbs", "determinism", "render"},
     "cli": WORK | {"", "verbs", "determinism", "render", "trainer", "config"},
     "__main__": {"cli"},
-    "_build": set(),
 }
 
 # Package from elsewhere -> the rooms (or modules) that may import it. The ground imports none.
 MAY_BE_IMPORTED_BY: dict[str, set[str]] = {
     "click": {"cli"},
+    "deepdiff": {"comparing"},
     "rich": {"cli", "render"},
-    "numpy": {"measure", "ops", "verbs", "determinism", "testing", "trainer"},
+    "numpy": {"measure", "ops", "pairing", "verbs", "determinism", "testing", "trainer"},
     "isal": {"source", "measure", "formats", "verbs"},
     "fsspec": {"source"},
-    "hatchling": {"_build"},
+    "xxhash": {"measure"},
+    "lap": {"pairing"},
+    "rapidfuzz": {"pairing"},
     "torch": {"trainer", "determinism.recorder", "testing.strategies.real"},
     "hypothesis": {"testing", "pytest_plugin"},
     "pytest": {"testing", "pytest_plugin"},

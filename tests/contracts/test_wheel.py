@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -36,6 +37,19 @@ def test_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert {name.split("/")[0].split("-")[0] for name in names} == {"ckpttool"}
     assert "ckpttool/py.typed" in names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+
+
+def test_holds_the_compiled_kernel_where_there_is_a_compiler(wheel: Path) -> None:
+    if sys.platform == "win32" or not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        pytest.skip("no C compiler here")
+    assert {"ckpttool/_kernel.so", "ckpttool/measure/_sweep.so"} <= set(zipfile.ZipFile(wheel).namelist())
+
+
+def test_without_a_compiler_the_wheel_is_pure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CKPTTOOL_NATIVE", "0")
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path, ROOT)
+    (path,) = tmp_path.glob("*-py3-none-any.whl")
+    assert not any(name.endswith(".so") for name in zipfile.ZipFile(path).namelist())
 
 
 def test_runs_with_its_declared_dependencies_alone(wheel: Path, tmp_path: Path) -> None:

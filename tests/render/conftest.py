@@ -6,7 +6,20 @@ import pytest
 
 from ckpttool.errors import ExitCode
 from ckpttool.model import Finding
-from ckpttool.report import Bars, Facts, Findings, Report, Subject, Table, Text, Tree
+from ckpttool.report import (
+    Bars,
+    Cell,
+    Details,
+    Facts,
+    Findings,
+    HeatMap,
+    Histogram,
+    Report,
+    Subject,
+    Table,
+    Text,
+    Tree,
+)
 from ckpttool.rules import Rule
 
 EVIL = "a\x1b[31m\u202e\n::error::x|`</script><img src=x onerror=alert(1)>@admin #1 http://evil.example\udcff\ufffe"
@@ -70,6 +83,28 @@ def report(name: str, findings: tuple[Finding, ...]) -> Report:
             )
         ),
         Tree(tuple((depth, "deep") for depth in range(90))),
+        Bars(((name, 0.5, f"{name} " * 3), ("b", 0.0, "")), name, parts=False),
+        HeatMap(
+            (name, "h.1"),
+            tuple(f"{name}{i}" for i in range(9)),
+            (
+                (
+                    Cell(0.0),
+                    Cell(1e-9, name, name),
+                    Cell(0.5, "0.5"),
+                    Cell(float("nan")),
+                    None,
+                    *[Cell(0.1)] * 4,
+                ),
+                (Cell(float("inf"), "inf"), *[None] * 8),
+            ),
+            name,
+            name,
+            name,
+            name,
+        ),
+        Histogram(((name, 5, name), ("1e-2", 0, "b")), name, name),
+        Details(name, (Text(name), Table(("key",), ((name,),)))),
         Findings(findings),
     )
     numbers = [1.0, float("nan"), float("inf"), -float("inf")]

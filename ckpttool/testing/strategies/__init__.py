@@ -6,6 +6,7 @@ Arguments are checked when a strategy draws. Everything shrinks towards one smal
 
 from __future__ import annotations
 
+from ckpttool.testing.strategies.edits import Edit, edits, states
 from ckpttool.testing.strategies.geometry import TYPED, View, dtypes, names, shapes, views
 from ckpttool.testing.strategies.plain import (
     files,
@@ -20,9 +21,11 @@ from ckpttool.testing.strategies.real import checkpoints, optimizers, state_dict
 
 __all__ = [
     "TYPED",
+    "Edit",
     "View",
     "checkpoints",
     "dtypes",
+    "edits",
     "files",
     "legacy_files",
     "names",
@@ -33,6 +36,7 @@ __all__ = [
     "safetensors_files",
     "shapes",
     "state_dicts",
+    "states",
     "tensors",
     "torch_files",
     "trees",

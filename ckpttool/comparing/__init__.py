@@ -1,0 +1,1 @@
+"""What changed between two checkpoints, told from descriptors and measured differences. Pure."""

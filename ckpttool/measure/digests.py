@@ -1,0 +1,84 @@
+"""Digests of tensors' logical content: what is equal whatever its strides, its shards, its format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Executor
+
+import numpy as np
+
+from ckpttool.errors import Unreadable
+from ckpttool.measure import handles
+from ckpttool.measure.leaves import Content, content_of, deflated_extents, leaves
+from ckpttool.measure.running import Progress, pool, throttled
+from ckpttool.measure.schemes import scheme_of
+from ckpttool.model import Checkpoint, Tensor
+from ckpttool.pool import ordered_map
+from ckpttool.source import Source
+
+Recorded = tuple[str, int, int, str]
+"""What a file records of a content: a checksum's algorithm and value, bytes, element type."""
+
+
+def digests(
+    checkpoint: Checkpoint,
+    indices: Iterable[int],
+    *,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+    sources: Iterable[Source] = (),
+) -> dict[int, str]:
+    """The XXH3-128 of each tensor's row-major, little-endian content, in hexadecimal, by node index.
+
+    Equal content gives equal digests; shape and element type are not part of it. Tensors that are not wholly
+    readable, packed or not strided are left out. Reads each tensor once; the same for every executor.
+    """
+    with handles.run(sources) as run:
+        deflated = deflated_extents(checkpoint)
+        found = {index: content_of(checkpoint, index, run, deflated) for index in dict.fromkeys(indices)}
+        known = {index: content for index, content in found.items() if content is not None}
+        total = sum(content.tensor.nbytes for content in known.values())
+        report = throttled(progress, total)
+        results: dict[int, str] = {}
+        with pool(executor, total) as chosen:
+            done = ordered_map(_digest, known.values(), chosen)
+            for (index, content), result in zip(known.items(), done, strict=True):
+                report(content.tensor.nbytes)
+                if result is not None:
+                    results[index] = result
+        return results
+
+
+def _digest(content: Content) -> str | None:
+    import xxhash
+
+    made = xxhash.xxh3_128()
+    seen = 0
+    try:
+        for leaf in leaves(content):
+            made.update(leaf.astype(leaf.dtype.newbyteorder("<"), copy=False).view(np.uint8).data)
+            seen += len(leaf)
+    except Unreadable:
+        return None
+    wanted = content.tensor.numel * scheme_of(content.tensor.dtype).pair
+    return made.hexdigest() if seen == wanted else None
+
+
+def recorded(checkpoint: Checkpoint, indices: Iterable[int]) -> Mapping[int, Recorded]:
+    """What the file itself records of tensors' content, by node index; reads nothing.
+
+    Only of tensors that cover their whole storage row-major, where a checksum of just that is recorded: two
+    tensors of which equal things are recorded were equal when they were saved. Of storages whose bytes are
+    big-endian nothing is said, since the same record means another content.
+    """
+    found: dict[int, Recorded] = {}
+    for index in indices:
+        tensor = checkpoint.nodes[index]
+        if not isinstance(tensor, Tensor) or tensor.storage is None:
+            continue
+        storage = checkpoint.storages[tensor.storage]
+        whole = tensor.contiguous and tensor.offset == 0 and tensor.nbytes == storage.nbytes
+        if whole and storage.checksum is not None and not storage.swapped:
+            checksum = storage.checksum
+            found[index] = (checksum.algorithm, checksum.value, storage.nbytes, tensor.dtype.name)
+    return found
