@@ -15,7 +15,14 @@ from ckpttool.formats.local_headers import is_torch_writer, locate, parse_local,
 from ckpttool.formats.pickle_machine import Machine
 from ckpttool.formats.pickled import Reading, Tree, lift_arrays, note_globals, read_pickle, scan_rest
 from ckpttool.formats.torch_values import TorchValues
-from ckpttool.formats.zip_archive import DEFLATED, Directory, Record, looks_like_zip, read_directory
+from ckpttool.formats.zip_archive import (
+    DEFLATED,
+    Directory,
+    Record,
+    is_exported,
+    looks_like_zip,
+    read_directory,
+)
 from ckpttool.formats.zip_layout import chain
 from ckpttool.formats.zip_walk import Walk, walk_records
 from ckpttool.limits import Limits
@@ -38,9 +45,11 @@ def sniff(source: Source) -> bool:
     if directory is None or not directory.records:
         return source.read(0, 4) == b"PK\x03\x04"
     names = [r.name.lower() for r in directory.records]
-    return any(n.rpartition("/")[2] in ("data.pkl", "constants.pkl") for n in names) or any(
-        n.endswith((".data/serialization_id", "/byteorder")) or "/data/" in n for n in names
-    )
+    if any(n.rpartition("/")[2] in ("data.pkl", "constants.pkl") for n in names):
+        return True
+    if is_exported(names):
+        return False
+    return any(n.endswith((".data/serialization_id", "/byteorder")) or "/data/" in n for n in names)
 
 
 @dataclass(frozen=True, slots=True)

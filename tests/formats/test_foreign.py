@@ -95,6 +95,8 @@ def tarred(**files: bytes) -> bytes:
         (zipped(**{"run/best.pth": b""}), "zip", "'run/best.pth'"),
         (zipped(), "zip", "empty"),
         (zipped(**{"model.weights.h5": b"", "config.json": b""}), "keras", "Keras"),
+        (zipped(**{"p/data/weights/weight_0": b"", "p/byteorder": b"little"}), "pt2", "torch.export in 2 records"),
+        (zipped(**{"p/archive_format": b"pt2", "p/.data/serialization_id": b"1"}), "pt2", "torch.export"),
         (tarred(**{"a.txt": b"", "b.ckpt": b""}), "tar", "'b.ckpt'"),
         (gzip.compress(zipped(a=b"")), "gzip", "around a zip archive"),
         (gzip.compress(tarred(a=b"")), "gzip", "around a tar archive"),
