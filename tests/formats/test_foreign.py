@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from ckpttool.formats import describe, foreign
+from ckpttool.formats import describe, describe_source, foreign
 from ckpttool.formats.tar_members import members
 from ckpttool.limits import DEFAULT
 from ckpttool.model import Checkpoint
@@ -116,6 +116,12 @@ def test_strangers_are_named(data: bytes, ident: str, part: str) -> None:
     found, message = said(data)
     assert found == ident
     assert part in message
+
+
+def test_a_tree_behind_many_weights_is_still_read() -> None:
+    many = {f"p/data/weights/weight_{i}": b"" for i in range(100)}
+    assert describe_source(Memory(zipped(**many))).format == "pt2"
+    assert describe_source(Memory(zipped(**many, **{"p/data.pkl": b"\x80\x02}."}))).format == "torch-zip"
 
 
 def test_an_archive_says_which_checkpoint_to_unpack() -> None:
