@@ -7,7 +7,7 @@ import zlib
 from ckpttool.errors import printable
 from ckpttool.formats.foreign_verdict import Verdict
 from ckpttool.formats.tar_members import is_tar, members
-from ckpttool.formats.zip_archive import read_directory
+from ckpttool.formats.zip_archive import is_exported, read_directory
 from ckpttool.limits import DEFAULT
 from ckpttool.model import Json
 from ckpttool.source import Memory, Source
@@ -64,6 +64,10 @@ def plain_zip(source: Source, head: bytes) -> Verdict | None:
         return Verdict("npz", "numpy arrays", message, "read it with numpy.load", {"records": len(names)})
     if any(name.rpartition("/")[2] == "model.weights.h5" for name in names):
         return Verdict("keras", "a Keras model", "a Keras model, its weights in HDF5", "read it with keras")
+    if is_exported(names):
+        hint = "where you trust its origin, take its weights with torch.export.load(FILE).state_dict"
+        message = f"a program of torch.export in {plural(len(names), 'record')}"
+        return Verdict("pt2", "an exported program", message, hint, {"records": len(names)})
     return _archive("zip", "a zip archive without a data.pkl", "record", names, "unzip")
 
 

@@ -15,10 +15,17 @@ from ckpttool.formats.local_headers import is_torch_writer, locate, parse_local,
 from ckpttool.formats.pickle_machine import Machine
 from ckpttool.formats.pickled import Reading, Tree, lift_arrays, note_globals, read_pickle, scan_rest
 from ckpttool.formats.torch_values import TorchValues
-from ckpttool.formats.zip_archive import DEFLATED, Directory, Record, looks_like_zip, read_directory
+from ckpttool.formats.zip_archive import (
+    DEFLATED,
+    Directory,
+    Record,
+    is_exported,
+    looks_like_zip,
+    read_directory,
+)
 from ckpttool.formats.zip_layout import chain
 from ckpttool.formats.zip_walk import Walk, walk_records
-from ckpttool.limits import Limits
+from ckpttool.limits import DEFAULT, Limits
 from ckpttool.model import Checkpoint, Checksum, Damage, Extent, Json, Mapping, Span, Storage, Value
 from ckpttool.source import Source
 
@@ -37,10 +44,19 @@ def sniff(source: Source) -> bool:
     directory = read_directory(source, Limits(records=64))
     if directory is None or not directory.records:
         return source.read(0, 4) == b"PK\x03\x04"
+    if _has_tree(directory):
+        return True
     names = [r.name.lower() for r in directory.records]
-    return any(n.rpartition("/")[2] in ("data.pkl", "constants.pkl") for n in names) or any(
-        n.endswith((".data/serialization_id", "/byteorder")) or "/data/" in n for n in names
-    )
+    if is_exported(names):
+        # Its weights come first, and what torch.load would open may stand behind any number of records.
+        return _has_tree(read_directory(source, DEFAULT))
+    return any(n.endswith((".data/serialization_id", "/byteorder")) or "/data/" in n for n in names)
+
+
+def _has_tree(directory: Directory | None) -> bool:
+    """Whether a record has the name of torch's pickle."""
+    records = () if directory is None else directory.records
+    return any(r.name.lower().rpartition("/")[2] in ("data.pkl", "constants.pkl") for r in records)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ here. Source: PKWARE APPNOTE 6.3; torch 2.13 ``caffe2/serialize/inline_container
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -100,6 +100,11 @@ class _End:
 def looks_like_zip(source: Source) -> bool:
     """Whether the source starts with a local header or ends with a directory."""
     return source.read(0, 4) == LOCAL or _find_end(source) is not None
+
+
+def is_exported(names: Iterable[str]) -> bool:
+    """Whether records are named as ``torch.export.save`` names them (PT2 archives), not as ``torch.save`` does."""
+    return any("/data/weights/" in name or name.endswith("/archive_format") for name in names)
 
 
 def read_directory(source: Source, limits: Limits) -> Directory | None:

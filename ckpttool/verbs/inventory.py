@@ -11,6 +11,7 @@ from fnmatch import translate
 from ckpttool.frozen import quick
 from ckpttool.layout import Layout
 from ckpttool.model import Checkpoint, Storage, Tensor
+from ckpttool.profiles.parameters import is_buffer
 
 
 @quick
@@ -163,11 +164,13 @@ def ties(found: Sequence[Item]) -> tuple[tuple[str, ...], ...]:
 
 
 def parameters(found: Sequence[Item]) -> int:
-    """Elements of floating or complex tensors among the weights; those tied together count once."""
+    """Elements of floating or complex tensors among the weights but their buffers; ties count once."""
     seen: dict[object, int] = {}
     for item in found:
         tensor = item.tensor
-        if item.section == "weights" and tensor.dtype.kind in ("float", "complex", "quantized", "bits"):
+        kind = tensor.dtype.kind
+        real = kind in ("float", "complex") and not is_buffer(item.key, tensor)
+        if item.section == "weights" and (real or kind in ("quantized", "bits")):
             place = (
                 (tensor.storage, tensor.offset, tensor.extent) if tensor.storage is not None else item.index
             )

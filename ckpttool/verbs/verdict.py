@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from ckpttool.checks import rules
 from ckpttool.layout import Layout
 from ckpttool.measures import Measures
-from ckpttool.model import Checkpoint, Extent, Finding, Json
+from ckpttool.model import Checkpoint, Extent, Finding, Json, Tensor
 from ckpttool.units import plural, size
 
 VerdictName: TypeAlias = Literal[
@@ -100,7 +100,7 @@ def cover(checkpoint: Checkpoint, measures: Measures | None) -> Coverage:
         return Coverage(checkpoint.nbytes, 0, 0, len(tensors), 0, (("content", reason),))
     unchecked: list[tuple[str, str]] = []
     unproved = [e for e in checkpoint.extents if e.checksum is None and e.span.nbytes]
-    proved = sum(e.span.nbytes for e in checkpoint.extents if _agrees(e, measures))
+    proved = sum(_content_bytes(e) for e in checkpoint.extents if _agrees(e, measures))
     if unproved:
         nbytes = sum(e.span.nbytes for e in unproved)
         unchecked.append((f"the integrity of {size(nbytes)}", "no checksum is recorded for them"))
@@ -108,7 +108,7 @@ def cover(checkpoint: Checkpoint, measures: Measures | None) -> Coverage:
     if missed:
         why = measures.unread[missed[0]]
         unchecked.append((f"the content of {plural(len(missed), 'tensor')}", why))
-    measured = sum(1 for index in tensors if index in measures.tensors)
+    measured = sum(1 for index in tensors if _is_measured(checkpoint, index, measures))
     return Coverage(checkpoint.nbytes, measures.nbytes, proved, len(tensors), measured, tuple(unchecked))
 
 
@@ -117,9 +117,20 @@ def _agrees(extent: Extent, measures: Measures) -> bool:
     found = measures.spans.get(extent.name)
     if extent.checksum is None or found is None:
         return False
-    return found.read == (extent.span.nbytes if extent.size is None else extent.size) and (
-        found.crc32 == extent.checksum.value
-    )
+    return found.read == _content_bytes(extent) and found.crc32 == extent.checksum.value
+
+
+def _content_bytes(extent: Extent) -> int:
+    """Bytes of an extent's content, inflated where it is deflated."""
+    return extent.span.nbytes if extent.size is None else extent.size
+
+
+def _is_measured(checkpoint: Checkpoint, index: int, measures: Measures) -> bool:
+    """Whether a tensor was looked at: itself, or every part of one that is made of others (sparse, DTensor)."""
+    node = checkpoint.nodes[index]
+    if index in measures.tensors or not isinstance(node, Tensor) or node.storage is not None:
+        return index in measures.tensors
+    return all(_is_measured(checkpoint, part, measures) for _, part in node.parts if part != index)
 
 
 def falls_short(readiness: Ready, require: str | None) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from ckpttool.formats import describe, foreign
+from ckpttool.formats import describe, describe_source, foreign
 from ckpttool.formats.tar_members import members
 from ckpttool.limits import DEFAULT
 from ckpttool.model import Checkpoint
@@ -95,10 +95,12 @@ def tarred(**files: bytes) -> bytes:
         (zipped(**{"run/best.pth": b""}), "zip", "'run/best.pth'"),
         (zipped(), "zip", "empty"),
         (zipped(**{"model.weights.h5": b"", "config.json": b""}), "keras", "Keras"),
+        (zipped(**{"p/data/weights/weight_0": b"", "p/byteorder": b"little"}), "pt2", "torch.export in 2 records"),
+        (zipped(**{"p/archive_format": b"pt2", "p/.data/serialization_id": b"1"}), "pt2", "torch.export"),
         (tarred(**{"a.txt": b"", "b.ckpt": b""}), "tar", "'b.ckpt'"),
-        (gzip.compress(zipped(a=b"")), "gzip", "around a zip archive"),
-        (gzip.compress(tarred(a=b"")), "gzip", "around a tar archive"),
-        (gzip.compress(b"\x80\x02N."), "gzip", "around a pickle"),
+        (gzip.compress(zipped(a=b""), mtime=0), "gzip", "around a zip archive"),
+        (gzip.compress(tarred(a=b""), mtime=0), "gzip", "around a tar archive"),
+        (gzip.compress(b"\x80\x02N.", mtime=0), "gzip", "around a pickle"),
         (b"\x1f\x8b\x08broken", "gzip", "gzip-compressed data, 9 bytes"),
         (b"BZh91AY", "bzip2", "bzip2"),
         (b"\xfd7zXZ\0", "xz", "xz"),
@@ -109,11 +111,18 @@ def tarred(**files: bytes) -> bytes:
         (bytes(8192) + b"\x01\xff" * 9, "unknown", "the first 8.19 kB of 8.21 kB are zero"),
         (b"\xff\xfe" + zipped(a=b""), "unknown", "a zip archive at their end"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "data",
 )  # fmt: skip
 def test_strangers_are_named(data: bytes, ident: str, part: str) -> None:
     found, message = said(data)
     assert found == ident
     assert part in message
+
+
+def test_a_tree_behind_many_weights_is_still_read() -> None:
+    many = {f"p/data/weights/weight_{i}": b"" for i in range(100)}
+    assert describe_source(Memory(zipped(**many))).format == "pt2"
+    assert describe_source(Memory(zipped(**many, **{"p/data.pkl": b"\x80\x02}."}))).format == "torch-zip"
 
 
 def test_an_archive_says_which_checkpoint_to_unpack() -> None:

@@ -79,6 +79,11 @@ def test_ties_are_keys_over_the_same_bytes_and_count_once() -> None:
     assert parameters(found) == 8 + 4 + 4
 
 
+def test_buffers_are_no_parameters(make: Make) -> None:
+    found = inspect(make(**{"bn.running_mean": [0.5, 0.5], "bn.weight": [1.0, 2.0, 3.0]})).json
+    assert found["parameters"] == 3
+
+
 def test_bytes_that_the_file_lacks_are_not_counted() -> None:
     huge = Storage("0", F32, 2**60, Span("x", 0, 8))
     assert inventory.present(huge) == 8

@@ -363,3 +363,10 @@ def test_real_files_without_a_defect_have_no_error(fixtures_dir: Path) -> None:
 def test_a_complete_training_state_is_exact(fixtures_dir: Path) -> None:
     report = verify([fixtures_dir / "training.pth"], require="exact", fail_on="warning")
     assert (one(report)["verdict"], one(report)["missing"], report.exit_code) == ("exact", [], 0)
+
+
+@pytest.mark.parametrize("name", ["dtensor.pth", "layouts.pth", "jagged.pth", "script.pt", "deflated.pth"])
+def test_coverage_counts_what_tensors_are_made_of_and_inflated_bytes(fixtures_dir: Path, name: str) -> None:
+    found = verify([fixtures_dir / name]).json["targets"][0]["coverage"]
+    assert found["tensors_measured"] == found["tensors"]
+    assert found["bytes_proved"] == found["bytes_read"] > 0
