@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from ckpttool.comparing.grouping import ROT, by_amount, sentences
@@ -84,8 +85,10 @@ def _damage(side: Target) -> Iterator[Block]:
     for one in side.errors[:MOST_UNREAD]:
         where = f" – {printable(one.where)}" if one.where and one.where != side.name else ""
         yield Text(f"{side.name}{where} – {one.rule}: {printable(one.message)}", "bad")
+        if one.hint and side.checkpoint.kind:
+            yield Text(f"→ {printable(one.hint)}", "dim")
     if side.errors and not side.checkpoint.kind:
-        yield Text(f"→ ckpttool verify {side.name}", "dim")
+        yield Text(f"→ ckpttool verify {shlex.quote(side.name)}", "dim")
 
 
 def _warnings(result: Result) -> Iterator[str]:
