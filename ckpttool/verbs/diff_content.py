@@ -56,6 +56,9 @@ class Contents:
     ) -> list[str]:
         """Digests of ``[start, stop)`` along ``dim``; none where the tensor cannot be read."""
         target = self.sides[side]
+        whole = _tensor(target.checkpoint, index)
+        if whole.layout != "strided" or len(whole.stride) != len(whole.shape):
+            return []
         checkpoint, parts = with_slices(target.checkpoint, index, dim, cuts)
         found = self._read(target, checkpoint, parts)
         return [found[part] for part in parts] if len(found) == len(parts) else []
