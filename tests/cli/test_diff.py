@@ -113,6 +113,11 @@ def test_everything_loads(run: Run) -> None:
     assert "100 % of the parameters would load" in result.stdout
 
 
+def test_keys_of_an_optimizer_are_looked_for_where_they_are_asked_for(run: Run) -> None:
+    data = json.loads(run("diff", TRAINING, "--against", keys_of(run, TRAINING), "--json").stdout)
+    assert (data["exit_code"], data["loads"]["share"]) == (0, 1.0)
+
+
 def test_a_prefix_is_suggested(run: Run) -> None:
     result = run("diff", DDP, "--against", keys_of(run, MLP), "--json")
     data = json.loads(result.stdout)
