@@ -41,8 +41,13 @@ def against(
         return Report("diff", _data(side, keys, None, None, []), tuple(_unusable(side)), ExitCode.IMPOSSIBLE)
     weights = any(item.section == "weights" for item in side.items)
     asked = {one.key for one in wanted}
-    chosen = [i for i in side.items if sections or not weights or i.section == "weights" or i.key in asked]
-    have = [Named(item.key, tuple(item.tensor.shape)) for item in chosen]
+    # By path, as inspect has them: the items' own keys name an optimizer's state by parameter.
+    listed = [(".".join(item.path), item) for item in side.items]
+    have = [
+        Named(key, tuple(item.tensor.shape))
+        for key, item in listed
+        if sections or not weights or item.section == "weights" or key in asked
+    ]
     plain, best = fit(have, wanted), best_fit(have, wanted)
     code = ExitCode.OK if plain.complete else ExitCode.FINDINGS
     if side.errors:
