@@ -99,6 +99,11 @@ def test_reports_and_formats(run: Run, tmp_path: Path) -> None:
     assert run("diff", TRAINING, NEXT, "--format", "github").stdout.startswith("::warning file=")
 
 
+def test_what_was_left_out_is_not_said_to_agree(run: Run) -> None:
+    one = ["--only", "model.*", "--ignore", "*.num_batches_tracked"]
+    assert "everything else agree" not in run("diff", TRAINING, NEXT, *one).stdout
+
+
 # --- against -------------------------------------------------------------------------------------------
 
 
