@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -88,17 +89,19 @@ def pair_states(
             theirs = dict(other.state)
             partner.update({(i, m): theirs[m] for m, i in slot.state if m in theirs})
     moments = {index: moment for index, (_, _, moment) in state_keys(layout).items()}
-    by_index = {side.index: side for side in states_b}
+    # State that two parameters share stands under both, so one node may wait for several partners.
+    waiting: dict[int, deque[Side]] = {}
+    for side in states_b:
+        waiting.setdefault(side.index, deque()).append(side)
     pairs, only_a = [], []
-    taken: set[int] = set()
     for side in states_a:
         target = partner.get((side.index, moments[side.index]))
-        if target in by_index and target not in taken:
-            taken.add(target)
-            pairs.append(Pair(side, by_index[target], "parameter"))
+        theirs_left = None if target is None else waiting.get(target)
+        if theirs_left:
+            pairs.append(Pair(side, theirs_left.popleft(), "parameter"))
         else:
             only_a.append(side)
-    only_b = [side for side in states_b if side.index not in taken]
+    only_b = [side for rest in waiting.values() for side in rest]
     return Pairing(tuple(pairs), tuple(only_a), tuple(only_b))
 
 

@@ -50,7 +50,7 @@ KIND = OtherKey("", "kind")
 
 
 class Hollow(dict["Key", "Plain"]):
-    """What holds, or is, nothing but tensors: those are compared elsewhere. Equal to an empty dict."""
+    """What holds, or is, nothing but tensors: those are compared elsewhere."""
 
 
 class Atom(str):
@@ -189,7 +189,7 @@ class _Builder:
         """Mark containers that held nothing but tensors."""
         for into, key, inside in reversed(self.made):
             if id(inside) in self.held_tensors and all(_hollow(k, value) for k, value in inside.items()):
-                into[key] = Hollow()
+                into[key] = Hollow(inside)
                 self.held_tensors.add(id(into))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import Executor
 
 import numpy as np
@@ -12,12 +12,9 @@ from ckpttool.measure import handles
 from ckpttool.measure.leaves import Content, content_of, deflated_extents, leaves
 from ckpttool.measure.running import Progress, pool, throttled
 from ckpttool.measure.schemes import scheme_of
-from ckpttool.model import Checkpoint, Tensor
+from ckpttool.model import Checkpoint
 from ckpttool.pool import ordered_map
 from ckpttool.source import Source
-
-Recorded = tuple[str, int, int, str]
-"""What a file records of a content: a checksum's algorithm and value, bytes, element type."""
 
 
 def digests(
@@ -62,23 +59,3 @@ def _digest(content: Content) -> str | None:
         return None
     wanted = content.tensor.numel * scheme_of(content.tensor.dtype).pair
     return made.hexdigest() if seen == wanted else None
-
-
-def recorded(checkpoint: Checkpoint, indices: Iterable[int]) -> Mapping[int, Recorded]:
-    """What the file itself records of tensors' content, by node index; reads nothing.
-
-    Only of tensors that cover their whole storage row-major, where a checksum of just that is recorded: two
-    tensors of which equal things are recorded were equal when they were saved. Of storages whose bytes are
-    big-endian nothing is said, since the same record means another content.
-    """
-    found: dict[int, Recorded] = {}
-    for index in indices:
-        tensor = checkpoint.nodes[index]
-        if not isinstance(tensor, Tensor) or tensor.storage is None:
-            continue
-        storage = checkpoint.storages[tensor.storage]
-        whole = tensor.contiguous and tensor.offset == 0 and tensor.nbytes == storage.nbytes
-        if whole and storage.checksum is not None and not storage.swapped:
-            checksum = storage.checksum
-            found[index] = (checksum.algorithm, checksum.value, storage.nbytes, tensor.dtype.name)
-    return found

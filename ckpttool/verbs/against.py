@@ -31,17 +31,23 @@ def against(
 ) -> Report:
     """What of ``a`` loads into a model with these keys, and which change of prefix would load most.
 
-    ``keys`` is a file as ``inspect --keys`` writes it. Of a checkpoint with weights, only those are compared unless
-    ``sections`` says otherwise. Reads headers only. Exit code ``OK`` where every key finds its tensor and no tensor
-    is left over. Raises ``Unreadable``, and ``UsageError`` for a file that holds no keys.
+    ``keys`` is a file as ``inspect --keys`` writes it. Of a checkpoint with weights, other tensors count only
+    where ``keys`` or ``sections`` ask for them. Reads headers only. Exit code ``OK`` where every key finds its
+    tensor and no tensor is left over. Raises ``Unreadable``, and ``UsageError`` for a file that holds no keys.
     """
     wanted = read_keys(keys)
     side = target(a, "a", Selection(tuple(only), tuple(ignore), tuple(sections)))
     if not side.usable:
         return Report("diff", _data(side, keys, None, None, []), tuple(_unusable(side)), ExitCode.IMPOSSIBLE)
-    weights = [i for i in side.items if i.section == "weights"]
-    chosen = side.items if sections or not weights else weights
-    have = [Named(item.key, tuple(item.tensor.shape)) for item in chosen]
+    weights = any(item.section == "weights" for item in side.items)
+    asked = {one.key for one in wanted}
+    # By path, as inspect has them: the items' own keys name an optimizer's state by parameter.
+    listed = [(".".join(item.path), item) for item in side.items]
+    have = [
+        Named(key, tuple(item.tensor.shape))
+        for key, item in listed
+        if sections or not weights or item.section == "weights" or key in asked
+    ]
     plain, best = fit(have, wanted), best_fit(have, wanted)
     code = ExitCode.OK if plain.complete else ExitCode.FINDINGS
     if side.errors:

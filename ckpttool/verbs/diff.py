@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 from ckpttool.changes import Change, Pairing, Tolerance
 from ckpttool.comparing.attributes import metadata_edits
@@ -14,7 +15,6 @@ from ckpttool.comparing.tensors import tensor_changes
 from ckpttool.comparing.values import Edited, compare, reorderings
 from ckpttool.errors import UsageError
 from ckpttool.limits import DEFAULT, Limits
-from ckpttool.measure.running import Progress
 from ckpttool.model import Entry, Json, Tensor
 from ckpttool.pairing import pair
 from ckpttool.report import Report
@@ -24,6 +24,9 @@ from ckpttool.verbs.diff_report import report
 from ckpttool.verbs.diff_result import Coverage, Result
 from ckpttool.verbs.diff_sides import UNORDERED, Comparable, Target, selects, side_of, target
 from ckpttool.verbs.inventory import Item, Selection
+
+if TYPE_CHECKING:
+    from ckpttool.measure.running import Progress
 
 BITWISE = Tolerance()
 

@@ -6,15 +6,18 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ckpttool.changes import Difference, Pair, Pairing, Tolerance
 from ckpttool.comparing.plain_tree import plain_tree
+from ckpttool.comparing.recorded import recorded
 from ckpttool.comparing.tensors import EQUAL, Outcome
-from ckpttool.measure.running import Progress
 from ckpttool.model import Checkpoint, Span, Tensor
 from ckpttool.source import open_source
 from ckpttool.verbs.diff_sides import Target, with_slices
+
+if TYPE_CHECKING:
+    from ckpttool.measure.running import Progress
 
 QUICK = 16 << 20
 """Bytes of tensors without recorded checksums that ``quick`` reads all the same."""
@@ -43,12 +46,10 @@ class Contents:
         self.reading = reading
 
     def digests(self, side: Literal["a", "b"], indices: Sequence[int]) -> Mapping[int, str]:
-        """Digests by node index. In quick mode a small tensor's content, else what the file records."""
+        """Digests by node index; in quick mode what the file records in place of them."""
         target = self.sides[side]
         if not self.reading.quick:
             return self._read(target, target.checkpoint, indices)
-        from ckpttool.measure.digests import recorded
-
         return {index: repr(found) for index, found in recorded(target.checkpoint, indices).items()}
 
     def slices(
@@ -56,6 +57,9 @@ class Contents:
     ) -> list[str]:
         """Digests of ``[start, stop)`` along ``dim``; none where the tensor cannot be read."""
         target = self.sides[side]
+        whole = _tensor(target.checkpoint, index)
+        if whole.layout != "strided" or len(whole.stride) != len(whole.shape):
+            return []
         checkpoint, parts = with_slices(target.checkpoint, index, dim, cuts)
         found = self._read(target, checkpoint, parts)
         return [found[part] for part in parts] if len(found) == len(parts) else []
@@ -151,8 +155,6 @@ def _parts(a: Checkpoint, b: Checkpoint, pair: tuple[int, int]) -> Parts | Outco
 
 def _as_saved(a: Target, b: Target, parts: Mapping[tuple[int, int], Parts]) -> Outcomes:
     """Equality and difference as recorded checksums have them; the rest only where it is little."""
-    from ckpttool.measure.digests import recorded
-
     ours = recorded(a.checkpoint, (i for listed in parts.values() for i, _ in listed))
     theirs = recorded(b.checkpoint, (j for listed in parts.values() for _, j in listed))
     found: Outcomes = {}
@@ -200,7 +202,6 @@ def _measured(
     if not parts:
         return {}.items()
     from ckpttool.measure.difference import differences
-    from ckpttool.measure.digests import recorded
 
     measured = differences(
         a.checkpoint,

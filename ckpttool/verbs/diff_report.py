@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 
 from ckpttool.comparing.grouping import ROT, by_amount, sentences
 from ckpttool.comparing.picture import pictures
@@ -21,23 +22,19 @@ MOST_UNREAD = 5
 
 def report(result: Result, *, top: int = 20, everything: bool = False) -> Report:
     """The report on a comparison; ``top`` rows of tensors for people unless they want ``everything``."""
-    return Report(
-        "diff",
-        diff_data(result),
-        tuple(_blocks(result, None if everything else top)),
-        result.exit_code,
-        (_subject(result),),
-    )
+    told = sentences(result.changes, _keys(result))
+    blocks = tuple(_blocks(result, told, None if everything else top))
+    return Report("diff", diff_data(result), blocks, result.exit_code, (_subject(result, told),))
 
 
-def _blocks(result: Result, top: int | None) -> Iterator[Block]:
+def _blocks(result: Result, told: Sequence[str], top: int | None) -> Iterator[Block]:
     yield Text(f"{result.a.name} → {result.b.name}", "title")
     yield _verdict(result)
     for side in (result.a, result.b):
         yield from _damage(side)
     if result.pairing is None:
         return
-    yield from (Text(printable(one)) for one in sentences(result.changes, _keys(result)))
+    yield from (Text(printable(one)) for one in told)
     yield from (Text(one, "warning") for one in _warnings(result))
     yield from tensor_table(by_amount(result.changes), top)
     yield from value_table([change for change in result.changes if change.kind == "edited"], top)
@@ -84,8 +81,10 @@ def _damage(side: Target) -> Iterator[Block]:
     for one in side.errors[:MOST_UNREAD]:
         where = f" – {printable(one.where)}" if one.where and one.where != side.name else ""
         yield Text(f"{side.name}{where} – {one.rule}: {printable(one.message)}", "bad")
+        if one.hint and side.checkpoint.kind:
+            yield Text(f"→ {printable(one.hint)}", "dim")
     if side.errors and not side.checkpoint.kind:
-        yield Text(f"→ ckpttool verify {side.name}", "dim")
+        yield Text(f"→ ckpttool verify {shlex.quote(side.name)}", "dim")
 
 
 def _warnings(result: Result) -> Iterator[str]:
@@ -107,18 +106,17 @@ def _unexplained(result: Result) -> bool:
     """Whether only contents of weights differ, between files that count steps and keep optimizer state."""
     both = all(side.layout.optimizers and _counts(side) for side in (result.a, result.b))
     only = all(c.kinds == ("rewritten",) and c.section == "weights" for c in result.changes)
-    return bool(result.changes) and both and only
+    return bool(result.changes) and both and only and result.coverage.whole
 
 
 def _counts(side: Target) -> bool:
     return any(section.name == "counters" for section in side.layout.sections)
 
 
-def _subject(result: Result) -> Subject:
+def _subject(result: Result, told: Sequence[str]) -> Subject:
     """For annotations on a pull request: one for each sentence."""
     if result.pairing is None or not result.sound:
         errors = "; ".join(one.message for side in (result.a, result.b) for one in side.errors)
         return Subject(result.b.name, "not comparable", (), True, errors or "there is no tree to compare")
-    told = sentences(result.changes, _keys(result))
     findings = tuple(Finding("diff", "changed", "warning", "", one) for one in told)
     return Subject(result.b.name, "different" if result.changes else "equal", findings, bool(result.changes))

@@ -72,7 +72,8 @@ def _digests(checkpoint: Checkpoint, entries: list[Entry], content: bool) -> Map
     nodes = dict.fromkeys(index for entry in entries for index, _ in _strided(checkpoint, entry.index, ""))
     if not nodes:
         return {}
-    from ckpttool.measure.digests import digests, recorded
+    from ckpttool.comparing.recorded import recorded
+    from ckpttool.measure.digests import digests
 
     known = {} if content else recorded(checkpoint, list(nodes))
     found = {index: f"{algorithm}:{value:08x}" for index, (algorithm, value, *_) in known.items()}

@@ -14,11 +14,12 @@ import xxhash
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from ckpttool.changes import Difference, Tolerance
+from ckpttool.comparing.recorded import recorded
 from ckpttool.dtypes import DTYPES
 from ckpttool.measure import compiled, two
 from ckpttool.measure.deltas import merged, tally
 from ckpttool.measure.difference import differences
-from ckpttool.measure.digests import digests, recorded
+from ckpttool.measure.digests import digests
 from ckpttool.measure.leaves import LEAF
 from ckpttool.measure.values import floats
 from ckpttool.source import Memory
