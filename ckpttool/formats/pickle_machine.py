@@ -24,15 +24,13 @@ from ckpttool.formats.pickle_terms import (
     CutShort,
     Malformed,
     Problem,
+    Reducer,
     Stopped,
     u32,
     u64,
 )
 from ckpttool.formats.stack import CallOf, DictOf, ListOf, Named
 from ckpttool.limits import DEFAULT, Limits
-
-Reducer = Callable[[tuple[Any, ...]], Any]
-"""Turns a known call's arguments into a value; returns ``NOT_MINE`` where they do not fit its schema."""
 
 _OPCODES = {**TORCH, **OTHER}
 _HANDLERS = tuple(_OPCODES.get(chr(code), unknown) for code in range(256))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 NOT_MINE: Any = object()
+
+Reducer = Callable[[tuple[Any, ...]], Any]
+"""Turns a known call's arguments into a value; returns ``NOT_MINE`` where they do not fit its schema."""
 
 TEXT_BYTES = 64 << 20
 """Bytes of one value that protocol 0 spells as a line of text: arrays too, one character for each byte."""

@@ -5,36 +5,24 @@ Source: torch 2.13 ``torch/serialization.py``, ``caffe2/serialize/inline_contain
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-
 from ckpttool.errors import printable
 from ckpttool.formats import zip_audit
-from ckpttool.formats.local_headers import is_torch_writer, locate, parse_local, record_hazards
-from ckpttool.formats.pickle_machine import Machine
-from ckpttool.formats.pickled import Reading, Tree, lift_arrays, note_globals, read_pickle, scan_rest
-from ckpttool.formats.torch_values import TorchValues
+from ckpttool.formats.pickled import Reading, Tree, lift_arrays, read_pickle, scan_rest
 from ckpttool.formats.zip_archive import (
-    DEFLATED,
     Directory,
     Record,
     is_exported,
     looks_like_zip,
     read_directory,
 )
-from ckpttool.formats.zip_layout import chain
-from ckpttool.formats.zip_walk import Walk, walk_records
+from ckpttool.formats.zip_contents import Archive, inflate
+from ckpttool.formats.zip_open import open_archive
+from ckpttool.formats.zip_records import check_chain, judge_names, scan_foreign, small_records
 from ckpttool.limits import DEFAULT, Limits
-from ckpttool.model import Checkpoint, Checksum, Damage, Extent, Json, Mapping, Span, Storage, Value
+from ckpttool.model import Checkpoint, Checksum, Extent, Json, Mapping, Span, Storage, Value
 from ckpttool.source import Source
 
 NAME = "torch-zip"
-
-_SMALL = ("version", "byteorder", ".format_version", ".storage_alignment", ".data/serialization_id")
-_SHOWN = 20
-_SCANNED = 64 << 20
-"""Bytes of records that are not torch's own in which a pickle is looked for."""
 
 
 def sniff(source: Source) -> bool:
@@ -59,29 +47,6 @@ def _has_tree(directory: Directory | None) -> bool:
     return any(r.name.lower().rpartition("/")[2] in ("data.pkl", "constants.pkl") for r in records)
 
 
-@dataclass(frozen=True, slots=True)
-class Archive:
-    """An archive's records with their payloads located, and how names are looked up in it."""
-
-    source: Source
-    records: tuple[Record, ...]
-    prefix: str
-    torch_writer: bool
-    alignment: int
-    directory: Directory | None
-
-    def find(self, name: str) -> Record | None:
-        """The record ``<prefix>/<name>``; case is ignored where no record matches exactly, as torch does."""
-        wanted = f"{self.prefix}{name}"
-        exact = next((r for r in self.records if r.name == wanted), None)
-        return exact or next((r for r in self.records if r.name.lower() == wanted.lower()), None)
-
-    def content(self, record: Record, most: int) -> bytes:
-        """Up to ``most`` bytes of a record, inflated where it is deflated."""
-        raw = self.source.read(record.data, min(record.csize, most))
-        return raw if record.method == 0 else inflate(raw, most)[0]
-
-
 def read(source: Source, limits: Limits) -> Checkpoint:
     """Describe an archive from its directory, or from its local headers where the directory is lost."""
     return _read(source, limits, thorough=False)
@@ -94,11 +59,11 @@ def read_thoroughly(source: Source, limits: Limits) -> Checkpoint:
 
 def _read(source: Source, limits: Limits, *, thorough: bool) -> Checkpoint:
     reading = Reading(source.name, limits)
-    archive = _open(reading, source, thorough=thorough)
+    archive = open_archive(reading, source, thorough=thorough)
     if thorough and archive.directory is not None:
         reading.damage.extend(zip_audit.audit(source, archive.directory, archive.torch_writer))
-        reading.damage.extend(_check_chain(source, archive.directory))
-    small = _small_records(reading, archive)
+        reading.damage.extend(check_chain(source, archive.directory))
+    small = small_records(reading, archive)
     trees = _read_trees(reading, archive)
     script = archive.find("constants.pkl") is not None
     if script:
@@ -106,8 +71,8 @@ def _read(source: Source, limits: Limits, *, thorough: bool) -> Checkpoint:
         reading.report("contains-code", "constants.pkl", message)
     swapped = small.get("byteorder") == "big"
     storages = _attach(reading, archive, trees, swapped)
-    _judge_names(reading, archive)
-    _scan_foreign(reading, archive, script)
+    judge_names(reading, archive)
+    scan_foreign(reading, archive, script)
     root = _root(reading, trees)
     main = archive.find("data.pkl")
     nodes, storages = lift_arrays(reading, storages, main.name if main else "")
@@ -132,134 +97,6 @@ def _read(source: Source, limits: Limits, *, thorough: bool) -> Checkpoint:
         (source.name,),
         source.size,
         metadata,
-    )
-
-
-# --- opening ---------------------------------------------------------------------------------------------
-
-
-def _open(reading: Reading, source: Source, *, thorough: bool) -> Archive:
-    directory = read_directory(source, reading.limits)
-    if directory is None:
-        return _salvage(reading, source)
-    reading.damage.extend(directory.damage)
-    reading.damage.extend(zip_audit.trailing(source, directory))
-    torch_writer = is_torch_writer(directory.records)
-    alignment = _alignment(source, directory.records)
-    following = None if thorough else directory.start
-    records, damage = locate(source, directory.records, torch_writer, alignment, directory.origin, following)
-    _extend_some(reading, [*damage, *_hazards(records)])
-    for record in records:
-        if record.stop > source.size:
-            short = record.stop - source.size
-            reading.report(
-                "truncated",
-                printable(record.name),
-                f"{short} bytes of the record lie behind the end of the file",
-                bytes=short,
-            )
-    prefix = _prefix(tuple(records))
-    directory = replace(directory, records=tuple(records))
-    return Archive(source, directory.records, prefix, torch_writer, alignment, directory)
-
-
-def _hazards(records: list[Record]) -> Iterator[Damage]:
-    """What flags and methods say, compressed records counted in one finding."""
-    deflated = []
-    for record in records:
-        if "/code/" in record.name:  # TorchScript deflates its source text
-            continue
-        if record.method == DEFLATED:
-            deflated.append(record)
-        yield from (d for d in record_hazards(record) if d.rule != "compressed-record")
-    if len(deflated) == 1:
-        yield from (d for d in record_hazards(deflated[0]) if d.rule == "compressed-record")
-    elif deflated:
-        sizes = {"compressed": sum(r.csize for r in deflated), "bytes": sum(r.usize for r in deflated)}
-        message = f"{len(deflated)} of {len(records)} records are deflated, "
-        message += f"from {sizes['bytes']} to {sizes['compressed']} bytes"
-        facts = {"records": len(deflated), **sizes}
-        yield Damage("compressed-record", printable(deflated[0].name), message, facts)
-
-
-def _extend_some(reading: Reading, damage: list[Damage]) -> None:
-    """Keep the first findings of each rule; one that counts stands for the rest."""
-    for rule in dict.fromkeys(d.rule for d in damage):
-        same = [d for d in damage if d.rule == rule]
-        reading.damage.extend(same[:_SHOWN])
-        if len(same) > _SHOWN:
-            reading.report(
-                rule, "archive", f"{len(same) - _SHOWN} more records with {rule}", more=len(same) - _SHOWN
-            )
-
-
-def _alignment(source: Source, records: tuple[Record, ...]) -> int:
-    """The alignment that the archive records, 64 where it records none that is possible."""
-    for record in records:
-        if record.name.endswith(".storage_alignment") and 0 < record.usize <= 8:
-            parsed = parse_local(source, record.header)
-            text = source.read(parsed[0].data, record.usize) if parsed else b""
-            if text.isdigit() and 0 < int(text) <= 1 << 20:
-                return int(text)
-    return 64
-
-
-def _prefix(records: tuple[Record, ...]) -> str:
-    """The top folder with its slash: that of the record that looks like the tree, else of the first one."""
-    for record in records:
-        folder, slash, name = record.name.rpartition("/")
-        if name.lower() == "data.pkl":
-            return folder + slash
-    return records[0].name.partition("/")[0] + "/" if records and "/" in records[0].name else ""
-
-
-def _salvage(reading: Reading, source: Source) -> Archive:
-    sizes: dict[str, int] = {}
-
-    def size_of(record: Record) -> int | None:
-        name = record.name.rpartition("/")[2]
-        if name.lower() == "data.pkl":
-            return _pickle_size(source, record, sizes, reading.limits)
-        return sizes.get(name) if "/data/" in record.name else None
-
-    walk = walk_records(source, size_of, reading.limits)
-    records = walk.records if walk.partial is None else (*walk.records, _clipped(walk.partial, source.size))
-    _report_truncation(reading, source, walk, sizes)
-    return Archive(source, records, _prefix(records), True, 64, None)
-
-
-def _pickle_size(source: Source, record: Record, sizes: dict[str, int], limits: Limits) -> int | None:
-    """Where the tree's pickle ends, noting the sizes of the storages that it mentions."""
-    data = source.window(record.data, min(source.size, record.data + limits.pickle_bytes))
-    values = TorchValues()
-    outcome = Machine(data, reducers=values.reducers, persistent=values.persistent, limits=limits).run()
-    sizes.update((s.key, s.nbytes) for s in values.storages)
-    return outcome.end if outcome.complete else None
-
-
-def _clipped(record: Record, size: int) -> Record:
-    return record._replace(csize=max(0, size - record.data), usize=max(0, size - record.data), crc=0)
-
-
-def _report_truncation(reading: Reading, source: Source, walk: Walk, sizes: dict[str, int]) -> None:
-    whole = {r.name.rpartition("/")[2] for r in walk.records if "/data/" in r.name}
-    kept = sum(size for key, size in sizes.items() if key in whole)
-    lost = sum(sizes.values()) - kept
-    message = f"{walk.why}: {len(whole)} of {len(sizes)} storages are whole"
-    if lost:
-        message += f", {lost} of {lost + kept} payload bytes are lost"
-    record = printable(walk.partial.name) if walk.partial else ""
-    hint = "fetch the file again, or use the checkpoint before this one"
-    reading.report(
-        "truncated",
-        f"byte {source.size}",
-        message,
-        hint,
-        whole_storages=len(whole),
-        storages=len(sizes),
-        lost_bytes=lost,
-        missing_in_record=walk.missing,
-        record=record,
     )
 
 
@@ -303,21 +140,6 @@ def _read_tree(reading: Reading, archive: Archive, record: Record) -> Tree:
     if tree.outcome.complete:
         scan_rest(reading, data, tree.outcome.end, where)
     return tree
-
-
-def inflate(raw: bytes, most: int, ratio: int = 200) -> tuple[bytes, str]:
-    """Inflate at most ``most`` bytes; the second value says why it stopped early, if it did."""
-    bound = min(most, len(raw) * ratio + (1 << 20))
-    engine = zlib.decompressobj(-15)
-    try:
-        data = engine.decompress(raw, bound)
-    except zlib.error as error:
-        return b"", f"cannot be inflated: {error}"
-    if engine.unconsumed_tail or not engine.eof:
-        return data, f"{len(raw)} bytes inflate to more than {bound}" if len(
-            data
-        ) >= bound else "the deflated data end early"
-    return data, ""
 
 
 def _root(reading: Reading, trees: list[tuple[str, Tree]]) -> int | None:
@@ -379,124 +201,3 @@ def _extents(archive: Archive, recorded: bool) -> tuple[Extent, ...]:
             Extent(name, Span(archive.source.name, record.data, stop), checksum, method, record.usize)
         )
     return tuple(extents)
-
-
-# --- the small records -----------------------------------------------------------------------------------
-
-
-def _small_records(reading: Reading, archive: Archive) -> dict[str, str]:
-    """The text of the version, byte order, … records, each judged."""
-    small: dict[str, str] = {}
-    for name in _SMALL:
-        record = archive.find(name)
-        if record is not None:
-            text = archive.content(record, 64).decode("ascii", "replace").strip("\n")
-            small[name.rpartition("/")[2].lstrip(".")] = text
-            _judge_small(reading, name, text, record)
-    if archive.find("version") is None and archive.directory is not None and archive.records:
-        reading.report(
-            "missing-record",
-            f"{archive.prefix}version",
-            "the archive has no version record: torch.load refuses it",
-        )
-    return small
-
-
-def _judge_small(reading: Reading, name: str, text: str, record: Record) -> None:
-    good = {
-        "version": text.isdigit() and 1 <= int(text) <= 10,
-        "byteorder": text in ("little", "big"),
-        ".format_version": text == "1",
-        ".storage_alignment": text.isdigit() and int(text) > 0,
-        ".data/serialization_id": text.isdigit() and len(text) == 40,
-    }[name]
-    if not good:
-        reading.report(
-            "bad-version-record", printable(record.name), f"holds {text[:40]!r}, which no torch writes"
-        )
-
-
-def _check_chain(source: Source, directory: Directory) -> Iterator[Damage]:
-    """The checksum of checksums covers every record written before it, in order."""
-    crcs: list[int] = []
-    for record in directory.records:
-        if record.name.endswith(".data/serialization_id"):
-            text = source.read(record.data, min(record.usize, 64))
-            computed = len(text) == 40 and text.isdigit() and any(crcs) and text.strip(b"0")
-            if computed and int(text[20:]) != chain(crcs):
-                message = (
-                    f"records {int(text[20:])} over the checksums before it, and they give {chain(crcs)}"
-                )
-                yield Damage("serialization-id", printable(record.name), message, {"records": len(crcs)})
-            return
-        if record.usize:
-            crcs.append(record.crc)
-
-
-# --- names and foreign records ---------------------------------------------------------------------------
-
-
-def _judge_names(reading: Reading, archive: Archive) -> None:
-    folded: dict[str, str] = {}
-    for record in archive.records:
-        shown = printable(record.name)
-        lower = record.name.lower()
-        if lower in folded:
-            twin = printable(folded[lower])
-            message = (
-                "stands twice in the directory"
-                if folded[lower] == record.name
-                else f"differs from {twin} in case only: torch treats them as one"
-            )
-            reading.report("duplicate-record", shown, message)
-        folded.setdefault(lower, record.name)
-        problem = _name_problem(record.name, archive.prefix)
-        if problem:
-            reading.report("bad-record-name", shown, problem)
-    if archive.records and archive.prefix == "":
-        reading.report(
-            "bad-record-name", "archive", "the records stand in no top folder: torch.load refuses the file"
-        )
-
-
-def _name_problem(name: str, prefix: str) -> str:
-    if "\0" in name:
-        return "the name holds a NUL byte, where other readers end it"
-    if name.startswith("/") or name[1:2] == ":":
-        return "an absolute path"
-    if "\\" in name or ".." in name.split("/"):
-        return "a path that leaves the archive"
-    if prefix and not name.startswith(prefix):
-        return f"outside the top folder {printable(prefix)!r}"
-    return ""
-
-
-def _scan_foreign(reading: Reading, archive: Archive, script: bool) -> None:
-    """Look into every record that is not torch's own: a pickle there is judged like the tree itself."""
-    main = archive.find("data.pkl")
-    strange = [r for r in archive.records if r is not main and not _is_own(r, archive, script)]
-    if strange and not script:
-        names = ", ".join(printable(r.name) for r in strange[:5]) + (" …" if len(strange) > 5 else "")
-        reading.report(
-            "foreign-record",
-            printable(strange[0].name),
-            f"{len(strange)} records that torch.save does not write: {names}",
-        )
-    left = _SCANNED  # several names may share one payload
-    for record in strange[:1000]:
-        content = archive.content(record, min(left, 16 << 20))
-        left -= len(content)
-        if content[:1] == b"\x80" or record.name.lower().endswith((".pkl", ".pickle", ".debug_pkl")):
-            outcome = Machine(content, limits=reading.limits).run()
-            own_code = script and record.name.endswith(".debug_pkl")
-            note_globals(reading, outcome.names, printable(record.name), beside=not own_code)
-
-
-def _is_own(record: Record, archive: Archive, script: bool) -> bool:
-    name = record.name.removeprefix(archive.prefix)
-    if name in _SMALL or (script and name == "constants.pkl"):
-        return True
-    folder, _, key = name.rpartition("/")
-    if folder == "data" or (script and folder == "constants"):
-        return key.isdigit() or (folder == "data" and f"data/{key}" == name and not key.endswith(".pkl"))
-    return False

@@ -11,8 +11,8 @@ import pytest
 from ckpttool.dtypes import DTYPES
 from ckpttool.formats.arena import CUT, Arena, shape_of_tree, structure
 from ckpttool.formats.pickle_machine import Machine
+from ckpttool.formats.plain_values import CONTAINERS
 from ckpttool.formats.stack import CallOf, ListOf, Named, StorageRef, TensorOf
-from ckpttool.formats.torch_values import CONTAINERS
 from ckpttool.limits import DEFAULT, Limits
 from ckpttool.model import Blob, Call, Global, Mapping, Sequence, Span, Tensor, Value
 

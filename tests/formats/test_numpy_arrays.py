@@ -13,7 +13,7 @@ from ckpttool.formats import describe
 from ckpttool.formats.arena import Arena
 from ckpttool.formats.numpy_arrays import Lifted, lift
 from ckpttool.formats.pickle_machine import Machine
-from ckpttool.formats.torch_values import CONTAINERS
+from ckpttool.formats.plain_values import CONTAINERS
 from ckpttool.model import Call, Checkpoint, Node, Tensor, Value
 
 np = pytest.importorskip("numpy")

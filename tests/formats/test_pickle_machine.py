@@ -14,8 +14,8 @@ from hypothesis import example, given, strategies as st
 
 from ckpttool.formats.arena import Arena
 from ckpttool.formats.pickle_machine import _OPCODES, Machine, Outcome
+from ckpttool.formats.plain_values import CONTAINERS
 from ckpttool.formats.stack import BytesAt, CallOf, DictOf, ListOf, Named
-from ckpttool.formats.torch_values import CONTAINERS
 from ckpttool.limits import Limits
 from ckpttool.model import Checkpoint
 from ckpttool.source import Memory

@@ -13,7 +13,8 @@ import pytest
 from ckpttool.formats import describe, describe_source
 from ckpttool.formats.pickle_terms import NOT_MINE
 from ckpttool.formats.stack import CallOf, DictOf, ListOf, Named, StorageRef, TensorOf
-from ckpttool.formats.torch_values import TorchValues, sizes, tensors_in
+from ckpttool.formats.stand_ins import sizes, tensors_in
+from ckpttool.formats.torch_values import TorchValues
 from ckpttool.model import Checkpoint, Tensor
 from ckpttool.source import Memory
 
