@@ -65,6 +65,9 @@ def diff(
         )
     selection = Selection(tuple(only), tuple(ignore), tuple(sections))
     one, other = target(a, "a", selection, limits), target(b, "b", selection, limits)
+    ours = {source.name: source for source in one.sources}
+    if any(ours.get(source.name, source) is not source for source in other.sources):
+        raise UsageError("two sources in memory have one name: give describe_state a name for each")
     if not (one.usable and other.usable):
         return report(Result(one, other), top=top, everything=everything)
     with _threads(executor, jobs) as chosen:

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import assume, given, strategies as st
 
 from ckpttool.changes import Tolerance
-from ckpttool.errors import ExitCode
+from ckpttool.errors import ExitCode, UsageError
 from ckpttool.measure.difference import differences
 from ckpttool.memory import describe_state
 from ckpttool.report import Report
@@ -372,6 +372,12 @@ def test_descriptions_with_their_sources_are_compared_too() -> None:
     sides = [describe_state({"w": torch.full((3,), float(n))}, f"side {n}") for n in range(2)]
     (change,) = changes(diff(*sides))
     assert (change["kind"], change["key"], change["stats"]["changed"]) == ("rewritten", "w", 3)
+
+
+def test_two_sources_of_one_name_are_refused() -> None:
+    sides = [describe_state({"w": torch.full((3,), float(n))}, "state") for n in range(2)]
+    with pytest.raises(UsageError, match="one name"):
+        diff(*sides)
 
 
 def test_a_module_is_compared_with_its_file(tmp_path: Path) -> None:
