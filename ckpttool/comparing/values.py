@@ -8,7 +8,7 @@ begin with two underscores, and overflows the stack on deep values; so it gets b
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ckpttool.comparing.plain_tree import KIND, Atom, Hollow, Key, OtherKey, Plain, label
@@ -57,6 +57,13 @@ def compare(a: Plain, b: Plain, path: tuple[str, ...] = ()) -> list[Edited]:
     if a == b:
         return []
     a, b = _differing(a, b)
+    # How items of two lists are aligned depends on the direction where several ways are as good: there is one.
+    forward = repr(a) <= repr(b)
+    edits = _edits(a, b, path) if forward else [_turned(edit) for edit in _edits(b, a, path)]
+    return _folded(sorted(edits, key=lambda e: tuple(map(_natural, e.path))))
+
+
+def _edits(a: Plain, b: Plain, path: tuple[str, ...]) -> list[Edited]:
     from deepdiff import DeepDiff
 
     found = DeepDiff(
@@ -69,8 +76,13 @@ def compare(a: Plain, b: Plain, path: tuple[str, ...] = ()) -> list[Edited]:
         cache_size=0,
     )
     levels = [level for group in found.values() for level in group]
-    edits = [_edited(level, path) for level in levels if not _only_tensors(level)]
-    return _folded(sorted(edits, key=lambda e: tuple(map(_natural, e.path))))
+    return [_edited(level, path) for level in levels if not _only_tensors(level)]
+
+
+def _turned(edit: Edited) -> Edited:
+    """The same edit seen from the other side."""
+    op = {"added": "removed", "removed": "added"}.get(edit.op, edit.op)
+    return replace(edit, op=op, before=edit.after, after=edit.before)
 
 
 def reorderings(a: Plain, b: Plain, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int, int]]:

@@ -170,3 +170,8 @@ def test_another_order_of_keys_is_told_once() -> None:
     found = list(reorderings(tree({"c": {"a": 1, "b": 2, "d": 3}}), tree({"c": {"d": 3, "a": 1, "b": 2}})))
     assert found == [(("c",), 1, 3)]
     assert list(reorderings(tree({"a": 1, "b": 2}), tree({"a": 1, "x": 0, "b": 2}))) == []
+
+
+def test_lists_that_align_in_several_ways_are_seen_alike_from_both_sides() -> None:
+    forth, back = edits([None, False, None], [False, False]), edits([False, False], [None, False, None])
+    assert [e.path for e in forth] == [e.path for e in back]
