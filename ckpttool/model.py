@@ -217,7 +217,10 @@ class Tensor:
         """Elements from ``offset`` to just past the last one addressed."""
         if 0 in self.shape:
             return 0
-        return 1 + sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=False))
+        found = 1
+        for size, step in zip(self.shape, self.stride, strict=False):
+            found += (size - 1) * step
+        return found
 
 
 Node: TypeAlias = "Value | Blob | Global | Mapping | Sequence | Call | Tensor"

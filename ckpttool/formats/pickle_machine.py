@@ -122,10 +122,7 @@ class Machine:
                 op = data[pos]
                 pos += 1
                 if op == _LONG_PUT:
-                    index = u32(data, pos)[0]
-                    if index > len(memo) + MEMO_SLACK:
-                        self._report("pickle-odd", f"memo slot {index} after {len(memo)} slots")
-                    memo[index] = stack[-1]
+                    memo[u32(data, pos)[0]] = stack[-1]
                     pos += 4
                 elif op == _INT1:
                     stack.append(data[pos])
@@ -177,6 +174,9 @@ class Machine:
         return self.stack[-1]
 
     def _outcome(self, root: Any) -> Outcome:
+        last = max(self.memo, default=0)
+        if last > len(self.memo) + MEMO_SLACK:
+            self._report("pickle-odd", f"memo slot {last} in a memo of {len(self.memo)} slots")
         complete = root is not NOT_MINE
         end = min(self.pos, len(self.data))
         kept = root if complete else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ckpttool.formats.pickle_terms import MEMO_SLACK, CutShort, Malformed, Stopped, f64, i32, u16, u32
+from ckpttool.formats.pickle_terms import CutShort, Malformed, Stopped, f64, i32, u16, u32
 from ckpttool.formats.stack import CallOf, DictOf, ListOf
 
 if TYPE_CHECKING:
@@ -46,12 +46,8 @@ def _binput(m: Machine) -> None:
 
 
 def _long_binput(m: Machine) -> None:
-    index = u32(m.data, m.pos)[0]
+    m.memo[u32(m.data, m.pos)[0]] = m.stack[-1]
     m.pos += 4
-    memo = m.memo
-    if index > len(memo) + MEMO_SLACK:
-        m._report("pickle-odd", f"memo slot {index} after {len(memo)} slots")
-    memo[index] = m.stack[-1]
 
 
 def _binget(m: Machine) -> None:

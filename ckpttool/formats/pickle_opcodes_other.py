@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ckpttool.formats.pickle_opcodes import Handler, appends, long_operand
-from ckpttool.formats.pickle_terms import INLINE_BYTES, MEMO_SLACK, TEXT_BYTES, CutShort, Malformed, i32
+from ckpttool.formats.pickle_terms import INLINE_BYTES, TEXT_BYTES, CutShort, Malformed, i32
 from ckpttool.formats.stack import BytesAt, DictOf, ListOf
 
 if TYPE_CHECKING:
@@ -191,10 +191,7 @@ def _additems(m: Machine) -> None:
 
 
 def _text_put(m: Machine) -> None:
-    index = _decimal(m._line())
-    if index > len(m.memo) + MEMO_SLACK:
-        m._report("pickle-odd", f"memo slot {index} after {len(m.memo)} slots")
-    m.memo[index] = m.stack[-1]
+    m.memo[_decimal(m._line())] = m.stack[-1]
 
 
 def _text_get(m: Machine) -> None:
