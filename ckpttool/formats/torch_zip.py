@@ -160,17 +160,17 @@ def _attach(
     reading: Reading, archive: Archive, trees: list[tuple[str, Tree]], swapped: bool
 ) -> tuple[Storage, ...]:
     """Give each storage of each tree its bytes."""
+    exact = {record.name: record for record in archive.records}
     lower: dict[str, Record] = {}
-    exact: dict[str, Record] = {}
-    for record in archive.records:
-        lower.setdefault(record.name.lower(), record)
-        exact[record.name] = record
     attached = list(reading.storages)
     for folder, tree in trees:
         for i in range(tree.values.first, tree.values.first + len(tree.values.storages)):
             storage = attached[i]
             name = f"{archive.prefix}{folder}/{storage.key}"
-            found = exact.get(name) or lower.get(name.lower())
+            found = exact.get(name)
+            if found is None:  # torch ignores case
+                lower = lower or {record.name.lower(): record for record in reversed(archive.records)}
+                found = lower.get(name.lower())
             if found is not None:
                 attached[i] = _with_bytes(storage, archive, found, swapped)
     return tuple(attached)

@@ -71,7 +71,6 @@ def judge_names(reading: Reading, archive: Archive) -> None:
     """Report names that stand twice, differ in case only, or lead out of the archive."""
     folded: dict[str, str] = {}
     for record in archive.records:
-        shown = printable(record.name)
         lower = record.name.lower()
         if lower in folded:
             twin = printable(folded[lower])
@@ -80,11 +79,11 @@ def judge_names(reading: Reading, archive: Archive) -> None:
                 if folded[lower] == record.name
                 else f"differs from {twin} in case only: torch treats them as one"
             )
-            reading.report("duplicate-record", shown, message)
+            reading.report("duplicate-record", printable(record.name), message)
         folded.setdefault(lower, record.name)
         problem = _name_problem(record.name, archive.prefix)
         if problem:
-            reading.report("bad-record-name", shown, problem)
+            reading.report("bad-record-name", printable(record.name), problem)
     if archive.records and archive.prefix == "":
         reading.report(
             "bad-record-name", "archive", "the records stand in no top folder: torch.load refuses the file"
