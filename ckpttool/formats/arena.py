@@ -62,7 +62,8 @@ class Arena:
             objects.append(obj)
             if type(obj) is not Tensor:
                 depth += 1
-                stack.extend([(child, depth) for child in reversed(_children(obj))])
+                # Atoms need no turn of their own, and most children are atoms.
+                stack.extend([(x, depth) for x in reversed(_children(obj)) if type(x) is not str])
         return objects, index
 
     def _atom(self, value: Any) -> int:

@@ -36,7 +36,7 @@ _OPCODES = {**TORCH, **OTHER}
 _HANDLERS = tuple(_OPCODES.get(chr(code), unknown) for code in range(256))
 
 # What nine of ten opcodes of a checkpoint are.
-_PUT, _LONG_PUT, _GET, _INT1, _MARK, _TUPLE, _PAIR = b"qrhK(t\x86"
+_PUT, _LONG_PUT, _GET, _INT1, _MARK, _TUPLE, _PAIR, _TEXT = b"qrhK(t\x86X"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class Machine:
         return self._outcome(NOT_MINE)
 
     def _loop(self) -> None:
-        """Every opcode goes to its function, save seven that are done here: for each, a call costs more than itself."""
+        """Every opcode goes to its function, save eight that are done here: for each, a call costs more than itself."""
         data, handlers, memo, marks = self.data, _HANDLERS, self.memo, self.marks
         pos, stack = self.pos, self.stack
         try:
@@ -133,6 +133,14 @@ class Machine:
                 elif op == _PUT:
                     memo[data[pos]] = stack[-1]
                     pos += 1
+                elif op == _TEXT:
+                    start = pos + 4
+                    stop = start + u32(data, pos)[0]
+                    if stop > len(data):
+                        pos = start - 4
+                        raise CutShort(f"a string of {stop - start} bytes, and {len(data) - start} are left")
+                    pos = stop
+                    stack.append(str(data[start:stop], "utf-8", "surrogatepass"))
                 elif op == _MARK:
                     marks.append(stack)
                     stack = []
