@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given, strategies as st
 
 from ckpttool.checks import rules
+from ckpttool.errors import Unreadable
 from ckpttool.formats import describe_source
-from ckpttool.formats.zip_archive import END64_FIXED, END_FIXED, LOCATOR_FIXED, Record
+from ckpttool.formats.local_headers import locate
+from ckpttool.formats.zip_archive import END64_FIXED, END_FIXED, LOCATOR_FIXED, Record, read_directory
 from ckpttool.formats.zip_layout import (
     central_entry,
     chain,
@@ -22,6 +24,7 @@ from ckpttool.formats.zip_layout import (
     local_header,
     zip64_extra,
 )
+from ckpttool.limits import DEFAULT
 from ckpttool.model import Checkpoint
 from ckpttool.source import LocalFile, Memory
 from ckpttool.testing import zips
@@ -198,3 +201,14 @@ def test_two_archives_in_one_file_are_told() -> None:
     data = small_file()
     other = torch_file({"c": tensor((1,), b"\0\0\0\0")})
     assert "directory-damaged" in rules_in(data + other)
+
+
+def test_offsets_are_derived_only_where_the_layout_leads_right_to_the_directory(fixtures_dir: Path) -> None:
+    source = LocalFile(fixtures_dir / "mlp.pth")
+    directory = read_directory(source, DEFAULT)
+    assert directory is not None
+    read = locate(source, directory.records, True, 64)
+    source.close()  # from here on a look at a local header fails
+    assert locate(source, directory.records, True, 64, following=directory.start) == read
+    with pytest.raises(Unreadable):
+        locate(source, directory.records, True, 64, following=directory.start + 8)
