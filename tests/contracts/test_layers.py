@@ -17,14 +17,19 @@ import pytest
 # The nouns, and what they need to be said. Standard library alone.
 GROUND = {
     "changes",
+    "draft",
     "dtypes",
+    "editing",
     "errors",
+    "expressions",
     "folding",
     "layout",
     "limits",
     "measures",
     "model",
+    "plan",
     "report",
+    "rewriting",
     "rules",
     "safety",
     "tree",
@@ -32,8 +37,8 @@ GROUND = {
     "units",
 }
 BYTES = {"source", "measure", "pool"}
-PURE = {"checks", "comparing", "ops", "pairing", "profiles"}
-WORK = GROUND | BYTES | PURE | {"formats", "memory"}
+PURE = {"checks", "comparing", "migration", "ops", "pairing", "profiles", "repairing"}
+WORK = GROUND | BYTES | PURE | {"formats", "memory", "writing"}
 
 # Room -> the other rooms that it may import. "" is the package's own face, `ckpttool/__init__.py`.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -47,6 +52,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "comparing": GROUND,
     "pairing": GROUND,
     "ops": GROUND,
+    "migration": GROUND | {"ops", "pairing"},
+    "repairing": GROUND | {"ops"},
+    "writing": GROUND | BYTES | {"formats", "ops"},
     "profiles": GROUND,
     "config": GROUND,
     "verbs": WORK,
@@ -65,10 +73,11 @@ MAY_BE_IMPORTED_BY: dict[str, set[str]] = {
     "click": {"cli"},
     "deepdiff": {"comparing"},
     "rich": {"cli", "render"},
-    "numpy": {"measure", "ops", "pairing", "verbs", "determinism", "testing", "trainer"},
-    "isal": {"source", "measure", "formats", "verbs"},
+    "numpy": {"measure", "ops", "pairing", "writing", "verbs", "determinism", "testing", "trainer"},
+    "isal": {"source", "measure", "formats", "verbs", "writing"},
     "fsspec": {"source"},
-    "xxhash": {"measure"},
+    "xxhash": {"measure", "writing"},
+    "yaml": {"migration"},
     "lap": {"pairing"},
     "rapidfuzz": {"pairing"},
     "torch": {"trainer", "determinism.recorder", "testing.strategies.real"},

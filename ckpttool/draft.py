@@ -1,0 +1,90 @@
+"""A checkpoint that is yet to be written: its tree, and where the bytes of each storage come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from ckpttool.expressions import Expression, Form
+from ckpttool.model import Checkpoint, Checksum, Span, Storage, Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """Bytes that lie in files already: ranges, one after the other. ``checksum`` is the recorded one of them all."""
+
+    spans: tuple[Span, ...]
+    checksum: Checksum | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return sum(span.nbytes for span in self.spans)
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A tensor that an expression's leaf stands for, with the storage that it looks into."""
+
+    name: str
+    tensor: Tensor
+    storage: Storage
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The row-major bytes, in the draft's byte order, of a tensor that is computed when it is written."""
+
+    expression: Expression
+    inputs: tuple[Input, ...]
+    form: Form
+
+    @property
+    def nbytes(self) -> int:
+        elements = 1
+        for size in self.form.shape:
+            elements *= size
+        return self.form.dtype.nbytes(elements)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Bytes that are at hand."""
+
+    data: bytes
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.data)
+
+
+Content: TypeAlias = "Copied | Made | Held"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a writer takes: ``contents`` has one item for each of ``checkpoint.storages``, in their order.
+
+    The checkpoint's ``source`` names where the tree came from; its extents and spans are not looked at.
+    ``metadata`` of the checkpoint is carried where the output's format has room (``__metadata__`` of safetensors,
+    the byte order of an archive).
+    """
+
+    checkpoint: Checkpoint
+    contents: tuple[Content, ...]
+
+
+def draft_of(checkpoint: Checkpoint) -> Draft:
+    """The draft that writes a checkpoint as it is: every storage copied, with its recorded checksum.
+
+    A storage without bytes in the file is written empty: who must not lose it asks for damage first.
+    """
+    return Draft(checkpoint, tuple(content_of(storage) for storage in checkpoint.storages))
+
+
+def content_of(storage: Storage) -> Content:
+    """A storage's bytes as they lie: a copy of a span, or what the tree itself spells."""
+    if storage.inline is not None:
+        return Held(storage.inline)
+    if storage.span is None:
+        return Held(b"")
+    return Copied((storage.span,), storage.checksum)
