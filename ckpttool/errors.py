@@ -5,6 +5,7 @@ A bad file is a result, never one of these: they mean that the work could not be
 
 from __future__ import annotations
 
+import os
 from enum import IntEnum
 
 
@@ -28,6 +29,15 @@ class Unreadable(CkpttoolError):
     def __init__(self, where: str, why: str) -> None:
         super().__init__(f"{printable(where)} – {why}")
         self.where = where
+        self.why = why
+
+
+class WriteFailed(CkpttoolError):
+    """An output cannot be written; what was there before is as it was."""
+
+    def __init__(self, where: str | os.PathLike[str], why: str) -> None:
+        super().__init__(f"{printable(os.fspath(where))} – {why}")
+        self.where = os.fspath(where)
         self.why = why
 
 
