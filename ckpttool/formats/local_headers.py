@@ -60,15 +60,15 @@ def locate(
         actual = source.read(record.header, READ_AHEAD + alignment + len(record.raw))
         if not torch_writer:
             damage.extend(_disagreements(record, actual))
-            located.append(record._replace(data=_stated_start(record, actual)))
+            located.append(record.at(_stated_start(record, actual)))
             continue
         expected = local_header(record, alignment, origin)
         if actual.startswith(expected):
-            located.append(record._replace(data=record.header + len(expected)))
+            located.append(record.at(record.header + len(expected)))
             continue
         start = _likely_start(source, record, actual, len(expected), origin)
         damage.extend(_differences(record, expected, actual, start))
-        located.append(record._replace(data=start))
+        located.append(record.at(start))
     return located, damage
 
 
@@ -80,7 +80,7 @@ def _derived(records: tuple[Record, ...], alignment: int, origin: int, following
         if record.header != at or record.method:
             return None
         start = at + header_length(record, alignment, origin)
-        located.append(record._replace(data=start))
+        located.append(record.at(start))
         at = start + record.csize + descriptor_length(record, origin)
     return located if at == following else None
 

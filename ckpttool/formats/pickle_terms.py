@@ -12,6 +12,15 @@ NOT_MINE: Any = object()
 Reducer = Callable[[tuple[Any, ...]], Any]
 """Turns a known call's arguments into a value; returns ``NOT_MINE`` where they do not fit its schema."""
 
+Recogniser = Callable[
+    [list[Any], "bytes | memoryview", int, dict[int, Any], int], "tuple[Any, int, int] | None"
+]
+"""Takes the stack at a MARK, the data and where they go on, the memo and the number of operations left.
+
+Returns what becomes of the top of the stack, the offset where its operations end and their number; or None, and then
+nothing has happened.
+"""
+
 TEXT_BYTES = 64 << 20
 """Bytes of one value that protocol 0 spells as a line of text: arrays too, one character for each byte."""
 
@@ -32,6 +41,12 @@ i32 = struct.Struct("<i").unpack_from
 u32 = struct.Struct("<I").unpack_from
 u64 = struct.Struct("<Q").unpack_from
 f64 = struct.Struct(">d").unpack_from
+
+
+def nothing_known(
+    stack: list[Any], data: bytes | memoryview, at: int, memo: dict[int, Any], left: int
+) -> None:
+    """The recogniser that leaves everything to the machine."""
 
 
 @dataclass(frozen=True, slots=True)

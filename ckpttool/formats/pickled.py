@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from ckpttool.errors import printable
 from ckpttool.formats.arena import Arena, shape_of_tree
+from ckpttool.formats.dense_tensors import DenseTensors
 from ckpttool.formats.numpy_arrays import lift
 from ckpttool.formats.pickle_machine import Machine, Outcome
 from ckpttool.formats.stack import Named
@@ -59,8 +60,9 @@ def read_pickle(
     """
     values = TorchValues(first=len(reading.storages), modules=modules)
     machine = Machine(
-        data, start, reducers=values.reducers, persistent=values.persistent, limits=reading.limits
-    )
+        data, start, reducers=values.reducers, persistent=values.persistent, limits=reading.limits,
+        recognise=DenseTensors(values),
+    )  # fmt: skip
     outcome = machine.run()
     reading.storages.extend(values.storages)
     for problem in (*outcome.problems, *values.problems):

@@ -64,12 +64,13 @@ class TorchValues:
             return self._bad_storage(cls, key, location, numel)
         packed = cls.name in PACKED_STORAGES
         nbytes = numel if packed else numel * dtype.itemsize
-        index = self._register(str(key), dtype, nbytes, location)
+        index = self.register(str(key), dtype, nbytes, location)
         view = pid[5] if len(pid) == 6 else None
         start, numel = view_of(view, numel)
         return StorageRef(index, BYTE if packed else dtype, numel, nbytes, start)
 
-    def _register(self, key: str, dtype: DType, nbytes: int, location: str) -> int:
+    def register(self, key: str, dtype: DType, nbytes: int, location: str) -> int:
+        """The index of a storage, declared once more; a declaration that differs is a problem."""
         index = self._by_key.get(key)
         if index is None:
             index = self._by_key[key] = self.first + len(self.storages)

@@ -70,18 +70,18 @@ def _read(source: Source, limits: Limits, *, thorough: bool) -> Checkpoint:
         message = "a TorchScript archive: it holds code that runs when it is loaded"
         reading.report("contains-code", "constants.pkl", message)
     swapped = small.get("byteorder") == "big"
-    storages = _attach(reading, archive, trees, swapped)
+    extents = _extents(archive)
+    storages = _attach(reading, archive, extents, trees, swapped)
     judge_names(reading, archive)
     scan_foreign(reading, archive, script)
     root = _root(reading, trees)
     main = archive.find("data.pkl")
     nodes, storages = lift_arrays(reading, storages, main.name if main else "")
-    recorded = any(r.crc for r in archive.records)
     metadata: dict[str, Json] = {
         **small,
         "prefix": archive.prefix.rstrip("/"),
         "records": len(archive.records),
-        "crc_recorded": recorded,
+        "crc_recorded": _recorded(archive),
         "torch_writer": archive.torch_writer,
         "salvaged": archive.directory is None,
     }
@@ -91,7 +91,7 @@ def _read(source: Source, limits: Limits, *, thorough: bool) -> Checkpoint:
         nodes,
         root,
         storages,
-        _extents(archive, recorded),
+        extents,
         tuple(reading.globals),
         tuple(reading.damage),
         (source.name,),
@@ -157,47 +157,54 @@ def _root(reading: Reading, trees: list[tuple[str, Tree]]) -> int | None:
 
 
 def _attach(
-    reading: Reading, archive: Archive, trees: list[tuple[str, Tree]], swapped: bool
+    reading: Reading,
+    archive: Archive,
+    extents: tuple[Extent, ...],
+    trees: list[tuple[str, Tree]],
+    swapped: bool,
 ) -> tuple[Storage, ...]:
     """Give each storage of each tree its bytes."""
-    exact = {record.name: record for record in archive.records}
-    lower: dict[str, Record] = {}
+    exact = dict(zip([record.name for record in archive.records], range(len(extents)), strict=True))
+    lower: dict[str, int] = {}
     attached = list(reading.storages)
     for folder, tree in trees:
+        home = f"{archive.prefix}{folder}/"
         for i in range(tree.values.first, tree.values.first + len(tree.values.storages)):
-            storage = attached[i]
-            name = f"{archive.prefix}{folder}/{storage.key}"
+            name = home + attached[i].key
             found = exact.get(name)
             if found is None:  # torch ignores case
-                lower = lower or {record.name.lower(): record for record in reversed(archive.records)}
+                lower = lower or {archive.records[j].name.lower(): j for j in reversed(range(len(extents)))}
                 found = lower.get(name.lower())
             if found is not None:
-                attached[i] = _with_bytes(storage, archive, found, swapped)
+                attached[i] = _with_bytes(attached[i], archive.records[found], extents[found], swapped)
     return tuple(attached)
 
 
-def _with_bytes(storage: Storage, archive: Archive, record: Record, swapped: bool) -> Storage:
-    stop = min(record.stop, archive.source.size)
-    span = Span(archive.source.name, record.data, max(record.data, stop))
-    checksum = Checksum("crc32", record.crc) if record.crc else None
+def _with_bytes(storage: Storage, record: Record, extent: Extent, swapped: bool) -> Storage:
+    # What the extent says already is not made twice: archives hold 100,000 records.
+    checksum = extent.checksum or Checksum("crc32", record.crc) if record.crc else None
     wide = swapped and storage.dtype.bits > 8
     return Storage(
-        storage.key, storage.dtype, storage.nbytes, span, checksum, storage.device, record.name, None, wide
-    )
+        storage.key, storage.dtype, storage.nbytes, extent.span, checksum, storage.device, record.name, None, wide
+    )  # fmt: skip
 
 
-def _extents(archive: Archive, recorded: bool) -> tuple[Extent, ...]:
+def _recorded(archive: Archive) -> bool:
+    """Whether the writer computed checksums; torch can be told not to, and writes zeros."""
+    return any(record.crc for record in archive.records)
+
+
+def _extents(archive: Archive) -> tuple[Extent, ...]:
     """One extent for each record; a record that stands twice gets a number so that names stay unique."""
     seen: dict[str, int] = {}
     extents = []
-    for record in archive.records:
-        count = seen[record.name] = seen.get(record.name, 0) + 1
-        name = record.name if count == 1 else f"{record.name} #{count}"
-        proved = recorded and (archive.directory is not None or record.crc)
-        checksum = Checksum("crc32", record.crc) if proved and record.usize else None
-        stop = max(record.data, min(record.stop, archive.source.size))
-        method = "stored" if record.method == 0 else "deflate"
-        extents.append(
-            Extent(name, Span(archive.source.name, record.data, stop), checksum, method, record.usize)
-        )
+    source, size = archive.source.name, archive.source.size
+    recorded, listed = _recorded(archive), archive.directory is not None
+    for name, _, _, data, csize, usize, crc, method, *_ in archive.records:
+        count = seen[name] = seen.get(name, 0) + 1
+        proved = usize and recorded and (listed or crc)
+        checksum = Checksum("crc32", crc) if proved else None
+        span = Span(source, data, max(data, min(data + csize, size)))
+        unique = name if count == 1 else f"{name} #{count}"
+        extents.append(Extent(unique, span, checksum, "deflate" if method else "stored", usize))
     return tuple(extents)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ckpttool.limits import Limits
 from ckpttool.model import Damage
@@ -61,6 +61,10 @@ class Record(NamedTuple):
     def stop(self) -> int:
         """Just past the payload."""
         return self.data + self.csize
+
+    def at(self, data: int) -> Record:
+        """The record with its payload at ``data``; four times as fast as ``_replace``."""
+        return tuple.__new__(Record, (*self[:3], data, *self[4:]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +291,8 @@ def _read_entries(data: bytes | memoryview, base: int, limits: Limits) -> tuple[
     damage: list[Damage] = []
     at = 0
     while at + CENTRAL_FIXED.size <= len(data) and len(records) < limits.records:
-        if bytes(data[at : at + 4]) != CENTRAL:
+        fields = CENTRAL_FIXED.unpack_from(data, at)
+        if fields[0] != CENTRAL:
             damage.append(
                 Damage(
                     "directory-damaged",
@@ -300,7 +305,7 @@ def _read_entries(data: bytes | memoryview, base: int, limits: Limits) -> tuple[
                 return records, damage
             at += after
             continue
-        record, at = _read_entry(data, at, base, damage)
+        record, at = _read_entry(data, at, fields, base, damage)
         records.append(record)
     if at != len(data) and len(records) < limits.records:
         damage.append(
@@ -315,10 +320,11 @@ def _read_entries(data: bytes | memoryview, base: int, limits: Limits) -> tuple[
     return records, damage
 
 
-def _read_entry(data: bytes | memoryview, at: int, base: int, damage: list[Damage]) -> tuple[Record, int]:
-    f = CENTRAL_FIXED.unpack_from(data, at)
-    flags, method, crc, csize, usize = f[3], f[4], f[7], f[8], f[9]
-    names, extras, comments, header = f[10], f[11], f[12], f[16]
+def _read_entry(
+    data: bytes | memoryview, at: int, fields: tuple[Any, ...], base: int, damage: list[Damage]
+) -> tuple[Record, int]:
+    (_, made, needed, flags, method, time, date, crc, csize, usize, names, extras, comments, disk, inner, outer,
+     header) = fields  # fmt: skip
     name_at = at + CENTRAL_FIXED.size
     stop = name_at + names + extras + comments
     raw = bytes(data[name_at : name_at + names])
@@ -329,11 +335,12 @@ def _read_entry(data: bytes | memoryview, at: int, base: int, damage: list[Damag
         damage.append(
             Damage("directory-damaged", f"byte {base + at}", "an entry reaches past the end of the directory")
         )
-    inert = (f[1], f[2], f[5], f[6], f[13], f[14], f[15], extras, comments)
-    record = Record(
-        decode_name(raw, flags), raw, header, -1, csize, usize, crc, method, flags, base + at, inert
-    )
-    return record, min(stop, len(data))
+        stop = len(data)
+    inert = (made, needed, time, date, disk, inner, outer, extras, comments)
+    name = decode_name(raw, flags)
+    # A named tuple's own constructor takes three times as long.
+    record = (name, raw, header, -1, csize, usize, crc, method, flags, base + at, inert)
+    return tuple.__new__(Record, record), stop
 
 
 def _zip64_values(extra: bytes, usize: int, csize: int, header: int) -> tuple[int, int, int]:

@@ -63,10 +63,10 @@ def header_length(record: Record, alignment: int, origin: int = 0) -> int:
 
 def descriptor_length(record: Record, origin: int = 0) -> int:
     """Bytes of a record's data descriptor."""
-    if not record.usize:
+    usize = record.usize
+    if not usize:
         return 0
-    wide = record.usize >= GIB4 or record.csize >= GIB4 or record.header - origin >= GIB4
-    return 24 if wide else 16
+    return 24 if usize >= GIB4 or record.csize >= GIB4 or record.header - origin >= GIB4 else 16
 
 
 def zip64_extra(record: Record, start: int, *, local: bool) -> bytes:
