@@ -22,6 +22,9 @@ Row: TypeAlias = "tuple[Segments, int]"
 ALTERNATIVES = 8
 """Names that one place may list beside each other; numbers are not limited, since ranges stay short."""
 
+_NUMBER = re.compile(r"(?:^|(?<=\.))(0|[1-9][0-9]{0,17})(?=\.|\Z)")
+"""A word that is how a whole number is written, and short enough to be an index."""
+
 _TOKEN = re.compile(r"\\(.)|([{},.])|([^\\{},.]+)|(\\)", re.DOTALL)
 _RANGE = re.compile(r"([0-9]+)\.\.([0-9]+)")
 
@@ -52,24 +55,36 @@ def fold(names: Iterable[tuple[str, Mark]]) -> list[Fold[Mark]]:
 
     Numbers fold before words, so that a name which only one layer has does not keep the layers apart.
     """
-    templates: dict[tuple[Mark, tuple[str | None, ...]], dict[tuple[str, ...], int]] = {}
-    known: dict[str, str | None] = {}
+    templates: dict[tuple[Mark, tuple[str, ...]], dict[tuple[str, ...], int]] = {}
     for place, (name, mark) in enumerate(names):
-        words = name.split(".")
-        for word in words:
-            if word not in known:
-                known[word] = None if _is_number(word) else word
-        template = tuple([known[word] for word in words])
-        numbers = tuple([word for word, kept in zip(words, template, strict=True) if kept is None])
-        templates.setdefault((mark, template), {}).setdefault(numbers, place)
+        pieces = _NUMBER.split(name)
+        templates.setdefault((mark, tuple(pieces[::2])), {}).setdefault(tuple(pieces[1::2]), place)
     rows: dict[tuple[Mark, int], list[Row]] = {}
-    for (mark, template), found in templates.items():
-        merged = _merge([(tuple((n,) for n in numbers), place) for numbers, place in found.items()])
+    for (mark, texts), found in templates.items():
+        template = _template(texts)
+        merged = _merge([(tuple([(n,) for n in numbers]), place) for numbers, place in found.items()], 0)
         rows.setdefault((mark, len(template)), []).extend(
             (_filled(template, n), place) for n, place in merged
         )
-    folds = [(place, Fold(one, mark)) for (mark, _), some in rows.items() for one, place in _merge(some)]
+    folds = [
+        (place, Fold(one, mark))
+        for (mark, _), some in rows.items()
+        for one, place in _merge(some, ALTERNATIVES)
+    ]
     return [one for _, one in sorted(folds, key=lambda pair: pair[0])]
+
+
+def _template(texts: tuple[str, ...]) -> tuple[str | None, ...]:
+    """The words of a name, None for each number: what stands before, between and behind its numbers, split again."""
+    words: list[str | None] = []
+    for place, text in enumerate(texts):
+        behind, before = place > 0, place < len(texts) - 1
+        if behind:
+            words.append(None)
+        # The dots beside numbers are no part of a word; one dot alone may part two numbers.
+        if len(text) >= behind + before:
+            words.extend(text[behind : len(text) - before].split("."))
+    return tuple(words)
 
 
 def unfold(pattern: str) -> Iterator[str]:
@@ -81,14 +96,16 @@ def segment_text(alternatives: tuple[str, ...]) -> str:
     """One segment of a pattern: ``weight``, ``{q,k,v}`` or ``{0..11}``."""
     if len(alternatives) == 1:
         return _escape(alternatives[0])
-    numbers = sorted({int(a) for a in alternatives if _is_number(a)})
-    words = [_escape(a) for a in alternatives if not _is_number(a)]
+    digits = [a for a in alternatives if _is_number(a)]
+    words = (
+        [] if len(digits) == len(alternatives) else [_escape(a) for a in alternatives if not _is_number(a)]
+    )
+    numbers = sorted(set(map(int, digits)))
     return "{" + ",".join([*_runs(numbers), *words]) + "}"
 
 
 def _is_number(word: str) -> bool:
-    """Whether the word is how a whole number is written, and short enough to be an index."""
-    return word.isdecimal() and word.isascii() and (word[0] != "0" or word == "0") and len(word) < 19
+    return _NUMBER.fullmatch(word) is not None
 
 
 def _filled(template: tuple[str | None, ...], numbers: Segments) -> Segments:
@@ -96,8 +113,11 @@ def _filled(template: tuple[str | None, ...], numbers: Segments) -> Segments:
     return tuple((word,) if word is not None else next(left) for word in template)
 
 
-def _merge(rows: list[Row]) -> list[Row]:
-    """Unite rows that differ in one place only, place by place from the right."""
+def _merge(rows: list[Row], most: int) -> list[Row]:
+    """Unite rows that differ in one place only, place by place from the right.
+
+    ``most`` words may stand beside each other; 0 says that there are only numbers.
+    """
     for place in reversed(range(len(rows[0][0]))):
         groups: dict[Segments, list[tuple[tuple[str, ...], int]]] = {}
         for segments, first in rows:
@@ -106,17 +126,17 @@ def _merge(rows: list[Row]) -> list[Row]:
         rows = [
             ((*rest[:place], alternatives, *rest[place:]), first)
             for rest, found in groups.items()
-            for alternatives, first in _united(found)
+            for alternatives, first in _united(found, most)
         ]
     return rows
 
 
-def _united(found: list[tuple[tuple[str, ...], int]]) -> list[tuple[tuple[str, ...], int]]:
+def _united(found: list[tuple[tuple[str, ...], int]], most: int) -> list[tuple[tuple[str, ...], int]]:
     """All alternatives as one, unless they are too many words to read."""
     if len(found) == 1:
         return found
-    together = tuple(dict.fromkeys(itertools.chain.from_iterable(words for words, _ in found)))
-    if sum(not _is_number(word) for word in together) > ALTERNATIVES:
+    together = tuple(dict.fromkeys(itertools.chain.from_iterable([words for words, _ in found])))
+    if most and sum(not _is_number(word) for word in together) > most:
         return found
     return [(together, min(first for _, first in found))]
 

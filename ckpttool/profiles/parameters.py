@@ -8,14 +8,13 @@ from ckpttool.model import Mapping, Tensor
 from ckpttool.profiles.view import View
 from ckpttool.tree import walk
 
-_BUFFERS = re.compile(
-    r"(?:^|\.)(?:running_mean|running_var|num_batches_tracked|n_averaged|position_ids|token_type_ids|"
-    r"inv_freq|original_inv_freq|masked_bias|relative_position_index|relative_coords_table|attn_mask|"
-    r"cos_cached|sin_cached|"
-    r"_extra_state|anchor_generator\..*|running_avg_.*)$"
+_BUFFERS = frozenset(
+    "running_mean running_var num_batches_tracked n_averaged position_ids token_type_ids inv_freq original_inv_freq "
+    "masked_bias relative_position_index relative_coords_table attn_mask cos_cached sin_cached _extra_state".split()
 )
 """Names that are buffers wherever they occur. Others cannot be told from parameters, and need not be."""
 
+_BUFFER_HOMES = re.compile(r"(?:^|\.)(?:anchor_generator\.|running_avg_)")
 _GPT2_MASK = re.compile(r"(?:^|\.)attn\.bias$")
 
 
@@ -24,7 +23,7 @@ def is_buffer(key: str, tensor: Tensor) -> bool:
     if tensor.dtype.kind not in ("float", "complex"):
         return tensor.dtype.kind != "quantized"
     mask = len(tensor.shape) == 4 and tensor.shape[:2] == (1, 1) and _GPT2_MASK.search(key) is not None
-    return mask or _BUFFERS.search(key) is not None
+    return mask or key.rpartition(".")[2] in _BUFFERS or _BUFFER_HOMES.search(key) is not None
 
 
 def tensors_of(view: View, index: int) -> list[tuple[str, int]]:

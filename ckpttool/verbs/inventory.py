@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import translate
 
+from ckpttool.dtypes import BYTE
 from ckpttool.frozen import quick
 from ckpttool.layout import Layout
 from ckpttool.model import Checkpoint, Storage, Tensor
@@ -125,23 +126,24 @@ def owned_bytes(checkpoint: Checkpoint, found: Sequence[Item]) -> tuple[Counter[
 
     Where two sections share bytes, the one that comes first in a storage has them.
     """
-    ranges: dict[int, list[tuple[int, int, str]]] = {}
-    for item in found:
-        for part in components(checkpoint, item.tensor):
-            if part.storage is not None:
-                ranges.setdefault(part.storage, []).append((*_byte_range(part), item.section))
+    sizes = [present(storage) for storage in checkpoint.storages]
+    geometry = _Geometry()
+    looks = [
+        (part.storage, *_byte_range(part, geometry[part.shape, part.stride][1]), item.section)
+        for item in found
+        for part in components(checkpoint, item.tensor)
+        if part.storage is not None and 0 <= part.storage < len(sizes)
+    ]
     owned: Counter[str] = Counter()
-    rest = 0
-    for index, storage in enumerate(checkpoint.storages):
-        size, edge = present(storage), 0
-        for start, stop, section in sorted(ranges.get(index, ())):
-            gained = min(stop, size) - max(start, edge)
-            if gained > 0:
-                owned[section] += gained
-                rest += max(0, start - edge)
-                edge = min(stop, size)
-        rest += size - edge
-    return owned, rest
+    here, edge = -1, 0
+    for index, start, stop, section in sorted(looks):
+        if index != here:
+            here, edge = index, 0
+        stop = min(stop, sizes[index])
+        if stop > max(start, edge):
+            owned[section] += stop - max(start, edge)
+            edge = stop
+    return owned, sum(sizes) - sum(owned.values())
 
 
 def storage_name(checkpoint: Checkpoint, item: Item) -> str | None:
@@ -155,33 +157,49 @@ def storage_name(checkpoint: Checkpoint, item: Item) -> str | None:
 
 def ties(found: Sequence[Item]) -> tuple[tuple[str, ...], ...]:
     """Keys that look at the very same bytes, group by group, in the file's order."""
+    firsts: dict[tuple[int, int, int], str] = {}
     groups: dict[tuple[int, int, int], list[str]] = {}
     for item in found:
         tensor = item.tensor
         if tensor.storage is not None and item.numel:
-            groups.setdefault((tensor.storage, tensor.offset, item.nbytes), []).append(item.key)
-    return tuple(tuple(keys) for keys in groups.values() if len(keys) > 1)
+            place = (tensor.storage, tensor.offset, item.nbytes)
+            if place in firsts:
+                groups.setdefault(place, [firsts[place]]).append(item.key)
+            else:
+                firsts[place] = item.key
+    return tuple(tuple(groups[place]) for place in firsts if place in groups)
 
 
 def parameters(found: Sequence[Item]) -> int:
     """Elements of floating or complex tensors among the weights but their buffers; ties count once."""
     seen: dict[object, int] = {}
+    geometry = _Geometry()
     for item in found:
         tensor = item.tensor
+        if item.section != "weights":
+            continue
         kind = tensor.dtype.kind
         real = kind in ("float", "complex") and not is_buffer(item.key, tensor)
-        if item.section == "weights" and (real or kind in ("quantized", "bits")):
-            place = (
-                (tensor.storage, tensor.offset, tensor.extent) if tensor.storage is not None else item.index
-            )
-            seen[place] = max(seen.get(place, 0), tensor.numel)
+        if real or kind in ("quantized", "bits"):
+            numel, extent = geometry[tensor.shape, tensor.stride]
+            place = (tensor.storage, tensor.offset, extent) if tensor.storage is not None else item.index
+            seen[place] = max(seen.get(place, 0), numel)
     return sum(seen.values())
 
 
-def _byte_range(tensor: Tensor) -> tuple[int, int]:
+class _Geometry(dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[int, int]]):
+    """Elements and extent by shape and stride, of which a model has few however many tensors it has."""
+
+    def __missing__(self, form: tuple[tuple[int, ...], tuple[int, ...]]) -> tuple[int, int]:
+        tensor = Tensor(BYTE, *form, 0, None)
+        self[form] = tensor.numel, tensor.extent
+        return self[form]
+
+
+def _byte_range(tensor: Tensor, extent: int) -> tuple[int, int]:
     bits = tensor.dtype.bits
     start = max(0, tensor.offset * bits // 8)
-    return start, max(start, ((tensor.offset + tensor.extent) * bits + 7) // 8)
+    return start, max(start, ((tensor.offset + extent) * bits + 7) // 8)
 
 
 def _matcher(globs: Collection[str]) -> re.Pattern[str]:

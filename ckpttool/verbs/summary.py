@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ckpttool.errors import printable
 from ckpttool.folding import fold
 from ckpttool.layout import Layout
 from ckpttool.model import Checkpoint, Value
 from ckpttool.report import Bars, Block, Facts, Table, Text
+from ckpttool.tree import children
 from ckpttool.units import count, plural, shape, short_count, size
 from ckpttool.verbs.inventory import Inventory, Item
 from ckpttool.verbs.outline import describe_leaf
@@ -111,8 +112,10 @@ def _dtypes(found: Sequence[Item]) -> list[Block]:
 
 def _values(checkpoint: Checkpoint) -> list[Block]:
     """Plain values near the root: epochs, steps, scores, versions."""
-    near = [e for e in checkpoint.entries() if isinstance(e.node, Value) and len(e.path) == 1]
-    rows = [(printable(entry.key), describe_leaf(entry.node)) for entry in near[:VALUES]]
+    nodes = checkpoint.nodes
+    below = () if checkpoint.root is None else children(nodes, nodes[checkpoint.root])
+    near = [(".".join(step), index) for step, index in below if type(nodes[index]) is Value]
+    rows = [(printable(key), describe_leaf(nodes[index])) for key, index in near[:VALUES]]
     if len(near) > VALUES:
         rows.append(("…", f"{plural(len(near) - VALUES, 'more value')}: --tree shows all"))
     return [Text("values", "heading"), Facts(tuple(rows))] if rows else []
@@ -128,7 +131,7 @@ def _ties(groups: Sequence[Sequence[str]]) -> list[Block]:
 
 
 def _folded(found: Sequence[Item]) -> list[Block]:
-    folds = fold((item.key, _mark(item)) for item in found)
+    folds = fold(_marked(found))
     rows = [
         (
             one.text,
@@ -148,7 +151,13 @@ def _folded(found: Sequence[Item]) -> list[Block]:
     return blocks
 
 
-def _mark(item: Item) -> tuple[str, str, int]:
-    tensor = item.tensor
-    layout = "" if tensor.layout == "strided" else f" {tensor.layout}"
-    return tensor.dtype.name, shape(tensor.shape) + layout, item.nbytes
+def _marked(found: Sequence[Item]) -> Iterator[tuple[str, tuple[str, str, int]]]:
+    """Keys with what they must share to stand on one line."""
+    shapes: dict[tuple[int, ...], str] = {}  # few, however many tensors there are
+    for item in found:
+        tensor = item.tensor
+        text = shapes.get(tensor.shape)
+        if text is None:
+            text = shapes[tensor.shape] = shape(tensor.shape)
+        layout = "" if tensor.layout == "strided" else f" {tensor.layout}"
+        yield item.key, (tensor.dtype.name, text + layout, item.nbytes)
