@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +16,8 @@ import pytest
 from ckpttool import describe, verify
 from ckpttool.model import Tensor
 from ckpttool.source import LocalFile
+
+ROOT = Path(__file__).parents[2]
 
 Content = dict[str, tuple[str, tuple[int, ...], bytes]]
 
@@ -133,3 +137,74 @@ def judged() -> Callable[..., dict[str, Any]]:
         return {**target, "exit_code": report["exit_code"], "names": {f["name"] for f in findings}}
 
     return check
+
+
+Migrate = Callable[..., Path]
+
+
+@pytest.fixture
+def migrate(tmp_path: Path) -> Migrate:
+    """Run the command on a file: the migrated one. Further arguments are options, ``set`` takes a dict."""
+
+    def run(source: Path, preset: str, *options: str, **given: Any) -> Path:
+        made = tmp_path / f"{source.stem}-{len(list(tmp_path.iterdir()))}{source.suffix}"
+        settings = [part for name, value in given.items() for part in ("--set", f"{name}={value}")]
+        rules = ["--rules", preset] if preset.endswith(".yaml") else ["--preset", preset]
+        command = [sys.executable, "-m", "ckpttool", "migrate", str(source), "-o", str(made), *rules]
+        done = subprocess.run(
+            [*command, *settings, *options],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return made
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def equal(torch: ModuleType) -> Callable[[Any, Any], bool]:
+    """Whether two loaded objects are the same, bit for bit: kinds, order of keys, values, element types, shapes."""
+
+    def same(one: Any, other: Any) -> bool:
+        if isinstance(one, torch.Tensor):
+            return (
+                (one.dtype, one.shape) == (other.dtype, other.shape)
+                and type(one) is type(other)
+                and torch.equal(bits(one), bits(other))
+            )
+        if isinstance(one, dict):
+            return (
+                type(one) is type(other)
+                and list(one) == list(other)
+                and all(same(v, other[k]) for k, v in one.items())
+            )
+        if isinstance(one, list | tuple):
+            return type(one) is type(other) and len(one) == len(other) and all(map(same, one, other))
+        return type(one) is type(other) and one == other
+
+    def bits(tensor: Any) -> Any:
+        return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+
+    return same
+
+
+@pytest.fixture(scope="session")
+def train(torch: ModuleType) -> Callable[..., list[float]]:
+    """Train a model some steps on fixed batches: the losses. ``loss`` takes the model and a step's number."""
+
+    def go(model: Any, optimizer: Any, loss: Callable[[Any, int], Any], steps: range) -> list[float]:
+        losses = []
+        model.train()
+        for number in steps:
+            optimizer.zero_grad()
+            found = loss(model, number)
+            found.backward()
+            optimizer.step()
+            losses.append(float(found))
+        return losses
+
+    return go
