@@ -137,7 +137,8 @@ def test_a_failure_leaves_everything_as_it_was(target: Path, error: type[BaseExc
             file.write(NEW)
             raise error
 
-    pytest.raises(error, fail)
+    with pytest.raises(error):
+        fail()
     assert target.read_bytes() == OLD
     assert names(target.parent) == ["model.pt"]
 
@@ -166,7 +167,8 @@ def test_nothing_is_overwritten_unasked(target: Path) -> None:
             file.write(NEW)
             late.write_bytes(b"someone else")
 
-    assert "exists already" in str(pytest.raises(WriteFailed, come_late).value)
+    with pytest.raises(WriteFailed, match="exists already"):
+        come_late()
     assert (target.read_bytes(), late.read_bytes()) == (OLD, b"someone else")
     assert names(target.parent) == ["late.pt", "model.pt"]
 
@@ -355,6 +357,7 @@ KILLED = """
     from pathlib import Path
     from ckpttool.writing.durable import backup_name, publishing, replacing
 
+    os.fsync = os.fstat
     folder = Path(sys.argv[1])
     target, new_folder = folder / "model.pt", folder / "shards"
     old, new = b"old " * 1000, b"new " * 5000
@@ -371,7 +374,8 @@ KILLED = """
         calls = 0
         def count(frame, event, argument):
             nonlocal calls
-            if event in ("c_call", "c_return"):
+            owner = getattr(argument, "__module__", None) or type(getattr(argument, "__self__", None)).__module__
+            if event in ("c_call", "c_return") and owner in ("posix", "fcntl", "_io", "ckpttool.writing.durable"):
                 calls += 1
                 if calls == last:
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -415,11 +419,14 @@ KILLED = """
 
 @POSIX
 def test_killed_at_any_call_the_file_is_old_or_new(tmp_path: Path) -> None:
-    """Every call into C of a write and of a publication is the last one once; the next writer clears up."""
+    """Each call to the system is the last one once, before and after it happens; the next writer clears up.
+
+    Flushing is left out: it takes most of the time, and a kill does not undo what was not flushed.
+    """
     child = python(KILLED, tmp_path)
     seen = json.loads(child.communicate()[0])
     assert child.returncode == 0
-    assert len(seen) > 100
+    assert len(seen) > 50
     states = [one[0] for one in seen]
     assert states == ["old"] * states.count("old") + ["new"] * states.count("new")
     assert "old" in states[:-1]
@@ -504,7 +511,8 @@ def test_a_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
             (folder / "a").write_bytes(NEW)
             raise KeyboardInterrupt
 
-    pytest.raises(KeyboardInterrupt, fail)
+    with pytest.raises(KeyboardInterrupt):
+        fail()
     assert names(tmp_path) == []
 
 
