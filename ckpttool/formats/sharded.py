@@ -201,6 +201,7 @@ def _assemble(
     described: dict[str, Json] = {
         "index": Path(path).name,
         "total_size": index.total_size,
+        "index_metadata": index.metadata,
         "shards": merged.metadata,
     }
     return Checkpoint(
