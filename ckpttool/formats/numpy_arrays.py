@@ -55,7 +55,9 @@ class Lifted:
 
 
 @dataclass(frozen=True, slots=True)
-class _Array:
+class Array:
+    """What numpy would build: an element type, its byte order, a shape, and its bytes or where they lie."""
+
     dtype: DType
     swapped: bool
     shape: tuple[int, ...]
@@ -78,7 +80,7 @@ def lift(nodes: SequenceABC[Node], storages: SequenceABC[Storage], record: str) 
     for index, node in enumerate(nodes):
         if not isinstance(node, Call) or not node.module.startswith("numpy.") or index in done:
             continue
-        array = _array(nodes, node)
+        array = array_at(nodes, node)
         if array is not None:
             found = _tensor(array, len(kept), len(out))
             if isinstance(found, Damage):
@@ -93,6 +95,11 @@ def lift(nodes: SequenceABC[Node], storages: SequenceABC[Storage], record: str) 
             out[index] = Value(scalar, len(out))
             out.append(node)
     return Lifted(tuple(out), tuple(kept), tuple(damage))
+
+
+def code_of(dtype: DType) -> str | None:
+    """numpy's code of an element type (``f4``); None where it has none."""
+    return next((code for code, name in _KINDS.items() if name == dtype.name), None)
 
 
 def dtype_at(nodes: SequenceABC[Node], index: int) -> tuple[DType, bool] | None:
@@ -121,7 +128,8 @@ def dtype_at(nodes: SequenceABC[Node], index: int) -> tuple[DType, bool] | None:
 # --- arrays ----------------------------------------------------------------------------------------------
 
 
-def _array(nodes: SequenceABC[Node], node: Call) -> _Array | None:
+def array_at(nodes: SequenceABC[Node], node: Call) -> Array | None:
+    """The array that a call makes; None for any other call."""
     package, _, module = node.module.rpartition(".")
     if package not in CORE or node.how != "REDUCE":
         return None
@@ -132,7 +140,7 @@ def _array(nodes: SequenceABC[Node], node: Call) -> _Array | None:
     return None
 
 
-def _reconstructed(nodes: SequenceABC[Node], node: Call) -> _Array | None:
+def _reconstructed(nodes: SequenceABC[Node], node: Call) -> Array | None:
     """``_reconstruct(ndarray, (0,), b'b')`` with the state ``(version, shape, dtype, fortran, bytes)``."""
     state = None if node.state is None else nodes[node.state]
     if len(node.args) != 3 or not _is_ndarray(nodes[node.args[0]]):
@@ -143,7 +151,7 @@ def _reconstructed(nodes: SequenceABC[Node], node: Call) -> _Array | None:
     return _made(nodes, shape, dtype, fortran=_plain(nodes, fortran) in (True, 1), data=data)
 
 
-def _from_buffer(nodes: SequenceABC[Node], node: Call) -> _Array | None:
+def _from_buffer(nodes: SequenceABC[Node], node: Call) -> Array | None:
     """``_frombuffer(bytes, dtype, shape, order)``, protocol 5."""
     if len(node.args) != 4 or node.state is not None:
         return None
@@ -152,15 +160,15 @@ def _from_buffer(nodes: SequenceABC[Node], node: Call) -> _Array | None:
     return _made(nodes, shape, dtype, fortran=text == "F", data=data) if text in ("C", "F") else None
 
 
-def _made(nodes: SequenceABC[Node], shape: int, dtype: int, *, fortran: bool, data: int) -> _Array | None:
+def _made(nodes: SequenceABC[Node], shape: int, dtype: int, *, fortran: bool, data: int) -> Array | None:
     kind, sizes, content = dtype_at(nodes, dtype), _shape(nodes, shape), nodes[data]
     where = content.span if isinstance(content, Blob) else _bytes(content)
     if kind is None or sizes is None or where is None:
         return None
-    return _Array(kind[0], kind[1], sizes, fortran, where)
+    return Array(kind[0], kind[1], sizes, fortran, where)
 
 
-def _tensor(array: _Array, storage: int, call: int) -> Tensor | Damage:
+def _tensor(array: Array, storage: int, call: int) -> Tensor | Damage:
     needs, have = array.dtype.nbytes(math.prod(array.shape)), array.nbytes
     if needs != have:
         message = (
@@ -171,7 +179,7 @@ def _tensor(array: _Array, storage: int, call: int) -> Tensor | Damage:
     return Tensor(array.dtype, array.shape, stride, 0, storage, form=FORM, call=call)
 
 
-def _storage(array: _Array, index: int, record: str) -> Storage:
+def _storage(array: Array, index: int, record: str) -> Storage:
     inline, span = (array.data, None) if isinstance(array.data, bytes) else (None, array.data)
     return Storage(
         f"ndarray {index}", array.dtype, array.nbytes, span,
