@@ -120,7 +120,7 @@ def _narrowed(array: np.ndarray, dtype: DType) -> np.ndarray:
         # Rounding could carry a NaN's last bit into the exponent; its sign and first digits are kept.
         return np.asarray(np.where((bits & 0x7FFFFFFF) > 0x7F800000, (bits >> 16) | 0x40, rounded), "u2")
     # Eight significant bits and whether anything follows them decide how fewer than seven are rounded.
-    keys = (bits >> 16) | ((bits & 0xFFFF) != 0)
+    keys: np.ndarray = (bits >> 16) | ((bits & 0xFFFF) != 0)
     return np.take(_eight_bit_codes(dtype), keys)
 
 
