@@ -1,9 +1,8 @@
-"""A draft from another format as torch would spell it: forms of tensors, keys of storages, shared names. Pure."""
+"""A draft from another format as torch would spell it: forms of tensors, shared names. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import count
 
 from ckpttool.draft import Draft
 from ckpttool.dtypes import BYTE, DTYPES, STORAGE_CLASSES, DType
@@ -36,8 +35,7 @@ def for_torch(draft: Draft) -> Draft:
             editor.replace(index, _spelled(node))
             editor.storages[node.storage] = _classed(editor.storages[node.storage], node.dtype)
     _tie(editor, checkpoint)
-    numbered = _numbered(editor.finish())
-    return replace(numbered, checkpoint=replace(numbered.checkpoint, metadata={}))
+    return editor.finish(metadata={})
 
 
 def losses(draft: Draft) -> tuple[Loss, ...]:
@@ -115,24 +113,3 @@ def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _classed(storage: Storage, dtype: DType) -> Storage:
     return replace(storage, dtype=dtype if dtype.name in _CLASSES else BYTE)
-
-
-def _numbered(draft: Draft) -> Draft:
-    """Storages keyed 0, 1, 2, … in the order of first mention."""
-    order: dict[int, None] = {}
-    for node in draft.checkpoint.nodes:
-        if isinstance(node, Tensor) and node.storage is not None:
-            order.setdefault(node.storage)
-    home = {old: new for new, old in enumerate(order)}
-    numbers = count()
-    storages = tuple(
-        replace(draft.checkpoint.storages[old], key=str(next(numbers)), record="") for old in order
-    )
-    nodes = tuple(
-        replace(node, storage=home[node.storage])
-        if isinstance(node, Tensor) and node.storage is not None
-        else node
-        for node in draft.checkpoint.nodes
-    )
-    checkpoint = replace(draft.checkpoint, nodes=nodes, storages=storages)
-    return Draft(checkpoint, tuple(draft.contents[old] for old in order))

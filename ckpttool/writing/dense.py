@@ -13,11 +13,6 @@ Piece: TypeAlias = "Span | memoryview"
 """A range of a file that is to be copied, or bytes at hand."""
 
 
-def is_copy(draft: Draft, tensor: Tensor) -> bool:
-    """Whether the tensor's bytes are copied from files unseen."""
-    return _as_it_lies(draft, tensor) and isinstance(_content(draft, tensor), Copied)
-
-
 def pieces(draft: Draft, tensor: Tensor) -> Iterator[Piece]:
     """The tensor's bytes, in order. What must be gathered takes the memory of the range that it looks into."""
     if not tensor.numel:
@@ -27,7 +22,7 @@ def pieces(draft: Draft, tensor: Tensor) -> Iterator[Piece]:
     content = _content(draft, tensor)
     if not _as_it_lies(draft, tensor):
         yield _gathered(joined(content, start, stop), tensor, swapped=_is_swapped(draft, tensor))
-    elif isinstance(content, Copied):
+    elif isinstance(content, Copied) and content.inflates_to is None:
         yield from cut(content.spans, start, stop)
     else:
         yield joined(content, start, stop)
@@ -35,7 +30,7 @@ def pieces(draft: Draft, tensor: Tensor) -> Iterator[Piece]:
 
 def joined(content: Content, start: int, stop: int) -> memoryview:
     """A range of a content in memory."""
-    if isinstance(content, Copied):
+    if isinstance(content, Copied) and content.inflates_to is None:
         content, start, stop = Copied(tuple(cut(content.spans, start, stop))), 0, stop - start
     if isinstance(content, Held):
         return memoryview(content.data)[start:stop]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ckpttool.draft import Draft
 from ckpttool.dtypes import DTYPES, SAFETENSORS, DType
 from ckpttool.errors import UsageError, printable
+from ckpttool.formats.numpy_arrays import FORM as NUMPY
 from ckpttool.model import (
     MAX_DEPTH,
     Blob,
@@ -171,6 +172,8 @@ def _form_losses(checkpoint: Checkpoint, key: str, tensor: Tensor) -> Iterator[L
         yield Loss(key, f"device {printable(storage.device)}", "the format does not record it", "form")
     if not tensor.contiguous:
         yield Loss(key, "strides", "written row-major", "form")
+    if tensor.form == NUMPY:
+        yield Loss(key, "numpy array", "written as a tensor", "form")
     if tensor.form == _SUBCLASS:
         yield Loss(key, "class and attributes of a tensor", ONLY_TENSORS)
 

@@ -42,6 +42,7 @@ class Shard:
     nbytes: int
     draft: Draft
     write: Callable[[Sink], None]
+    layout: safetensors.Layout | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,9 @@ def _shard(draft: Draft, kind: Kind, name: str, group: Sequence[Named], extra: d
     if kind == "safetensors":
         layout = safetensors.lay_out(part, Flat(tuple(group), ()))
         layout = safetensors.Layout(layout.items, {**extra, **safetensors.FRESH})
-        return Shard(name, keys, nbytes, draft, lambda sink: safetensors.write(draft, sink, layout=layout))
+        return Shard(
+            name, keys, nbytes, draft, lambda sink: safetensors.write(draft, sink, layout=layout), layout
+        )
 
     def write(sink: Sink) -> None:
         from ckpttool.writing import torch_zip

@@ -1,0 +1,199 @@
+"""A draft becomes files: written beside, read back, compared with what was meant, and only then put in place."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ckpttool.draft import Draft
+from ckpttool.errors import WriteFailed, printable
+from ckpttool.formats import describe
+from ckpttool.writing.durable import (
+    Replacement,
+    backup_name,
+    flush_folder,
+    publishing,
+    replacing,
+)
+from ckpttool.writing.losses import Loss
+from ckpttool.writing.outputs import File, Format, Output, format_for, output_of
+from ckpttool.writing.recording import Recorder, compare_copies, read_back
+from ckpttool.writing.sharded import INDEX
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was written, in bytes. ``copied`` came from files unseen; ``computed`` went through this process.
+
+    All that was computed has been read back and compared with its checksums; ``compared`` are bytes of copies
+    that were compared with their origins, 0 unless that was asked for. ``backup`` is where the old file is.
+    """
+
+    path: str
+    format: Format
+    files: tuple[str, ...]
+    nbytes: int
+    copied: int
+    computed: int
+    compared: int
+    not_carried: tuple[Loss, ...]
+    backup: str | None = None
+
+
+def apply(
+    draft: Draft,
+    destination: str | os.PathLike[str],
+    *,
+    format: str | None = None,  # noqa: A002 - the word that users say
+    overwrite: bool = False,
+    backup: bool | None = None,
+    verify: bool = False,
+    max_shard_size: int | None = None,
+    progress: Progress | None = None,
+) -> Written:
+    """Write a draft to a file or a folder; whatever fails, what was there is as it was.
+
+    ``format`` is one of ``outputs.FORMATS``; by default the name says it. A file that is there is replaced only with
+    ``overwrite``; ``backup`` keeps it beside as ``.bak``, by default where it is one of the draft's own files. A
+    folder, or a set of shards, is never replaced. Before anything gets its name the output is described and
+    compared with the draft, and what was computed is read back; ``verify`` compares copied bytes too.
+
+    Raises ``WriteFailed``, ``UsageError`` and ``Unreadable``. Costs a copy, ``verify`` one more read of both sides.
+    """
+    source = draft.checkpoint
+    output = output_of(draft, format_for(destination, format, source.format), destination, max_shard_size)
+    steps = _Steps(progress, output.nbytes * (2 if verify else 1))
+    if output.files[0].name:
+        return _apply_set(output, Path(destination), verify, steps)
+    keep = _is_own(draft, destination) if backup is None else backup
+    file = output.files[0]
+    with replacing(
+        destination,
+        keep=backup_name(destination) if keep else None,
+        overwrite=overwrite,
+        expected=output.nbytes,
+    ) as out:
+        written = _write(file, out, os.fspath(destination), verify, steps)
+    kept = None if out.kept is None else str(out.kept)
+    path = os.fspath(destination)
+    return replace(written, path=path, format=output.format, not_carried=output.losses, backup=kept)
+
+
+class _Steps:
+    """Progress in bytes done and bytes in all."""
+
+    def __init__(self, report: Progress | None, total: int) -> None:
+        self._report = report
+        self._total = total
+        self._done = 0
+
+    def __call__(self, nbytes: int) -> None:
+        self._done += nbytes
+        if self._report is not None:
+            self._report(min(self._done, self._total), self._total)
+
+
+def _is_own(draft: Draft, destination: str | os.PathLike[str]) -> bool:
+    """Whether the destination is one of the files that the draft takes its bytes from."""
+    for name in draft.checkpoint.files or (draft.checkpoint.source,):
+        with contextlib.suppress(OSError, ValueError):
+            if os.path.samefile(name, destination):
+                return True
+    return False
+
+
+# --- one file ----------------------------------------------------------------------------------------------
+
+
+def _write(file: File, out: Replacement, where: str, verify: bool, steps: _Steps) -> Written:
+    """Write and check one file that has no name yet."""
+    with Recorder(out, steps) as sink:
+        file.write(sink)
+        out.flush()
+    _check(file, out.path, where)
+    read_back(out.path, sink.runs, where)
+    if verify:
+        compare_copies(out.path, sink.copies, where, steps)
+    compared = sink.copied if verify else 0
+    return Written(where, "torch", (where,), sink.position, sink.copied, sink.written, compared, ())
+
+
+def _check(file: File, path: Path, where: str) -> None:
+    if file.check is None:
+        return
+    found = describe(path)
+    damage = [one.message for one in found.damage if one.rule != "in-progress"]
+    why = found.kind or file.check(found) or (damage[0] if damage and not found.root else "")
+    if why:
+        raise WriteFailed(
+            where, f"what was written does not read back as meant: {printable(why)}; nothing was replaced"
+        )
+
+
+# --- several files -----------------------------------------------------------------------------------------
+
+
+def _apply_set(output: Output, destination: Path, verify: bool, steps: _Steps) -> Written:
+    parts: list[Written] = []
+    with _place_for(destination, output) as put:
+        for file in output.files:
+            parts.append(put(file, lambda out, where, file=file: _write(file, out, where, verify, steps)))
+    folder = destination.parent if os.fspath(destination).endswith(INDEX) else destination
+    return Written(
+        str(destination),
+        output.format,
+        tuple(str(folder / file.name) for file in output.files),
+        sum(part.nbytes for part in parts),
+        sum(part.copied for part in parts),
+        sum(part.computed for part in parts),
+        sum(part.compared for part in parts),
+        output.losses,
+    )
+
+
+Put = Callable[[File, Callable[[Replacement, str], Written]], Written]
+
+
+def _place_for(destination: Path, output: Output) -> AbstractContextManager[Put]:
+    if os.fspath(destination).endswith(INDEX):
+        return _beside(destination, output)
+    return _folder(destination, output)
+
+
+@contextlib.contextmanager
+def _folder(destination: Path, output: Output) -> Iterator[Put]:
+    """Files of a new folder, which gets its name when all of them are there."""
+    with publishing(destination, expected=output.nbytes) as folder:
+
+        def put(file: File, write: Callable[[Replacement, str], Written]) -> Written:
+            with replacing(folder / file.name) as out:
+                return write(out, str(destination / file.name))
+
+        yield put
+
+
+@contextlib.contextmanager
+def _beside(index: Path, output: Output) -> Iterator[Put]:
+    """Files of a folder that is there: written under other names, named one by one, the index last of all."""
+    names = [index.parent / file.name for file in output.files]
+    taken = [path for path in (*names, index) if path.exists()]
+    if taken:
+        raise WriteFailed(
+            taken[0], "exists already; shards are never replaced, choose another name or folder"
+        )
+    with ExitStack() as waiting:
+
+        def put(file: File, write: Callable[[Replacement, str], Written]) -> Written:
+            where = index.parent / file.name
+            # The stack is left in reverse: the file that is entered last gets its name first.
+            out = waiting.enter_context(replacing(where, overwrite=False, expected=file.nbytes))
+            return write(out, str(where))
+
+        yield put
+    flush_folder(index.parent)
