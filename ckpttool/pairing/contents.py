@@ -61,17 +61,20 @@ def _mark(one: One, texts: Mapping[int, str]) -> tuple[str, int, str] | None:
 
 
 def _shallow(couple: Couple, slices: Slices | None) -> bool:
-    """Whether the content is too little to prove anything: few elements, or equal rows at both ends and between."""
+    """Whether the content is too little to prove anything: few elements, or one row over and over."""
     one = couple[0]
-    if one.tensor.numel < TELLING:
-        return True
+    return one.tensor.numel < TELLING or (slices is not None and flat("a", one, slices))
+
+
+def flat(side: SideName, one: One, slices: Slices) -> bool:
+    """Whether a tensor has equal rows at both ends and between: ones, zeros, an untouched table."""
     dim = next((d for d, size in enumerate(one.tensor.shape) if size > 1), None)
-    if slices is None or dim is None:
+    if dim is None:
         return False
     size = one.tensor.shape[dim]
     step = size // 2 if one.tensor.numel == size else 1
     cuts = [(0, step), (step, 2 * step), (size - step, size)]
-    return len(set(slices("a", one.side.index, dim, cuts))) == 1
+    return len(set(slices(side, one.side.index, dim, cuts))) == 1
 
 
 def by_neighbours(rest: Rest, known: Sequence[Couple], texts: Mapping[int, str]) -> list[Couple]:

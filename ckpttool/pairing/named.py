@@ -1,0 +1,108 @@
+"""Bare lists of names and forms as entries that look for their partners: no file, no sections, one state dict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from ckpttool.changes import Side
+from ckpttool.expressions import Form
+from ckpttool.model import Tensor
+from ckpttool.pairing.entries import Couple, One, Path, Rest
+from ckpttool.pairing.names import WRAPPERS, is_index
+
+
+def ones(items: Iterable[tuple[str, Form]]) -> list[One]:
+    """Names in order as entries; ``side.key`` is the name, ``side.index`` its place."""
+    return [_one(at, name, form) for at, (name, form) in enumerate(items)]
+
+
+def _one(at: int, name: str, form: Form) -> One:
+    words = tuple(name.split("."))
+    worn = tuple(word for word in words if word in WRAPPERS)
+    bare = tuple(word for word in words if word not in WRAPPERS) if worn else words
+    tensor = Tensor(form.dtype, form.shape, _strides(form.shape), 0, None)
+    return One(Side(name, (name,), at, "weights"), tensor, at, (), bare or words, worn)
+
+
+def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    steps, step = [], 1
+    for size in reversed(shape):
+        steps.append(step)
+        step *= max(size, 1)
+    return tuple(reversed(steps))
+
+
+def form(one: One) -> Form:
+    """Element type and shape of an entry."""
+    return Form(one.tensor.dtype, one.tensor.shape)
+
+
+class Moves:
+    """What proved couples say about others: whether their modules stayed together.
+
+    >>> moves = Moves(proved)  # doctest: +SKIP
+    >>> moves.verdict(couple)  # doctest: +SKIP
+    """
+
+    def __init__(self, proved: Sequence[Couple]) -> None:
+        self._old: dict[Path, set[Path]] = {}
+        self._new: dict[Path, set[Path]] = {}
+        for a, b in proved:
+            for known, mine, other in ((self._old, a.words, b.words), (self._new, b.words, a.words)):
+                for n in range(1, len(mine)):
+                    known.setdefault(mine[:n], set()).add(other)
+
+    def verdict(self, couple: Couple) -> bool | None:
+        """Whether the tensors proved nearest to both stand for each other's neighbours; None where there are none.
+
+        Nearest are those below the deepest module that both names end alike in and that holds any.
+        """
+        a, b = couple[0].words, couple[1].words
+        for depth in range(1, min(len(a), len(b))):
+            ours, theirs = a[:-depth], b[:-depth]
+            forth, back = self._old.get(ours, set()), self._new.get(theirs, set())
+            if forth or back:
+                return all(w[: len(theirs)] == theirs for w in forth) and all(
+                    w[: len(ours)] == ours for w in back
+                )
+        return None
+
+
+class Counts:
+    """Whether two sides count their layers alike: where they do not, equal numbers say nothing."""
+
+    def __init__(self, rest: Rest) -> None:
+        self._sides = _counted(rest[0]), _counted(rest[1])
+
+    def agree(self, couple: Couple) -> bool:
+        """Whether every list of modules in the common end of both names has the same numbers on both sides."""
+        a, b = couple[0].words, couple[1].words
+        for depth in range(1, min(len(a), len(b)) + 1):
+            if a[-depth] != b[-depth]:
+                break
+            if is_index(a[-depth]):
+                mine, other = a[: len(a) - depth], b[: len(b) - depth]
+                if self._sides[0].get(mine) != self._sides[1].get(other):
+                    return False
+        return True
+
+
+def _counted(side: Sequence[One]) -> dict[Path, set[str]]:
+    found: dict[Path, set[str]] = {}
+    for one in side:
+        for place, word in enumerate(one.words):
+            if is_index(word):
+                found.setdefault(one.words[:place], set()).add(word)
+    return found
+
+
+def turned_copies(side: Sequence[One]) -> list[One]:
+    """Matrices as they would be transposed, under the same places."""
+    found = []
+    for one in side:
+        shape = one.tensor.shape
+        if len(shape) == 2 and 1 not in shape:
+            tensor = replace(one.tensor, shape=shape[::-1], stride=_strides(shape[::-1]))
+            found.append(replace(one, tensor=tensor))
+    return found
