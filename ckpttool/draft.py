@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TypeAlias
 
 from ckpttool.expressions import Expression, Form
@@ -11,14 +13,18 @@ from ckpttool.model import Checkpoint, Checksum, Span, Storage, Tensor
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """Bytes that lie in files already: ranges, one after the other. ``checksum`` is the recorded one of them all."""
+    """Bytes that lie in files already: ranges, one after the other. ``checksum`` is the recorded one of them all.
+
+    Where they lie deflated, ``inflates_to`` is how many bytes they stand for, and the checksum is of those.
+    """
 
     spans: tuple[Span, ...]
     checksum: Checksum | None = None
+    inflates_to: int | None = None
 
     @property
     def nbytes(self) -> int:
-        return sum(span.nbytes for span in self.spans)
+        return sum(span.nbytes for span in self.spans) if self.inflates_to is None else self.inflates_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +84,22 @@ def draft_of(checkpoint: Checkpoint) -> Draft:
 
     A storage without bytes in the file is written empty: who must not lose it asks for damage first.
     """
-    return Draft(checkpoint, tuple(content_of(storage) for storage in checkpoint.storages))
+    return Draft(checkpoint, contents_of(checkpoint))
 
 
-def content_of(storage: Storage) -> Content:
-    """A storage's bytes as they lie: a copy of a span, or what the tree itself spells."""
+def contents_of(checkpoint: Checkpoint) -> tuple[Content, ...]:
+    """Where the bytes of each storage lie."""
+    deflated = {e.span: e.size or 0 for e in checkpoint.extents if e.method != "stored"}
+    return tuple([content_of(storage, deflated) for storage in checkpoint.storages])
+
+
+def content_of(storage: Storage, deflated: Mapping[Span, int] = MappingProxyType({})) -> Content:
+    """A storage's bytes as they lie: a copy of a span, or what the tree itself spells.
+
+    ``deflated`` are the spans of compressed records, with what they inflate to.
+    """
     if storage.inline is not None:
         return Held(storage.inline)
     if storage.span is None:
         return Held(b"")
-    return Copied((storage.span,), storage.checksum)
+    return Copied((storage.span,), storage.checksum, deflated.get(storage.span) if deflated else None)

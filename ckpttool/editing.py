@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from ckpttool.draft import Content, Draft, content_of
+from ckpttool.draft import Content, Draft, contents_of
 from ckpttool.model import Call, Checkpoint, Mapping, Node, Sequence, Storage, Tensor, Value
 
 
@@ -21,9 +21,7 @@ class Editor:
         self.original = checkpoint
         self.nodes: list[Node] = list(checkpoint.nodes)
         self.storages: list[Storage] = list(checkpoint.storages)
-        self.contents: list[Content] = (
-            [content_of(s) for s in checkpoint.storages] if contents is None else list(contents)
-        )
+        self.contents: list[Content] = list(contents_of(checkpoint)) if contents is None else list(contents)
         self.root = checkpoint.root
         self._atoms: dict[tuple[type, str], int] = {}
         self._next_key = _first_free(checkpoint.storages)
