@@ -15,7 +15,6 @@ from ckpttool.formats import describe
 from ckpttool.writing.durable import (
     Replacement,
     backup_name,
-    flush_folder,
     publishing,
     replacing,
 )
@@ -103,7 +102,7 @@ def _is_own(draft: Draft, destination: str | os.PathLike[str]) -> bool:
     """Whether the destination is one of the files that the draft takes its bytes from."""
     for name in draft.checkpoint.files or (draft.checkpoint.source,):
         with contextlib.suppress(OSError, ValueError):
-            if os.path.samefile(name, destination):
+            if Path(name).samefile(destination):
                 return True
     return False
 
@@ -113,9 +112,10 @@ def _is_own(draft: Draft, destination: str | os.PathLike[str]) -> bool:
 
 def _write(file: File, out: Replacement, where: str, verify: bool, steps: _Steps) -> Written:
     """Write and check one file that has no name yet."""
-    with Recorder(out, steps) as sink:
+    sink = Recorder(out, steps)
+    with sink:
         file.write(sink)
-        out.flush()
+    out.flush()
     _check(file, out.path, where)
     read_back(out.path, sink.runs, where)
     if verify:
@@ -140,11 +140,11 @@ def _check(file: File, path: Path, where: str) -> None:
 
 
 def _apply_set(output: Output, destination: Path, verify: bool, steps: _Steps) -> Written:
-    parts: list[Written] = []
-    with _place_for(destination, output) as put:
-        for file in output.files:
-            parts.append(put(file, lambda out, where, file=file: _write(file, out, where, verify, steps)))
-    folder = destination.parent if os.fspath(destination).endswith(INDEX) else destination
+    is_index = os.fspath(destination).endswith(INDEX)
+    folder = destination.parent if is_index else destination
+    with _beside(folder, output) if is_index else _inside(destination, output) as put:
+        # From the last file to the first: where they get their names one by one, the index is to be the last.
+        parts = [_put_one(file, put, folder, verify, steps) for file in reversed(output.files)]
     return Written(
         str(destination),
         output.format,
@@ -157,43 +157,43 @@ def _apply_set(output: Output, destination: Path, verify: bool, steps: _Steps) -
     )
 
 
-Put = Callable[[File, Callable[[Replacement, str], Written]], Written]
+Put = Callable[[File], AbstractContextManager[Replacement]]
 
 
-def _place_for(destination: Path, output: Output) -> AbstractContextManager[Put]:
-    if os.fspath(destination).endswith(INDEX):
-        return _beside(destination, output)
-    return _folder(destination, output)
+def _put_one(file: File, put: Put, folder: Path, verify: bool, steps: _Steps) -> Written:
+    with put(file) as out:
+        return _write(file, out, str(folder / file.name), verify, steps)
 
 
 @contextlib.contextmanager
-def _folder(destination: Path, output: Output) -> Iterator[Put]:
+def _inside(destination: Path, output: Output) -> Iterator[Put]:
     """Files of a new folder, which gets its name when all of them are there."""
     with publishing(destination, expected=output.nbytes) as folder:
-
-        def put(file: File, write: Callable[[Replacement, str], Written]) -> Written:
-            with replacing(folder / file.name) as out:
-                return write(out, str(destination / file.name))
-
-        yield put
+        yield lambda file: replacing(folder / file.name)
 
 
 @contextlib.contextmanager
-def _beside(index: Path, output: Output) -> Iterator[Put]:
-    """Files of a folder that is there: written under other names, named one by one, the index last of all."""
-    names = [index.parent / file.name for file in output.files]
-    taken = [path for path in (*names, index) if path.exists()]
+def _beside(folder: Path, output: Output) -> Iterator[Put]:
+    """Files of a folder that is there. Names are given in the reverse of the order of writing, all at the end.
+
+    Where one cannot be given, those given before are taken back.
+    """
+    taken = [folder / file.name for file in output.files if (folder / file.name).exists()]
     if taken:
-        raise WriteFailed(
-            taken[0], "exists already; shards are never replaced, choose another name or folder"
-        )
-    with ExitStack() as waiting:
+        why = "exists already; a set of shards is never replaced, choose another name or folder"
+        raise WriteFailed(taken[0], why)
+    made: list[Replacement] = []
+    try:
+        with ExitStack() as waiting:
 
-        def put(file: File, write: Callable[[Replacement, str], Written]) -> Written:
-            where = index.parent / file.name
-            # The stack is left in reverse: the file that is entered last gets its name first.
-            out = waiting.enter_context(replacing(where, overwrite=False, expected=file.nbytes))
-            return write(out, str(where))
+            def put(file: File) -> AbstractContextManager[Replacement]:
+                there = replacing(folder / file.name, overwrite=False, expected=file.nbytes)
+                made.append(waiting.enter_context(there))
+                return contextlib.nullcontext(made[-1])
 
-        yield put
-    flush_folder(index.parent)
+            yield put
+    except BaseException:
+        for out in made:
+            if out.placed:
+                out.target.unlink(missing_ok=True)
+        raise

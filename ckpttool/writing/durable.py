@@ -35,7 +35,7 @@ _ENDING = "SIGTERM", "SIGHUP"
 class Replacement(io.BufferedRandom):
     """The temporary file, readable and writable. ``path`` is where it lies, ``target`` what it will be.
 
-    ``kept`` is where the file that it replaced went; set once the ``with`` block has ended.
+    Once the ``with`` block has ended well it is ``placed``, and ``kept`` is where the file that it replaced went.
     """
 
     def __init__(self, descriptor: int, path: Path, target: Path) -> None:
@@ -43,6 +43,7 @@ class Replacement(io.BufferedRandom):
         self.path = path
         self.target = target
         self.kept: Path | None = None
+        self.placed = False
 
 
 @contextmanager
@@ -72,6 +73,7 @@ def replacing(
             _take_over(file.fileno(), target)
             flush_to_disk(file.fileno())
             file.kept = _put_in_place(file, keep, overwrite=overwrite)
+            file.placed = True
             flush_folder(target.parent)
 
 

@@ -53,11 +53,16 @@ def lay_out(draft: Draft, flat: Flat | None = None) -> Layout:
     repeated = ties(found.items, draft.checkpoint.storages)
     kept = [item for item in found.items if item.name not in repeated]
     metadata = {**repeated, **metadata_of(draft)}
-    ordered = sorted(kept, key=lambda item: (-_RANK[dtype_in_file(item.tensor).name], item.name))
+    ordered = in_order(kept)
     losses = [*found.losses, *_tie_losses(repeated), *_view_losses(draft, kept)]
     if [item.name for item in kept] != [item.name for item in ordered]:
         losses.append(Loss("", "order of keys", "the format orders by type and name", "form"))
-    return Layout(tuple(ordered), metadata, tuple(losses))
+    return Layout(ordered, metadata, tuple(losses))
+
+
+def in_order(items: Iterable[Named]) -> tuple[Named, ...]:
+    """Tensors as the library orders them."""
+    return tuple(sorted(items, key=lambda item: (-_RANK[dtype_in_file(item.tensor).name], item.name)))
 
 
 def losses(draft: Draft) -> tuple[Loss, ...]:

@@ -16,7 +16,7 @@ from ckpttool.editing import Editor
 from ckpttool.errors import UsageError, printable
 from ckpttool.model import Json
 from ckpttool.writing import safetensors
-from ckpttool.writing.flat import Flat, Named, flatten
+from ckpttool.writing.flat import Named, flatten
 from ckpttool.writing.losses import Loss
 
 if TYPE_CHECKING:
@@ -158,13 +158,12 @@ def _index(metadata: dict[str, Json], shards: Iterable[Shard]) -> bytes:
 def _shard(draft: Draft, kind: Kind, name: str, group: Sequence[Named], extra: dict[str, str]) -> Shard:
     keys = tuple(item.name for item in group)
     nbytes = sum(item.tensor.nbytes for item in group)
-    part = _part(draft, group)
     if kind == "safetensors":
-        layout = safetensors.lay_out(part, Flat(tuple(group), ()))
-        layout = safetensors.Layout(layout.items, {**extra, **safetensors.FRESH})
+        layout = safetensors.Layout(safetensors.in_order(group), {**extra, **safetensors.FRESH})
         return Shard(
             name, keys, nbytes, draft, lambda sink: safetensors.write(draft, sink, layout=layout), layout
         )
+    part = _part(draft, group)
 
     def write(sink: Sink) -> None:
         from ckpttool.writing import torch_zip
