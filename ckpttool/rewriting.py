@@ -61,11 +61,15 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Tied:
-    """A key of the result that shares the storage of another one."""
+    """A key of the result that shares the storage of another one; it stands among the outputs too, in its place.
+
+    ``replaces`` names the key of the input whose own content it takes the place of; empty where there was none.
+    """
 
     name: str
     to: str
     rules: tuple[int, ...] = ()
+    replaces: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,7 @@ class Rewriting:
     ``rules`` is what the numbers in outputs refer to. ``untouched`` are keys that no rule spoke of. ``notes`` are
     warnings in words: rules that never fired, drops never reached, values that will be mixed. ``repeats`` says that
     the rules would match names of their own result again, so running twice needs a stamp or a guard to be told.
+    ``already`` says that no rule matches and the names are those that the rules lead to.
     """
 
     outputs: tuple[Output, ...]
@@ -94,6 +99,7 @@ class Rewriting:
     untouched: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     repeats: bool = False
+    already: bool = False
 
     @property
     def changes(self) -> bool:

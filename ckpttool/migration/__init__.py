@@ -1,0 +1,13 @@
+"""Migrations: rules that lead from the names and tensors of one model to those of another.
+
+``load`` reads a rules file, ``rewrite`` says what becomes of a state dict's keys, ``dump`` prints rules.
+"""
+
+from __future__ import annotations
+
+from ckpttool.migration.rewrite import rewrite
+from ckpttool.migration.rule_errors import RuleError
+from ckpttool.migration.rule_file import load
+from ckpttool.migration.rule_nouns import RuleFile
+
+__all__ = ["RuleError", "RuleFile", "load", "rewrite"]

@@ -1,0 +1,283 @@
+"""The operation that a rule asks for, on tensors of known forms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ckpttool import ops
+from ckpttool.dtypes import DTYPES, DType, dtype_of
+from ckpttool.expressions import Applied, Expression, Form, Op, OpError
+from ckpttool.migration.arithmetic import ArithmeticFault
+from ckpttool.migration.compiled import Compiled, term_of
+from ckpttool.migration.rule_nouns import Option
+
+
+class _Asked:
+    """The options of one rule, computed for one tensor."""
+
+    def __init__(self, compiled: Compiled, form: Form) -> None:
+        self.compiled, self.rule, self.form = compiled, compiled.rule, form
+
+    def size(self, name: str) -> int | None:
+        value = self.rule.option(name)
+        return None if value is None else term_of(value, self.compiled.numbers, self.form.shape)
+
+    def sizes(self, name: str) -> tuple[int, ...] | None:
+        value = self.rule.option(name)
+        if not isinstance(value, tuple):
+            return None
+        return tuple(term_of(part, self.compiled.numbers, self.form.shape) for part in value)
+
+    def dim(self) -> int:
+        return self.size("dim") or 0
+
+    def ratio(self, name: str) -> float:
+        return ratio_of(self.compiled, self.rule.option(name))
+
+    def image(self) -> dict[str, object]:
+        """How pixels are resampled, where the rule says so."""
+        return {name: self.rule.option(name) for name in ("mode", "antialias") if self.rule.has(name)}
+
+
+def ratio_of(compiled: Compiled, value: Option) -> float:
+    """A number, a given one, or one divided by another; 1 where there is none."""
+    if value is None or isinstance(value, (int, float)):
+        return 1 if value is None else value
+    parts = [part.strip() for part in str(value).split("/")]
+    found = [compiled.settings.get(part, part) for part in parts]
+    try:
+        numbers = [float(part) for part in found]
+        return numbers[0] / numbers[1] if len(numbers) == 2 else numbers[0]
+    except (ValueError, ZeroDivisionError) as error:
+        raise ArithmeticFault(f"'{value}' has no value: {error}") from None
+
+
+def _permute(asked: _Asked) -> Op:
+    axes, view = asked.sizes("axes") or (), asked.sizes("view")
+    if view is None:
+        return ops.Permute(axes)
+    return ops.ViewPermute(view, axes, asked.sizes("shape") or asked.form.shape)
+
+
+def _transpose(asked: _Asked) -> Op:
+    dims = asked.sizes("dims")
+    if dims is None:
+        if len(asked.form.shape) != 2:
+            raise OpError(
+                f"transpose without 'dims' takes 2 dimensions, this tensor has {len(asked.form.shape)}"
+            )
+        return ops.Transpose()
+    if len(dims) != 2:
+        raise OpError(f"transpose swaps 2 dimensions; 'dims' has {len(dims)}")
+    return ops.Transpose(*dims)
+
+
+def _cast(asked: _Asked) -> Op:
+    return ops.Cast(_dtype(asked.rule.option("dtype")))
+
+
+def _dtype(value: Option) -> DType:
+    return dtype_of(str(value)) or DTYPES["float32"]
+
+
+def _slice(asked: _Asked) -> Op:
+    step = asked.size("step")
+    return ops.Slice(asked.dim(), asked.size("start"), asked.size("stop"), 1 if step is None else step)
+
+
+def _pad(asked: _Asked) -> Op:
+    value = asked.rule.option("value")
+    return ops.Pad(asked.dim(), asked.size("to") or 0, 0 if value is None else value)  # type: ignore[arg-type]
+
+
+def _interpolate(asked: _Asked) -> Op:
+    dims = asked.sizes("dims")
+    more = asked.image() if dims is None else {**asked.image(), "dims": dims}
+    return ops.Interpolate(asked.sizes("size") or (), **more)  # type: ignore[arg-type]
+
+
+def _resize_positions(asked: _Asked) -> Op:
+    more = asked.image()
+    if asked.rule.has("prefix"):
+        more["prefix"] = asked.size("prefix")
+    if asked.rule.has("old"):
+        more["old"] = asked.sizes("old")
+    return ops.ResizePositions(asked.sizes("grid") or (), **more)  # type: ignore[arg-type]
+
+
+_CONTENT: dict[str, Callable[[_Asked], Op]] = {
+    "transpose": _transpose,
+    "permute": _permute,
+    "reshape": lambda asked: ops.Reshape(asked.sizes("shape") or ()),
+    "squeeze": lambda asked: ops.Squeeze((asked.dim(),)),
+    "unsqueeze": lambda asked: ops.Unsqueeze(asked.dim()),
+    "slice": _slice,
+    "roll": lambda asked: ops.Roll(asked.dim(), asked.size("shift") or 0),
+    "reorder": lambda asked: ops.Reorder(asked.dim(), asked.sizes("indices") or ()),
+    "repeat": lambda asked: ops.Repeat(asked.sizes("times") or ()),
+    "expand": lambda asked: ops.Expand(asked.sizes("shape") or ()),
+    "sum": lambda asked: ops.Sum(asked.dim()),
+    "cast": _cast,
+    "scale": lambda asked: ops.Scale(asked.ratio("by")),
+    "pad": _pad,
+    "interpolate": _interpolate,
+    "resize_positions": _resize_positions,
+}
+
+
+def content_op(compiled: Compiled, form: Form) -> Op | None:
+    """What a content rule does to a tensor; None where the tensor is so already (cast, reshape, pad).
+
+    Raises ``OpError`` or ``ArithmeticFault`` where the rule does not fit it.
+    """
+    op = _CONTENT[compiled.rule.kind](_Asked(compiled, form))
+    made = op.forms((form,))[0]
+    same = compiled.rule.kind in ("cast", "reshape", "pad", "expand", "interpolate", "resize_positions")
+    return None if same and made == form else op
+
+
+def parting_op(compiled: Compiled, form: Form) -> tuple[Op, int]:
+    """What a rule cuts one tensor by, and into how many."""
+    asked, count = _Asked(compiled, form), len(compiled.targets)
+    kind = compiled.rule.kind
+    op: Op
+    if kind == "unfold":
+        op = ops.UnfoldWeightNorm(asked.size("dim") if compiled.rule.has("dim") else 0)
+    elif kind == "unstack":
+        op = ops.Unstack(asked.dim(), 0 if compiled.spread else count)
+    elif (sizes := asked.sizes("sizes")) is not None:
+        op = ops.Split(sizes=sizes, dim=asked.dim())
+    else:
+        sections = asked.size("sections")
+        if sections is None and compiled.spread:
+            raise OpError("split into counted names needs 'sizes' or 'sections'")
+        op = ops.Split(sections=count if sections is None else sections, dim=asked.dim())
+    made = len(op.forms((form,)))
+    if not compiled.spread and made != count:
+        raise OpError(f"{kind} makes {made} tensors and the rule has {count} names for them")
+    return op, made
+
+
+def joining_op(compiled: Compiled, forms: tuple[Form, ...]) -> Op:
+    """What a rule joins several tensors by."""
+    asked = _Asked(compiled, forms[0])
+    if compiled.rule.kind == "stack":
+        return ops.Stack(asked.dim())
+    if compiled.rule.kind == "fold":
+        return _fold(asked, len(forms))
+    _check_parts(asked, forms)
+    return ops.Concat(asked.dim())
+
+
+def _check_parts(asked: _Asked, forms: tuple[Form, ...]) -> None:
+    """Parts of different sizes are stated, so that the way back is known."""
+    dim, rule = asked.dim(), asked.rule
+    have = tuple(form.shape[dim] if -len(form.shape) <= dim < len(form.shape) else 0 for form in forms)
+    if rule.option("sizes") == "any":
+        return
+    sizes = asked.sizes("sizes")
+    if sizes is not None and sizes != have:
+        raise OpError(f"the parts are {_joined(have)} along dimension {dim}; 'sizes' says {_joined(sizes)}")
+    if sizes is None and len(set(have)) > 1:
+        raise OpError(
+            f"the parts differ along dimension {dim}: {_joined(have)}; say sizes: [{', '.join(map(str, have))}],"
+            " which the way back needs, or sizes: any to do without one"
+        )
+    sections = asked.size("sections")
+    if sections is not None and sections != len(forms):
+        raise OpError(f"there are {len(forms)} parts; 'sections' says {sections}")
+
+
+def _joined(sizes: tuple[int, ...]) -> str:
+    return ", ".join(map(str, sizes[:12])) + (", …" if len(sizes) > 12 else "")
+
+
+def _fold(asked: _Asked, count: int) -> Op:
+    by = asked.rule.option("by")
+    wanted = 3 if by == "lora" else 2
+    if count != wanted:
+        raise OpError(f"fold by {by} takes {wanted} tensors; the rule names {count}")
+    if by == "weight_norm":
+        return ops.FoldWeightNorm(asked.dim())
+    if by == "multiply":
+        return ops.Multiply()
+    if by == "add":
+        return ops.Add(asked.ratio("scale"))
+    if by == "matmul":
+        return ops.MatMul(asked.ratio("scale"))
+    return ops.MergeLowRank(asked.ratio("scale"), bool(asked.rule.option("rows_last")))
+
+
+# --- new tensors -------------------------------------------------------------------------------------------------
+
+
+def index_ops(text: str, form: Form) -> tuple[Op, ...]:
+    """``:, 0, 2:5`` as operations: slices, then a reshape that leaves out indexed dimensions. Raises ``OpError``."""
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) > len(form.shape):
+        raise OpError(
+            f"the index [{text}] has {len(parts)} places; the tensor has {len(form.shape)} dimensions"
+        )
+    found: list[Op] = []
+    kept: list[int] = []
+    for dim, size in enumerate(form.shape):
+        part = parts[dim] if dim < len(parts) else ":"
+        start, stop = _range(part, size, text)
+        if (start, stop) != (0, size):
+            found.append(ops.Slice(dim, start, stop))
+        if ":" in part:
+            kept.append(stop - start)
+    return (*found, ops.Reshape(tuple(kept))) if len(kept) != len(form.shape) else tuple(found)
+
+
+def _range(part: str, size: int, text: str) -> tuple[int, int]:
+    first, colon, last = part.partition(":")
+    try:
+        if not colon:
+            at = int(first)
+            if not -size <= at < size:
+                raise OpError(f"the index {at} is outside of a dimension of size {size}")
+            return at % size, at % size + 1
+        start, stop, _ = slice(int(first) if first else None, int(last) if last else None).indices(size)
+    except ValueError as error:
+        raise (
+            error if isinstance(error, OpError) else OpError(f"[{text}] is no index: as in [:, 0, 2:5]")
+        ) from None
+    return start, max(start, stop)
+
+
+def indexed_form(text: str | None, form: Form) -> Form:
+    """The form of a tensor with an index behind it."""
+    for op in index_ops(text, form) if text is not None else ():
+        form = op.forms((form,))[0]
+    return form
+
+
+def indexed_expression(text: str | None, expression: Expression, form: Form) -> tuple[Expression, Form]:
+    """A tensor with an index behind it."""
+    for op in index_ops(text, form) if text is not None else ():
+        expression, form = Applied(op, (expression,)), op.forms((form,))[0]
+    return expression, form
+
+
+def new_tensor(compiled: Compiled, like: Form | None) -> Op:
+    """What makes the tensor of an ``add`` that copies nothing; ``like`` is the form that it names."""
+    rule = compiled.rule
+    stated = rule.option("dtype")
+    shape = _Asked(compiled, like or Form(DTYPES["float32"], ())).sizes("shape")
+    if rule.has("arange"):
+        count = _Asked(compiled, like or Form(DTYPES["float32"], ())).size("arange") or 0
+        dtype = DTYPES["int64"] if stated is None else _dtype(stated)
+        return ops.Arange(count, dtype=dtype, shape=(-1,) if shape is None else shape)
+    dtype = _dtype(stated) if stated is not None else like.dtype if like is not None else DTYPES["float32"]
+    value = {"zeros_like": 0, "ones_like": 1}.get(next(n for n in rule_makes(compiled)), rule.option("full"))
+    if not isinstance(value, (bool, int, float)):
+        raise OpError(f"'full' is '{value}'; it is a number")
+    return ops.Fill(like.shape if shape is None and like is not None else shape or (), dtype, value)
+
+
+def rule_makes(compiled: Compiled) -> tuple[str, ...]:
+    """Which of the ways to make a tensor a rule asks for."""
+    from ckpttool.migration.vocabulary import MAKES
+
+    return tuple(name for name in MAKES if compiled.rule.has(name))

@@ -1,0 +1,61 @@
+"""What a person should know of rules that did nothing: never reached, held back by a guard, or without any key."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from ckpttool.errors import printable
+from ckpttool.migration.compiled import Compiled
+from ckpttool.migration.rule_errors import listed, nearest
+from ckpttool.migration.stage_items import Context, Index, Item, Tally
+
+
+def stage_notes(
+    stage: Sequence[Compiled], items: Mapping[str, Item], context: Context, tally: Tally
+) -> Iterator[str]:
+    """One note for each rule of a stage that decided nothing, unless it is optional."""
+    for rule in stage:
+        if tally.hits[rule.number] or (rule.role == "strip" and rule.rule.optional):
+            continue
+        matched = [name for name in items if any(m.match(name) is not None for m in rule.matchers)]
+        note = _unreached(rule, matched, stage, items, context) if matched else _unfired(rule, items)
+        if note:
+            yield f"{printable(rule.rule.where)} – {rule.rule.text}: {note}"
+
+
+def _unreached(
+    rule: Compiled, matched: list[str], stage: Sequence[Compiled], items: Mapping[str, Item], context: Context
+) -> str:
+    """Which earlier rule takes its keys; or that its guard does not hold."""
+    around = context.around(items)
+    index = Index([rule])
+    held = [name for name in matched if next(index.claims(name, around), None) is not None]
+    if not held:
+        return "" if rule.rule.optional else f"its guard does not hold for any of {_keys(matched)}"
+    if rule.role == "extra" or rule.rule.kind in ("cast", "reshape", "pad", "expand"):
+        return ""
+    earlier = Index([other for other in stage if other.role == "name" and other.number != rule.number])
+    takers = Counter(
+        claim.rule.number for name in held for claim in [next(earlier.claims(name, around), None)] if claim
+    )
+    if not takers:
+        return ""
+    first = next(other for other in stage if other.number == takers.most_common(1)[0][0])
+    return (
+        f"is never reached: {printable(first.rule.where)}, {first.rule.text}, decides {_keys(held)} first;"
+        " put the narrower rule before the wider one"
+    )
+
+
+def _unfired(rule: Compiled, items: Mapping[str, Item]) -> str:
+    if rule.rule.optional or (not rule.matchers and rule.role == "extra"):
+        return ""
+    if rule.role == "strip":
+        return "no key has such a segment"
+    near = nearest(rule.rule.sources[0], items) if rule.rule.sources and not rule.rule.regex else ()
+    return "no key matches" + (f"; nearest: {listed(near)}" if near else "")
+
+
+def _keys(names: list[str]) -> str:
+    return f"its {len(names):,} keys" if len(names) > 1 else listed(names)
