@@ -154,7 +154,7 @@ class Machine:
                         marks.append(stack)
                         stack = []
                     else:
-                        stack[-1], pos, operations = found
+                        pos, operations = found
                         left -= operations
                 elif op == _PAIR:
                     last = stack.pop()

@@ -13,12 +13,12 @@ Reducer = Callable[[tuple[Any, ...]], Any]
 """Turns a known call's arguments into a value; returns ``NOT_MINE`` where they do not fit its schema."""
 
 Recogniser = Callable[
-    [list[Any], "bytes | memoryview", int, dict[int, Any], int], "tuple[Any, int, int] | None"
+    [list[Any], "bytes | memoryview", int, dict[int, Any], int], "tuple[int, int] | None"
 ]
 """Takes the stack at a MARK, the data and where they go on, the memo and the number of operations left.
 
-Returns what becomes of the top of the stack, the offset where its operations end and their number; or None, and then
-nothing has happened.
+Does what some of the operations after it do, and returns where they end and how many they are; or returns None, and
+then nothing has happened.
 """
 
 TEXT_BYTES = 64 << 20

@@ -134,7 +134,8 @@ tensors = st.tuples(
 @st.composite
 def pickles(draw: Callable[..., Any]) -> bytes:
     writer = Writer(draw(st.sampled_from([0, 200, 250, 300])))
-    for one in draw(st.lists(tensors, min_size=1, max_size=8)):
+    likeness = draw(st.lists(tensors, min_size=1, max_size=3))
+    for one in draw(st.lists(st.sampled_from(likeness) | tensors, min_size=1, max_size=12)):
         writer.tensor(*one)
     return writer.done()
 
@@ -171,6 +172,37 @@ def test_what_torch_writes_is_recognised(memo: int, size: tuple[int, ...]) -> No
     # The first one brings the names along, so it is spelled differently.
     assert hits == 4
     assert sum(type(node) is Tensor for node in left[1]) == 5  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("count", [6, 12, 2500])
+def test_long_state_dicts_are_recognised_in_runs(count: int) -> None:
+    writer = Writer(300)
+    for i in range(count):
+        writer.tensor(
+            str(i), "FloatStorage" if i % 3 else "LongStorage", i % 7, 0, (i % 7,), (1,), i == count - 1
+        )
+    left, hits = read(writer.done(), whole=True)
+    assert left == read(writer.done(), whole=False)[0]
+    assert hits <= 6
+    assert sum(type(node) is Tensor for node in left[1]) == count  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("wrong", [b"X\x05\0\0\0name 5", b"X\x07\0\0\0name 5", b"X\x06\0\0\0nam\xe9 5"])
+def test_a_name_of_another_length_ends_a_run(wrong: bytes) -> None:
+    writer = Writer(300)
+    for i in range(10):
+        writer.tensor(str(i), "FloatStorage", 16, 0, (16,), (1,), False)
+    data = writer.done().replace(b"X\x06\0\0\0name 5", wrong)
+    assert read(data, whole=True)[0] == read(data, whole=False)[0]
+
+
+def test_slots_out_of_order_end_a_run() -> None:
+    writer = Writer(300)
+    for i in range(10):
+        writer.memo += i == 5
+        writer.tensor(str(i), "FloatStorage", 16, 0, (16,), (1,), False)
+    data = writer.done()
+    assert read(data, whole=True)[0] == read(data, whole=False)[0]
 
 
 def test_a_slot_that_is_written_before_it_is_read_is_left_to_the_machine() -> None:
