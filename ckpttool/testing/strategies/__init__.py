@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ckpttool.testing.strategies.edits import Edit, edits, states
 from ckpttool.testing.strategies.geometry import TYPED, View, dtypes, names, shapes, views
+from ckpttool.testing.strategies.operations import Grown, expressions, forms, moves
 from ckpttool.testing.strategies.plain import (
     files,
     legacy_files,
@@ -22,12 +23,16 @@ from ckpttool.testing.strategies.real import checkpoints, optimizers, state_dict
 __all__ = [
     "TYPED",
     "Edit",
+    "Grown",
     "View",
     "checkpoints",
     "dtypes",
     "edits",
+    "expressions",
     "files",
+    "forms",
     "legacy_files",
+    "moves",
     "names",
     "optimizers",
     "plain_state_dicts",
