@@ -26,7 +26,8 @@ class Step:
 class Plan:
     """Ordered steps and the draft that they lead to. ``notes`` are warnings; ``unmatched`` keys no rule spoke of.
 
-    ``changed`` are the keys of the output whose bytes are computed rather than copied.
+    ``changed`` are the keys of the output whose bytes are computed rather than copied. ``repeats`` says that the
+    same rules would find work in the result again.
     """
 
     steps: tuple[Step, ...]
@@ -35,6 +36,7 @@ class Plan:
     unmatched: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
+    repeats: bool = False
 
     @property
     def lossless(self) -> bool:

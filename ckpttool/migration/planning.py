@@ -1,0 +1,244 @@
+"""From a rewriting of names to a plan for the whole checkpoint: weights, twins, optimizers, ``_metadata``. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from ckpttool.draft import Content, Draft, Made
+from ckpttool.editing import Editor
+from ckpttool.errors import printable
+from ckpttool.layout import Layout
+from ckpttool.migration.adopting import adopted
+from ckpttool.migration.alignment import Trains, align
+from ckpttool.migration.checking import check_target
+from ckpttool.migration.groups import members
+from ckpttool.migration.modules import lost_versions, move_metadata
+from ckpttool.migration.moments import Read
+from ckpttool.migration.optimizers import move_optimizer
+from ckpttool.migration.products import Product, carry_out
+from ckpttool.migration.reach import Wishes, apart, is_container, once, weight_scopes
+from ckpttool.migration.scopes import Scope, facts_of, names_of, prefix_of, scope_at, without_prefix
+from ckpttool.migration.steps import untied, weight_steps
+from ckpttool.migration.target import Target
+from ckpttool.migration.trouble import MigrationError
+from ckpttool.migration.twins import move_keyed
+from ckpttool.migration.workshop import Workshop
+from ckpttool.model import Checkpoint, Scalar, Tensor
+from ckpttool.plan import Plan, Step
+from ckpttool.rewriting import Names, Rewriting, RuleUse
+
+Rewrite: TypeAlias = Callable[[Names], Rewriting]
+
+
+@dataclass(slots=True)
+class _Notebook:
+    """What a plan tells, gathered while it is made."""
+
+    steps: list[Step] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    uses: list[RuleUse] = field(default_factory=list)
+    untouched: list[str] = field(default_factory=list)
+    repeats: bool = False
+
+
+def plan(
+    checkpoint: Checkpoint,
+    layout: Layout,
+    rewrite: Rewrite,
+    *,
+    wishes: Wishes | None = None,
+    target: Target | None = None,
+    trains: Trains | None = None,
+    read: Read | None = None,
+    contents: Sequence[Content] | None = None,
+) -> Plan:
+    """What becomes of a whole checkpoint whose weights are rewritten. Nothing is read but descriptors.
+
+    ``rewrite`` is asked once for each state dict. ``target`` checks every key and shape of the result and gives its
+    order. ``trains`` tells parameters from buffers; ``read`` gives the bytes of a counter, where parameters are
+    merged. ``contents`` are those of a draft that an earlier plan led to. Raises ``MigrationError``; what ``rewrite``
+    raises passes through. Linear in the tree.
+    """
+    wishes = wishes or Wishes()
+    shop = Workshop(Editor(checkpoint, contents))
+    book = _Notebook()
+    facts = facts_of(checkpoint)
+    scopes = weight_scopes(checkpoint, layout, wishes)
+    moves = [(scope, _move(shop, scope, rewrite, facts, target, book)) for scope in scopes]
+    if not wishes.whole:
+        _move_twins(shop, layout, scopes, rewrite, facts, target, wishes, book)
+        if wishes.wants("optimizer"):
+            _move_optimizers(shop, layout, moves, wishes, trains or _any_float, read, target, book)
+        _move_keyed(shop, layout, moves, wishes, book)
+    draft = shop.editor.finish()
+    return Plan(
+        tuple(book.steps),
+        draft,
+        tuple(book.uses),
+        tuple(book.untouched),
+        tuple(dict.fromkeys(book.notes)),
+        _changed(draft),
+        book.repeats,
+    )
+
+
+def _any_float(name: str, tensor: Tensor) -> bool:
+    return tensor.dtype.kind in ("float", "complex")
+
+
+# --- state dicts -------------------------------------------------------------------------------------------
+
+
+def _move(
+    shop: Workshop,
+    scope: Scope,
+    rewrite: Rewrite,
+    facts: dict[str, Scalar],
+    target: Target | None,
+    book: _Notebook,
+    twin: bool = False,
+) -> list[Product]:
+    rewriting = rewrite(names_of(shop.editor.original, scope, facts))
+    products = carry_out(
+        shop, scope, rewriting, None if target is None else [name for name, _ in target.keys]
+    )
+    if target is not None:
+        check_target(shop, scope, products, target)
+    pairs = [(p.name, p.sources[0].name or "") for p in products if p.sources and not p.tied]
+    added = [p.name for p in products if not p.sources or p.tied]
+    modules = move_metadata(shop.editor, scope, pairs, added)
+    book.steps += weight_steps(
+        scope, rewriting, products, modules, lost_versions(shop.editor.original, scope, modules)
+    )
+    book.notes += untied(shop, scope, products)
+    if not twin:
+        book.notes += rewriting.notes
+        book.uses = _summed(book.uses, rewriting.rules)
+        book.untouched += [scope.key(name) for name in rewriting.untouched]
+        book.repeats = book.repeats or rewriting.repeats
+    return products
+
+
+def _summed(known: Sequence[RuleUse], more: Sequence[RuleUse]) -> list[RuleUse]:
+    """The uses of the same rules on several state dicts, added up."""
+    if len(known) != len(more):
+        return [*known, *more] if not known else list(known)
+    return [
+        replace(a, hits=a.hits + b.hits, lossy=a.lossy or b.lossy) for a, b in zip(known, more, strict=True)
+    ]
+
+
+def _move_twins(
+    shop: Workshop,
+    layout: Layout,
+    scopes: Sequence[Scope],
+    rewrite: Rewrite,
+    facts: dict[str, Scalar],
+    target: Target | None,
+    wishes: Wishes,
+    book: _Notebook,
+) -> None:
+    """Averages of the weights under the same names, with or without a prefix of their own."""
+    original = shop.editor.original
+    done = {scope.index for scope in scopes}
+    sections = [s for s in once([s for s in layout.sections if s.name == "ema"]) if s.index not in done]
+    for section in sections if wishes.under is None and wishes.wants("ema") else []:
+        if section.index < 0 or not is_container(original, section.index):
+            continue
+        scope = scope_at(original, "ema", section.path, section.index, apart(layout, section))
+        fits = [(prefix, s) for s in scopes if (prefix := prefix_of(scope.named, s.named)) is not None]
+        if not fits:
+            book.notes.append(
+                f"{printable(section.key)} – has none of the weights' names and is left as it is"
+            )
+            continue
+        scope = without_prefix(scope, fits[0][0])
+        whole = scope.named.keys() >= fits[0][1].named.keys()
+        _move(shop, scope, rewrite, facts, target if whole else None, book, twin=True)
+
+
+# --- what follows the weights --------------------------------------------------------------------------------
+
+
+def _move_optimizers(
+    shop: Workshop,
+    layout: Layout,
+    moves: Sequence[tuple[Scope, list[Product]]],
+    wishes: Wishes,
+    trains: Trains,
+    read: Read | None,
+    target: Target | None,
+    book: _Notebook,
+) -> None:
+    original = shop.editor.original
+    if not any(_rearranged(shop, scope, products) for scope, products in moves):
+        return
+    scopes = [scope for scope, _ in moves]
+    aligned = [align(original, one, scopes, trains, wishes.assume_order) for one in layout.optimizers]
+    parameters, ties = _parameters(shop, moves, target)
+    added = adopted(shop, aligned, parameters, trains, target)
+    for number, one in enumerate(aligned):
+        if one.why and not _stays_numbered(shop, moves):
+            raise MigrationError(one.why)
+        if one.why or not one.optimizer.slots:
+            continue
+        groups = members(
+            one.optimizer,
+            parameters,
+            one.slots,
+            added.get(number, {}),
+            () if target is None else target.groups,
+        )
+        steps, notes = move_optimizer(shop, one.optimizer, groups, ties, read)
+        book.steps += steps
+        book.notes += [*notes, *([one.note] if one.note and steps else [])]
+
+
+def _rearranged(shop: Workshop, scope: Scope, products: Sequence[Product]) -> bool:
+    """Whether a parameter of the weights has another name, content or place than before."""
+    now = [(p.name, p.index) for p in products if shop.tensor(p.index)]
+    return now != [(name, leaf.index) for name, leaf in scope.named.items() if shop.tensor(leaf.index)]
+
+
+def _stays_numbered(shop: Workshop, moves: Sequence[tuple[Scope, list[Product]]]) -> bool:
+    """Whether every tensor has kept its content and its place in the order: ids without names then still fit."""
+    now = [p.index for _, products in moves for p in products if shop.tensor(p.index)]
+    return now == [
+        leaf.index for scope, _ in moves for leaf in scope.named.values() if shop.tensor(leaf.index)
+    ]
+
+
+def _parameters(
+    shop: Workshop, moves: Sequence[tuple[Scope, list[Product]]], target: Target | None
+) -> tuple[list[Product], dict[object, list[Product]]]:
+    """The tensors of the result in order, ties once; and all keys of each."""
+    ties: dict[object, list[Product]] = {}
+    for _, products in moves:
+        for product in products:
+            if shop.tensor(product.index) is not None:
+                ties.setdefault(shop.place(product.index), []).append(product)
+    first = {name: at for at, name in enumerate(target.parameters if target else ())}
+    chosen = [min(group, key=lambda p: first.get(p.name, len(first))) for group in ties.values()]
+    if target is not None and first:
+        chosen.sort(key=lambda p: first.get(p.name, len(first)))
+    return chosen, ties
+
+
+def _move_keyed(
+    shop: Workshop,
+    layout: Layout,
+    moves: Sequence[tuple[Scope, list[Product]]],
+    wishes: Wishes,
+    book: _Notebook,
+) -> None:
+    if wishes.under is None and not wishes.sections:
+        for scope, products in moves:
+            book.steps += move_keyed(shop, layout, scope, products)
+
+
+def _changed(draft: Draft) -> tuple[str, ...]:
+    """Keys of the result whose bytes are computed."""
+    made = {i for i, content in enumerate(draft.contents) if isinstance(content, Made)}
+    return tuple(entry.key for entry, tensor in draft.checkpoint.tensors() if tensor.storage in made)

@@ -1,0 +1,93 @@
+"""What is done to the weights, said step by step. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ckpttool.errors import printable
+from ckpttool.expressions import Leaf as Input, is_bijective
+from ckpttool.migration.products import Product
+from ckpttool.migration.scopes import Scope
+from ckpttool.migration.workshop import Workshop, operations
+from ckpttool.plan import Step
+from ckpttool.rewriting import Rewriting
+
+
+def weight_steps(
+    scope: Scope,
+    rewriting: Rewriting,
+    products: Sequence[Product],
+    modules: Sequence[tuple[str, str]],
+    lost: Sequence[str],
+) -> Iterator[Step]:
+    """One step for each key that becomes another one, is dropped or added; then reordering and ``_metadata``."""
+    for product in products:
+        if product.moved:
+            yield _step(scope, rewriting, product)
+    for dropped in rewriting.dropped:
+        key = scope.key(dropped.name)
+        yield Step("drop", (key,), (), _reason(rewriting, dropped.rules), "its content is not kept")
+    order = [product.name for product in products]
+    expected = [output.name for output in rewriting.outputs]
+    where = ".".join([*scope.path, "*"])
+    if [name for name in order if name in set(expected)] != expected:
+        yield Step("reorder", (where,), (where,), "keys take the order of the target")
+    for old, new in modules:
+        lossy = "its recorded version has no place" if old in lost and not new else ""
+        base = ".".join([*scope.path, "_metadata"])
+        yield Step(
+            "metadata",
+            (f"{base}.{old}",),
+            (f"{base}.{new}",) if new else (),
+            "recorded versions follow modules",
+            lossy,
+        )
+
+
+def _step(scope: Scope, rewriting: Rewriting, product: Product) -> Step:
+    old = tuple(dict.fromkeys(scope.key(leaf.name or "") for leaf in product.sources))
+    new = (scope.key(product.name),)
+    reason = _reason(rewriting, product.rules)
+    if product.tied:
+        return Step("tie", (scope.key(product.tied),), new, reason)
+    if product.new:
+        return Step("add", (), new, reason)
+    words = list(operations(product.expression))
+    if len(product.sources) != 1 or product.sources[0].name != product.name:
+        words += [] if words and words[-1] in ("split", "concat", "stack", "unstack") else ["rename"]
+    return Step("+".join(words), old, new, reason, _lossy(rewriting, product))
+
+
+def _lossy(rewriting: Rewriting, product: Product) -> str:
+    said = [
+        rewriting.rules[i].lossy
+        for i in product.rules
+        if i < len(rewriting.rules) and rewriting.rules[i].lossy
+    ]
+    if said or product.rules or isinstance(product.expression, Input) or is_bijective(product.expression):
+        return "; ".join(dict.fromkeys(said))
+    return "values are computed anew, and the old ones cannot be had back from them"
+
+
+def _reason(rewriting: Rewriting, rules: Sequence[int]) -> str:
+    texts = [
+        f"{use.where}: {use.text}" for i in rules if i < len(rewriting.rules) and (use := rewriting.rules[i])
+    ]
+    return "; ".join(texts)
+
+
+def untied(shop: Workshop, scope: Scope, products: Sequence[Product]) -> Iterator[str]:
+    """A note for tensors that shared storage and no longer do."""
+    before: dict[object, str] = {}
+    after: dict[str, object] = {}
+    for product in products:
+        if len(product.sources) != 1 or product.tied or shop.tensor(product.index) is None:
+            continue
+        place = shop.place(product.sources[0].index)
+        first = before.setdefault(place, product.name)
+        after[product.name] = shop.place(product.index)
+        if first != product.name and after[first] != after[product.name]:
+            yield (
+                f"{printable(scope.key(first))} and {printable(scope.key(product.name))} come from one tensor and will "
+                "be two"
+            )
