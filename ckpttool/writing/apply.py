@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ckpttool.draft import Draft
+from ckpttool.draft import Copied, Draft
 from ckpttool.errors import WriteFailed, printable
 from ckpttool.formats import describe
+from ckpttool.model import Span
 from ckpttool.writing.durable import (
     Replacement,
     backup_name,
@@ -68,8 +69,9 @@ def apply(
     source = draft.checkpoint
     output = output_of(draft, format_for(destination, format, source.format), destination, max_shard_size)
     steps = _Steps(progress, output.nbytes * (2 if verify else 1))
+    checks = _Checks(verify, _recorded(draft) if verify else {})
     if output.files[0].name:
-        return _apply_set(output, Path(destination), verify, steps)
+        return _apply_set(output, Path(destination), checks, steps)
     keep = _is_own(draft, destination) if backup is None else backup
     file = output.files[0]
     with replacing(
@@ -78,10 +80,28 @@ def apply(
         overwrite=overwrite,
         expected=output.nbytes,
     ) as out:
-        written = _write(file, out, os.fspath(destination), verify, steps)
+        written = _write(file, out, os.fspath(destination), checks, steps)
     kept = None if out.kept is None else str(out.kept)
     path = os.fspath(destination)
     return replace(written, path=path, format=output.format, not_carried=output.losses, backup=kept)
+
+
+@dataclass(frozen=True, slots=True)
+class _Checks:
+    """Whether copies are compared, and the checksums that files have recorded of ranges."""
+
+    copies: bool
+    recorded: Mapping[Span, int]
+
+
+def _recorded(draft: Draft) -> dict[Span, int]:
+    found: dict[Span, int] = {}
+    for content in draft.contents:
+        if isinstance(content, Copied) and len(content.spans) == 1 and content.inflates_to is None:
+            checksum = content.checksum
+            if checksum is not None and checksum.algorithm == "crc32":
+                found[content.spans[0]] = checksum.value
+    return found
 
 
 class _Steps:
@@ -110,7 +130,7 @@ def _is_own(draft: Draft, destination: str | os.PathLike[str]) -> bool:
 # --- one file ----------------------------------------------------------------------------------------------
 
 
-def _write(file: File, out: Replacement, where: str, verify: bool, steps: _Steps) -> Written:
+def _write(file: File, out: Replacement, where: str, checks: _Checks, steps: _Steps) -> Written:
     """Write and check one file that has no name yet."""
     sink = Recorder(out, steps)
     with sink:
@@ -118,9 +138,9 @@ def _write(file: File, out: Replacement, where: str, verify: bool, steps: _Steps
     out.flush()
     _check(file, out.path, where)
     read_back(out.path, sink.runs, where)
-    if verify:
-        compare_copies(out.path, sink.copies, where, steps)
-    compared = sink.copied if verify else 0
+    if checks.copies:
+        compare_copies(out.path, sink.copies, where, checks.recorded, steps)
+    compared = sink.copied if checks.copies else 0
     return Written(where, "torch", (where,), sink.position, sink.copied, sink.written, compared, ())
 
 
@@ -139,12 +159,12 @@ def _check(file: File, path: Path, where: str) -> None:
 # --- several files -----------------------------------------------------------------------------------------
 
 
-def _apply_set(output: Output, destination: Path, verify: bool, steps: _Steps) -> Written:
+def _apply_set(output: Output, destination: Path, checks: _Checks, steps: _Steps) -> Written:
     is_index = os.fspath(destination).endswith(INDEX)
     folder = destination.parent if is_index else destination
     with _beside(folder, output) if is_index else _inside(destination, output) as put:
         # From the last file to the first: where they get their names one by one, the index is to be the last.
-        parts = [_put_one(file, put, folder, verify, steps) for file in reversed(output.files)]
+        parts = [_put_one(file, put, folder, checks, steps) for file in reversed(output.files)]
     return Written(
         str(destination),
         output.format,
@@ -160,9 +180,9 @@ def _apply_set(output: Output, destination: Path, verify: bool, steps: _Steps) -
 Put = Callable[[File], AbstractContextManager[Replacement]]
 
 
-def _put_one(file: File, put: Put, folder: Path, verify: bool, steps: _Steps) -> Written:
+def _put_one(file: File, put: Put, folder: Path, checks: _Checks, steps: _Steps) -> Written:
     with put(file) as out:
-        return _write(file, out, str(folder / file.name), verify, steps)
+        return _write(file, out, str(folder / file.name), checks, steps)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -106,29 +106,49 @@ def _checksum(source: LocalFile, run: Run, buffer: memoryview) -> int:
 
 
 def compare_copies(
-    path: Path, copies: list[tuple[int, Span]], where: str, progress: Callable[[int], None] | None = None
+    path: Path,
+    copies: list[tuple[int, Span]],
+    where: str,
+    recorded: Mapping[Span, int],
+    progress: Callable[[int], None],
 ) -> None:
-    """Compare copied ranges with their origins; raises ``WriteFailed`` where a byte differs. Reads both."""
+    """Compare copied ranges with their origins, and with the CRC-32 that their files have recorded of them.
+
+    Raises ``WriteFailed`` where a byte differs. Reads both sides once.
+    """
     output = LocalFile(path)
     sources: dict[str, Source] = {}
-    ours, theirs = memoryview(bytearray(BLOCK)), memoryview(bytearray(BLOCK))
     try:
         for start, span in copies:
             if span.source not in sources:
                 sources[span.source] = open_source(span.source)
-            for at in range(0, span.nbytes, BLOCK):
-                size = min(BLOCK, span.nbytes - at)
-                got = output.readinto(start + at, ours[:size])
-                have = sources[span.source].readinto(span.start + at, theirs[:size])
-                if got < size or have < size or ours[:size] != theirs[:size]:
-                    what = f"the copy at byte {count(start + at)} differs from byte {count(span.start + at)}"
-                    raise _mismatch(where, f"{what} of {span.source}")
-                if progress is not None:
-                    progress(size)
+            found = _same(output, start, sources[span.source], span, where, progress)
+            if recorded.get(span, found) != found:
+                said = f"recorded CRC {recorded[span]:#010x}, computed {found:#010x}"
+                why = f"bytes {count(span.start)} to {count(span.stop)} are damaged: {said}"
+                raise WriteFailed(span.source, f"{why}; nothing was replaced, see 'ckpttool verify'")
     finally:
         output.close()
         for source in sources.values():
             source.close()
+
+
+def _same(
+    output: LocalFile, start: int, source: Source, span: Span, where: str, progress: Callable[[int], None]
+) -> int:
+    """The CRC-32 of a range that is the same on both sides."""
+    ours, theirs = memoryview(bytearray(BLOCK)), memoryview(bytearray(BLOCK))
+    found = 0
+    for at in range(0, span.nbytes, BLOCK):
+        size = min(BLOCK, span.nbytes - at)
+        got = output.readinto(start + at, ours[:size])
+        have = source.readinto(span.start + at, theirs[:size])
+        if got < size or have < size or ours[:size] != theirs[:size]:
+            what = f"the copy at byte {count(start + at)} differs from byte {count(span.start + at)}"
+            raise _mismatch(where, f"{what} of {span.source}")
+        found = crc32(ours[:size], found)
+        progress(size)
+    return found
 
 
 def _mismatch(where: str, what: str) -> WriteFailed:

@@ -1,0 +1,99 @@
+"""A checkpoint that something is to be made of: described, refused where it is damaged, cut down to a section."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ckpttool.checks import rules
+from ckpttool.draft import Draft, draft_of
+from ckpttool.editing import Editor
+from ckpttool.errors import CkpttoolError, UsageError, printable
+from ckpttool.formats import describe
+from ckpttool.layout import Layout, Section
+from ckpttool.limits import DEFAULT, Limits
+from ckpttool.model import Checkpoint, Finding
+from ckpttool.profiles import lay_out
+from ckpttool.rules import Context
+from ckpttool.units import plural
+from ckpttool.verbs.findings import judge
+
+LOST = ("integrity", "hostile")
+"""What an error may say about a file's bytes: they are not what was written, or nobody knows which ones are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Writable:
+    """A sound checkpoint, its roles, and what whoever loads it should know."""
+
+    checkpoint: Checkpoint
+    layout: Layout
+    notes: tuple[str, ...] = ()
+
+
+def writable(path: str | os.PathLike[str], limits: Limits = DEFAULT) -> Writable:
+    """Describe a checkpoint that is to be written in another form; nothing in it is imported or run.
+
+    Raises ``CkpttoolError`` where it is damaged or no checkpoint, ``Unreadable``. Reads headers only: that the
+    content is what was written is for ``verify`` to say.
+    """
+    checkpoint = describe(path, limits)
+    where = printable(os.fspath(path))
+    if checkpoint.kind:
+        raise CkpttoolError(f"{where} – this is {checkpoint.kind}, not a checkpoint")
+    layout = lay_out(checkpoint)
+    known = {rule.code: rule for rule in rules().values()}
+    errors = [f for f in judge(Context(checkpoint, layout)) if f.severity == "error"]
+    damage = [f for f in errors if known[f.code].axis in LOST]
+    if damage or checkpoint.root is None:
+        raise CkpttoolError(_damaged(where, damage))
+    unsafe = [f for f in errors if known[f.code].axis == "safety"]
+    return Writable(checkpoint, layout, tuple(_unsafe(unsafe)))
+
+
+def _damaged(where: str, damage: Sequence[Finding]) -> str:
+    said = f"{damage[0].where}: {damage[0].message}" if damage else "there is no tree in it"
+    more = f", and {plural(len(damage) - 1, 'more error')}" if len(damage) > 1 else ""
+    return f"{where} – damaged: {said}{more}; run: ckpttool verify {shlex.quote(where)}"
+
+
+def _unsafe(findings: Sequence[Finding]) -> list[str]:
+    if not findings:
+        return []
+    more = f", and {plural(len(findings) - 1, 'more finding')}" if len(findings) > 1 else ""
+    return [f"unsafe to load: {findings[0].message}{more}; nothing of it was run here"]
+
+
+def sections_of(found: Writable, names: Sequence[str]) -> Draft:
+    """The parts of these roles alone; all of it without names. One part becomes the whole, several keep their keys.
+
+    Raises ``UsageError`` where there is no such part.
+    """
+    draft = draft_of(found.checkpoint)
+    if not names:
+        return draft
+    chosen = _outermost([s for s in found.layout.sections if s.name in names])
+    missing = [name for name in names if name not in {s.name for s in chosen}]
+    if missing:
+        have = ", ".join(dict.fromkeys(s.name for s in found.layout.sections)) or "none"
+        raise UsageError(
+            f"{printable(found.checkpoint.source)} – has no section '{missing[0]}'; it has {have}"
+        )
+    editor = Editor(found.checkpoint, draft.contents)
+    if len(chosen) == 1:
+        editor.root = chosen[0].index
+    else:
+        editor.root = editor.mapping((section.key, section.index) for section in chosen)
+    return editor.finish()
+
+
+def _outermost(sections: Sequence[Section]) -> list[Section]:
+    """Sections that do not lie within another one of them."""
+    paths = {section.path for section in sections}
+    return [
+        section
+        for section in sections
+        if not any(section.path[:length] in paths for length in range(len(section.path)))
+    ]
