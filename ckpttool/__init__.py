@@ -20,11 +20,13 @@ if TYPE_CHECKING:
         MissingExtra as MissingExtra,
         Unreadable as Unreadable,
         UsageError as UsageError,
+        WriteFailed as WriteFailed,
     )
     from ckpttool.formats import describe as describe
     from ckpttool.limits import Limits as Limits
     from ckpttool.model import Checkpoint as Checkpoint, Finding as Finding
     from ckpttool.report import Report as Report
+    from ckpttool.verbs.convert import convert as convert
     from ckpttool.verbs.diff import diff as diff
     from ckpttool.verbs.explain import explain as explain
     from ckpttool.verbs.inspect import inspect as inspect
@@ -43,6 +45,8 @@ _HOMES = {
     "Tolerance": "ckpttool.changes",
     "Unreadable": "ckpttool.errors",
     "UsageError": "ckpttool.errors",
+    "WriteFailed": "ckpttool.errors",
+    "convert": "ckpttool.verbs.convert",
     "describe": "ckpttool.formats",
     "diff": "ckpttool.verbs.diff",
     "explain": "ckpttool.verbs.explain",
