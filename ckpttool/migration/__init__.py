@@ -9,5 +9,6 @@ from ckpttool.migration.rewrite import rewrite
 from ckpttool.migration.rule_errors import RuleError
 from ckpttool.migration.rule_file import load
 from ckpttool.migration.rule_nouns import RuleFile
+from ckpttool.migration.rule_text import dump
 
-__all__ = ["RuleError", "RuleFile", "load", "rewrite"]
+__all__ = ["RuleError", "RuleFile", "dump", "load", "rewrite"]

@@ -180,7 +180,7 @@ def _keys(pattern: Pattern, numbers: Mapping[str, int]) -> tuple[str, ...]:
 
 def _spread(rule: Rule, source: Pattern, targets: tuple[Pattern, ...]) -> str:
     """The capture that numbers the results of one target."""
-    fresh = [c.key for c in targets[0].captures if c.kind == "digits" and c.key not in source.keys]
+    fresh = [key for key in targets[0].keys if key not in source.keys and not key.startswith("#")]
     if len(fresh) != 1:
         raise PatternFault(
             f"one name for several results needs one new number in it, as in 'experts.{{e}}.weight';"

@@ -176,7 +176,9 @@ def _check_parts(asked: _Asked, forms: tuple[Form, ...]) -> None:
     if rule.option("sizes") == "any":
         return
     sizes = asked.sizes("sizes")
-    if sizes is not None and sizes != have:
+    if sizes is not None and (
+        len(sizes) != len(have) or any(s not in (-1, h) for s, h in zip(sizes, have, strict=True))
+    ):
         raise OpError(f"the parts are {_joined(have)} along dimension {dim}; 'sizes' says {_joined(sizes)}")
     if sizes is None and len(set(have)) > 1:
         raise OpError(
@@ -271,6 +273,8 @@ def new_tensor(compiled: Compiled, like: Form | None) -> Op:
         return ops.Arange(count, dtype=dtype, shape=(-1,) if shape is None else shape)
     dtype = _dtype(stated) if stated is not None else like.dtype if like is not None else DTYPES["float32"]
     value = {"zeros_like": 0, "ones_like": 1}.get(next(n for n in rule_makes(compiled)), rule.option("full"))
+    if isinstance(value, str) and value.lower().replace(".", "") in ("inf", "-inf", "nan"):
+        value = float(value.lower().replace(".", ""))
     if not isinstance(value, (bool, int, float)):
         raise OpError(f"'full' is '{value}'; it is a number")
     return ops.Fill(like.shape if shape is None and like is not None else shape or (), dtype, value)

@@ -13,7 +13,7 @@ from ckpttool.migration.arithmetic import ArithmeticFault, parse_term, variables
 from ckpttool.migration.patterns import PatternFault, parse_pattern
 from ckpttool.migration.rule_errors import RuleError
 from ckpttool.migration.rule_nouns import Conditions, Option
-from ckpttool.migration.vocabulary import Field, Takes
+from ckpttool.migration.vocabulary import KINDS, REVERSE, Field, Takes
 from ckpttool.migration.yaml_items import Item, Leaf, Listing, Table
 
 SIZE = re.compile(r"d[0-9]")
@@ -157,20 +157,18 @@ class Reading:
         return text
 
     def _table(self, item: Item, what: str) -> Option:
-        if isinstance(item, Leaf):
-            return self.text(item, what)
+        """What a rule's inverse is made of: ``restore`` holds options of an ``add``, ``reverse`` another rename."""
+        restores = what == "'restore'"
+        if restores and isinstance(item, Leaf) and item.text == "nothing":
+            return "nothing"
         if not isinstance(item, Table):
-            raise self.fault(item, f"{what} is {kind_of(item)}; it is a mapping")
-        return Conditions(tuple((key, plain_option(child)) for key, child in item.items))
-
-
-def plain_option(item: Item) -> Option:
-    """An item as it is, without judgement."""
-    if isinstance(item, Leaf):
-        return item.value
-    if isinstance(item, Listing):
-        return tuple(plain_option(child) for child in item.items)
-    return Conditions(tuple((key, plain_option(child)) for key, child in item.items))
+            allowed = "a mapping, as in {zeros_like: …}, or nothing" if restores else "a mapping"
+            raise self.fault(item, f"{what} is {kind_of(item)}; it is {allowed}")
+        fields = KINDS["add"].fields if restores else REVERSE
+        self.check_keys(item, [field.name for field in fields], what)
+        return Conditions(
+            tuple((f.name, self.option(f, found)) for f in fields if (found := item.get(f.name)) is not None)
+        )
 
 
 def kind_of(item: Item) -> str:

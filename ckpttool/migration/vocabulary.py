@@ -108,5 +108,8 @@ _KINDS = (
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _KINDS}
 
+REVERSE = (Field("regex", "name"), Field("name", "name"), Field("to", "name"))
+"""What ``reverse`` of a regular expression holds: the rename that undoes it."""
+
 MAKES = ("zeros_like", "ones_like", "copy", "full", "arange")
 """How ``add`` may make a tensor: one of these."""

@@ -1,0 +1,329 @@
+"""The rules that lead back. What cannot be undone says why, rule by rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import TypeAlias
+
+from ckpttool.dtypes import DTYPES, DType, dtype_of
+from ckpttool.migration.arithmetic import parse_term, term_text, variables
+from ckpttool.migration.compiled import check_rule
+from ckpttool.migration.losses import loss_of
+from ckpttool.migration.patterns import escape
+from ckpttool.migration.rule_errors import RuleError
+from ckpttool.migration.rule_nouns import Conditions, Guard, Option, Rule, RuleFile, Stage
+from ckpttool.migration.rule_values import SIZE
+from ckpttool.migration.vocabulary import KINDS
+
+Options: TypeAlias = "Mapping[str, Option]"
+
+
+class OneWay(Exception):
+    """A rule that cannot be undone; the text says why."""
+
+
+def inverse(rules: RuleFile) -> RuleFile:
+    """The rules that undo these: stages from the last to the first, in each the names before the contents.
+
+    Raises ``RuleError`` that names every rule which cannot be undone, and why.
+    """
+    faults: list[tuple[Rule, str]] = []
+    stages = [
+        stage for old in reversed(rules.stages) for stage in _stages(old, rules.names, faults) if stage.rules
+    ]
+    if faults:
+        first, _ = faults[0]
+        said = "; ".join(f"{rule.where}, {rule.text}: {why}" for rule, why in faults)
+        raise RuleError(first.where, f"the rules cannot be reversed – {said}")
+    back = replace(rules, stages=tuple(stages), from_=rules.to, to=rules.from_, about=_about(rules.about))
+    from ckpttool.migration.rule_text import dump
+
+    return replace(back, text=dump(back))
+
+
+def _about(text: str) -> str:
+    mark = "reverse of: "
+    return text.removeprefix(mark) if text.startswith(mark) else mark + text if text else ""
+
+
+def _stages(stage: Stage, given: frozenset[str], faults: list[tuple[Rule, str]]) -> tuple[Stage, Stage]:
+    """Contents were changed under the old names, and before the names were: so they come back after them."""
+    content = any(_role(rule) == "content" for rule in stage.rules)
+    names: list[Rule] = []
+    contents: list[Rule] = []
+    for rule in stage.rules:
+        try:
+            back = _undone(rule, content)
+            for one in back:
+                _checked(one, given)
+        except OneWay as why:
+            faults.append((rule, str(why)))
+            continue
+        if _role(rule) == "content":
+            contents[:0] = back
+        elif _role(rule) == "extra":
+            names[:0] = back  # a drop stands before a wider rename
+        else:
+            names.extend(back)
+    return Stage(tuple(names)), Stage(tuple(contents))
+
+
+def _role(rule: Rule) -> str:
+    return "extra" if rule.kind == "slice" and rule.targets else KINDS[rule.kind].role
+
+
+def _checked(rule: Rule, given: frozenset[str]) -> None:
+    try:
+        check_rule(rule, given)
+    except RuleError as fault:
+        raise OneWay(fault.problem) from None
+
+
+def _undone(rule: Rule, with_content: bool) -> list[Rule]:
+    """The rules that undo one; none where nothing is left to undo. Raises ``OneWay``."""
+    undo = _UNDO.get(rule.kind)
+    if undo is None:
+        raise OneWay(loss_of(rule) or "nothing undoes it")
+    back = undo(rule, dict(rule.options))
+    guard = _guard(rule, with_content) if back else None
+    return [replace(one, when=guard, back=rule.when, states_back=rule.states_back) for one in back]
+
+
+def _guard(rule: Rule, with_content: bool) -> Guard | None:
+    """The guard of the way back: as stated, else the same one where it still means the same."""
+    guard = rule.when
+    if rule.states_back or guard is None:
+        return rule.back
+    content = _role(rule) == "content"
+    if guard.version or (guard.speaks_of_names and not content):
+        said = (
+            "recorded versions are found by names" if guard.version else "its guard speaks of the old names"
+        )
+        raise OneWay(f"{said}, which are others on the way back: say reverse_when, or reverse_when: always")
+    reshapes = rule.kind not in ("roll", "reorder", "cast") if content else with_content
+    if guard.speaks_of_content and (reshapes or (guard.dtype and rule.kind == "cast")):
+        raise OneWay("its guard speaks of a content that the rules change: say reverse_when")
+    return guard
+
+
+# --- names -------------------------------------------------------------------------------------------------------
+
+
+def _rename(rule: Rule, options: Options) -> list[Rule]:
+    if not rule.regex:
+        return [_swapped(rule, "rename")]
+    back = rule.option("reverse")
+    if not isinstance(back, Conditions):
+        raise OneWay("a regular expression is not undone by itself: say reverse: {regex: …, to: …}")
+    regex = back.get("regex")
+    source = str(back.get("name") if regex is None else regex)
+    forth = Conditions((("regex", rule.sources[0]), ("to", rule.targets[0])))
+    return [
+        replace(
+            rule, sources=(source,), targets=(str(back.get("to")),), regex=regex is not None,
+            options=(("reverse", forth),) if regex is not None else (),
+        )
+    ]  # fmt: skip
+
+
+def _swapped(rule: Rule, kind: str, options: Iterable[tuple[str, Option]] = ()) -> Rule:
+    return replace(rule, kind=kind, sources=rule.targets, targets=rule.sources, options=tuple(options))
+
+
+def _split(rule: Rule, options: Options) -> list[Rule]:
+    _refuse_sizes(options.get("sizes"))
+    return [_swapped(rule, "concat", rule.options)]
+
+
+def _concat(rule: Rule, options: Options) -> list[Rule]:
+    if options.get("sizes") == "any":
+        raise OneWay("where one part ends and the next begins is not said: give sizes")
+    _refuse_sizes(options.get("sizes"))
+    return [_swapped(rule, "split", rule.options)]
+
+
+def _refuse_sizes(value: Option) -> None:
+    """``d0`` is another tensor's size on the way back."""
+    terms = value if isinstance(value, tuple) else () if value is None else (value,)
+    for term in terms:
+        if isinstance(term, str) and any(SIZE.fullmatch(name) for name in variables(parse_term(term))):
+            raise OneWay(f"'{term}' is a size of the old tensor; give it as a number or a given value")
+
+
+def _drop(rule: Rule, options: Options) -> list[Rule]:
+    restore = options.get("restore")
+    if restore == "nothing":
+        return []
+    if not isinstance(restore, Conditions):
+        raise OneWay("what it drops is not kept: say what to restore, or restore: nothing")
+    return [replace(rule, kind="add", sources=(), targets=rule.sources, options=restore.items)]
+
+
+def _add(rule: Rule, options: Options) -> list[Rule]:
+    restore = Conditions(rule.options)
+    return [
+        replace(
+            rule,
+            kind="drop",
+            sources=rule.targets,
+            targets=(),
+            options=(("restore", restore),),
+            optional=True,
+        )
+    ]
+
+
+def _tie(rule: Rule, options: Options) -> list[Rule]:
+    new = options.get("new")
+    if new is None:
+        raise OneWay("whether the key was there before is not said: new: true, or new: false")
+    return [replace(rule, kind="drop", sources=rule.targets, targets=(), options=())] if new else []
+
+
+def _strip(rule: Rule, options: Options) -> list[Rule]:
+    wrap = options.get("wrap")
+    if wrap is None:
+        raise OneWay("which keys were wrapped, and by what, is not kept: say wrap, as in wrap: module")
+    return [
+        replace(
+            rule,
+            kind="rename",
+            sources=("{rest...}",),
+            targets=(escape(str(wrap)) + ".{rest...}",),
+            options=(),
+        )
+    ]
+
+
+# --- contents ----------------------------------------------------------------------------------------------------
+
+
+def _slice(rule: Rule, options: Options) -> list[Rule]:
+    if not rule.targets:
+        raise OneWay("rows outside of the slice are not kept")
+    return [replace(rule, kind="drop", sources=rule.targets, targets=(), options=(), regex=False)]
+
+
+def _same(rule: Rule, options: Options) -> list[Rule]:
+    return [rule]
+
+
+def _permute(rule: Rule, options: Options) -> list[Rule]:
+    axes = _wholes(options["axes"])
+    order = [axis % len(axes) for axis in axes]
+    back = {**options, "axes": tuple(order.index(i) for i in range(len(order)))}
+    view = options.get("view")
+    if isinstance(view, tuple):
+        if len(view) != len(order):
+            raise OneWay(f"'view' has {len(view)} dimensions and 'axes' {len(order)}")
+        back["view"] = tuple(view[axis] for axis in order)
+    if "shape" in options:
+        _refuse_sizes((*_terms(view), *_terms(options["shape"]), *_terms(options.get("from"))))
+        if "from" not in options:
+            raise OneWay("the shape that it had is not said: say from, as in from: [64, 32]")
+        back["shape"], back["from"] = options["from"], options["shape"]
+    return [replace(rule, options=tuple(back.items()))]
+
+
+def _reshape(rule: Rule, options: Options) -> list[Rule]:
+    old, new = _terms(options.get("from")), _terms(options["shape"])
+    if "from" not in options:
+        raise OneWay("the shape that it had is not said: say from, as in from: [64, 1, 1]")
+    return [replace(rule, options=(("shape", _seen_from(new, old)), ("from", _seen_from(old, new))))]
+
+
+def _seen_from(other: tuple[Option, ...], shape: tuple[Option, ...]) -> tuple[Option, ...]:
+    """A shape whose ``d0``, ``d1``… are those of the other shape, where they are the same size."""
+    found: list[Option] = []
+    for place, size in enumerate(shape):
+        if isinstance(size, str) and any(SIZE.fullmatch(name) for name in variables(parse_term(size))):
+            if size not in other:
+                if size == f"d{place}":
+                    raise OneWay(
+                        f"'{size}' of the one shape is not in the other one, so it cannot be told back"
+                    )
+                raise OneWay(f"'{size}' cannot be told from the other shape")
+            size = f"d{other.index(size)}"
+        found.append(size)
+    return tuple(found)
+
+
+def _squeeze(rule: Rule, options: Options) -> list[Rule]:
+    return [replace(rule, kind="unsqueeze" if rule.kind == "squeeze" else "squeeze")]
+
+
+def _roll(rule: Rule, options: Options) -> list[Rule]:
+    shift = options["shift"]
+    back = -shift if isinstance(shift, int) else term_text(parse_term(f"-({shift})"))
+    return [replace(rule, options=tuple({**options, "shift": back}.items()))]
+
+
+def _reorder(rule: Rule, options: Options) -> list[Rule]:
+    indices = _wholes(options["indices"])
+    order = [index % len(indices) for index in indices]
+    if sorted(order) != list(range(len(order))):
+        raise OneWay("'indices' is not each row once")
+    back = tuple(order.index(i) for i in range(len(order)))
+    return [replace(rule, options=tuple({**options, "indices": back}.items()))]
+
+
+def _cast(rule: Rule, options: Options) -> list[Rule]:
+    old = options.get("from")
+    if old is None:
+        raise OneWay("the element type that it had is not said, and may have been wider")
+    if not _holds(_dtype(options["dtype"]), _dtype(old)):
+        raise OneWay(f"{options['dtype']} does not hold every {old}: numbers are rounded")
+    return [replace(rule, options=(("dtype", old),))]
+
+
+def _pad(rule: Rule, options: Options) -> list[Rule]:
+    if "from" not in options:
+        raise OneWay("the size that it had is not said: say from, as in from: 50257")
+    _refuse_sizes(options["from"])
+    return [replace(rule, kind="slice", options=(("dim", options.get("dim", 0)), ("stop", options["from"])))]
+
+
+def _dtype(value: Option) -> DType:
+    return dtype_of(str(value)) or DTYPES["float32"]
+
+
+def _holds(wide: DType, narrow: DType) -> bool:
+    """Whether every number of one element type is a number of the other."""
+    if wide.kind == narrow.kind == "float":
+        return wide.exponent >= narrow.exponent and wide.mantissa >= narrow.mantissa
+    return wide.kind == narrow.kind and wide.kind in ("int", "uint", "complex") and wide.bits >= narrow.bits
+
+
+def _wholes(value: Option) -> tuple[int, ...]:
+    found = tuple(part for part in value if isinstance(part, int)) if isinstance(value, tuple) else ()
+    if not found:
+        raise OneWay("the list is empty")
+    return found
+
+
+def _terms(value: Option) -> tuple[Option, ...]:
+    return value if isinstance(value, tuple) else ()
+
+
+_UNDO: dict[str, Callable[[Rule, Options], list[Rule]]] = {
+    "rename": _rename,
+    "split": _split,
+    "unstack": lambda rule, options: [_swapped(rule, "stack", rule.options)],
+    "stack": lambda rule, options: [_swapped(rule, "unstack", rule.options)],
+    "concat": _concat,
+    "drop": _drop,
+    "add": _add,
+    "tie": _tie,
+    "strip": _strip,
+    "slice": _slice,
+    "transpose": _same,
+    "permute": _permute,
+    "reshape": _reshape,
+    "squeeze": _squeeze,
+    "unsqueeze": _squeeze,
+    "roll": _roll,
+    "reorder": _reorder,
+    "cast": _cast,
+    "pad": _pad,
+}
