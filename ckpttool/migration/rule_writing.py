@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 
 from ckpttool.errors import printable
 from ckpttool.expressions import Op
@@ -33,7 +33,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """Rules that say the same, the widest first; ``level`` is the one that is tried now. Levels may be several rules."""
+    """Rules that say the same, the widest first, each level one or several; ``level`` is tried now."""
 
     levels: tuple[tuple[Written, ...], ...]
     level: int = 0
@@ -123,7 +123,8 @@ def _wrong(tried: Sequence[tuple[int, _Tried]], truth: Mapping[str, tuple[str, .
     wrong: set[int] = set()
     for name, wanted in truth.items():
         first = exact_names.get(name, len(tried))
-        for at in [*takewhile(lambda at: at < first, patterns), *([first] if first < len(tried) else [])]:
+        before = patterns[: bisect_left(patterns, first)]
+        for at in [*before, first] if first < len(tried) else before:
             place, rule = tried[at]
             said = rule.says(name)
             if said is not None:

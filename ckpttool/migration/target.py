@@ -8,8 +8,8 @@ from functools import cached_property
 
 from ckpttool.expressions import Form
 from ckpttool.layout import Layout, Section
-from ckpttool.migration.trouble import MigrationError
 from ckpttool.migration.scopes import Scope, scope_at
+from ckpttool.migration.trouble import MigrationError
 from ckpttool.model import Checkpoint, Tensor
 from ckpttool.rewriting import Named
 

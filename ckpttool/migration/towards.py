@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from ckpttool.expressions import Applied, Expression, Form, Leaf, Op, OpError, form_of
 from ckpttool.folding import fold
-from ckpttool.migration.rule_errors import nearest
-from ckpttool.migration.inference import Evidence, Inference, Link, Question
+from ckpttool.migration.inference import Evidence, Inference, Link
 from ckpttool.migration.questions import ask
+from ckpttool.migration.rule_errors import nearest
 from ckpttool.migration.rule_writing import Written, file_text, written
 from ckpttool.migration.search import Search
 from ckpttool.migration.target import Key, Target, items_of
@@ -50,7 +50,7 @@ def towards(
     forms = dict(items_of(names.items))
     casts = _casts(links, forms, target) if cast else {}
     rules = written(links, unused, [one.name for one in names.items], casts)
-    found = Inference(
+    return Inference(
         links,
         questions,
         missing,
@@ -59,7 +59,6 @@ def towards(
         _rewriting(names, target, links, unused, rules, casts),
         file_text(rules, links, about or f"towards {target.name}", questions, missing),
     )
-    return found
 
 
 def _casts(links: Sequence[Link], forms: Mapping[str, Form], target: Target) -> dict[str, Op]:
