@@ -12,7 +12,7 @@ MARK, STOP, NONE, TRUE, FALSE = b"(", b".", b"N", b"\x88", b"\x89"
 EMPTY_TUPLE, EMPTY_LIST, EMPTY_DICT = b")", b"]", b"}"
 TUPLE, REDUCE, NEWOBJ, NEWOBJ_EX, OBJ, BUILD = b"t", b"R", b"\x81", b"\x92", b"o", b"b"
 APPEND, APPENDS, SETITEM, SETITEMS = b"a", b"e", b"s", b"u"
-POP, POP_MARK, PERSID = b"0", b"1", b"Q"
+POP, POP_MARK, PERSID, STACK_GLOBAL = b"0", b"1", b"Q", b"\x93"
 
 BATCH = 1000
 """Items that one APPENDS or SETITEMS takes."""
@@ -67,6 +67,11 @@ def constant(value: bool | None) -> bytes:
 def name(module: str, attribute: str) -> bytes:
     """A global: two lines."""
     return b"c" + f"{module}\n{attribute}\n".encode("utf-8", "surrogateescape")
+
+
+def instance(module: str, attribute: str) -> bytes:
+    """A class by name, called with what stands behind the MARK (protocol 0)."""
+    return b"i" + name(module, attribute)[1:]
 
 
 def extension(code: int) -> bytes:
