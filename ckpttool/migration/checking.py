@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ckpttool.migration.rule_errors import listed
 from ckpttool.migration.products import Product
+from ckpttool.migration.rule_errors import listed
 from ckpttool.migration.scopes import Scope
 from ckpttool.migration.target import Target
 from ckpttool.migration.trouble import MigrationError

@@ -59,21 +59,15 @@ def _step(scope: Scope, rewriting: Rewriting, product: Product) -> Step:
 
 
 def _lossy(rewriting: Rewriting, product: Product) -> str:
-    said = [
-        rewriting.rules[i].lossy
-        for i in product.rules
-        if i < len(rewriting.rules) and rewriting.rules[i].lossy
-    ]
+    said = [lossy for number in product.rules if (lossy := rewriting.rules[number].lossy)]
     if said or product.rules or isinstance(product.expression, Input) or is_bijective(product.expression):
         return "; ".join(dict.fromkeys(said))
     return "values are computed anew, and the old ones cannot be had back from them"
 
 
 def _reason(rewriting: Rewriting, rules: Sequence[int]) -> str:
-    texts = [
-        f"{use.where}: {use.text}" for i in rules if i < len(rewriting.rules) and (use := rewriting.rules[i])
-    ]
-    return "; ".join(texts)
+    uses = [rewriting.rules[number] for number in rules]
+    return "; ".join(f"{use.where}: {use.text}" for use in uses)
 
 
 def untied(shop: Workshop, scope: Scope, products: Sequence[Product]) -> Iterator[str]:
