@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from ckpttool.expressions import Op
+from ckpttool.migration.rule_nouns import Rule
 from ckpttool.pairing.near import View
 from ckpttool.rewriting import Rewriting
 
@@ -64,6 +65,22 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class Move:
+    """Names that one rule turns into others: one into one, one into several, several into one, or into none."""
+
+    old: tuple[str, ...]
+    new: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A rule with the moves that it was made for: those that it has to bring about, and no others."""
+
+    rule: Rule
+    moves: tuple[Move, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """Keys of the target between which and ``candidates`` nothing decides, and what an answer would look like."""
 
@@ -78,7 +95,8 @@ class Inference:
     """What leads from names to a target. Every key of either side is in exactly one place.
 
     ``missing`` are keys of the target that nothing leads to, ``unused`` those of the source that lead nowhere.
-    ``rewriting`` is what the links come to; ``rules`` is the same as a file of rules that was checked against them.
+    ``rewriting`` is what the links come to; ``written`` and ``rules``, a file's text, are the same as rules that were
+    checked against them.
     """
 
     links: tuple[Link, ...]
@@ -88,6 +106,7 @@ class Inference:
     notes: tuple[str, ...] = ()
     rewriting: Rewriting = field(default_factory=lambda: Rewriting(()))
     rules: str = ""
+    written: tuple[Written, ...] = ()
 
     @property
     def complete(self) -> bool:

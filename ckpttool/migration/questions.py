@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
-from ckpttool.migration.inference import Question
+from ckpttool.migration.inference import Move, Question
 from ckpttool.migration.rule_nouns import Rule
 from ckpttool.migration.rule_writing import rule_lines
-from ckpttool.migration.templates import Move, Shape, shapes
+from ckpttool.migration.templates import Shape, by_module, shapes, under
 from ckpttool.pairing.entries import One, Rest
 from ckpttool.pairing.names import template
 
@@ -31,7 +31,7 @@ def ask(rest: Rest, contents: bool) -> tuple[Question, ...]:
     for one in rest[1]:
         candidates = _closest(one, olds.get(_trait(one), []))
         if candidates:
-            key = _trait(one), tuple(sorted({template(other.words)[0] for other in candidates}))
+            key = _trait(one), tuple(sorted({template(other.words[:-1])[0] for other in candidates}))
             groups[key].append((one, candidates))
     return tuple(_question(some, contents) for some in groups.values())
 
@@ -42,13 +42,16 @@ def _trait(one: One) -> Trait:
 
 
 def _closest(one: One, others: Sequence[One]) -> list[One]:
-    """Those of the same layer where there are any: namesakes alone where one is left."""
-    namesakes = [other for other in others if other.words == one.words]
-    if namesakes:
-        return namesakes
-    numbers = template(one.words)[1]
-    layer = [other for other in others if template(other.words)[1] == numbers]
-    return layer or list(others)
+    """Those that are nearest in each respect in turn: the name, the shape, the layer, the last segment."""
+    found = list(others)
+    for alike in (
+        lambda other: other.words == one.words,
+        lambda other: other.tensor.shape == one.tensor.shape,
+        lambda other: template(other.words)[1] == template(one.words)[1],
+        lambda other: other.words[-1] == one.words[-1],
+    ):
+        found = [other for other in found if alike(other)] or found
+    return found
 
 
 def _question(some: Sequence[tuple[One, list[One]]], contents: bool) -> Question:
@@ -69,14 +72,17 @@ def _why(some: Sequence[tuple[One, list[One]]], contents: bool) -> str:
 
 
 def _answers(some: Sequence[tuple[One, list[One]]]) -> Iterator[str]:
-    """The rules that would settle it, one for each pair of templates."""
-    pairs = [(other, one) for one, others in some for other in others]
-    if all(other.words == one.words for other, one in pairs):
-        for shape in shapes([Move((other.side.key,), (one.side.key,)) for other, one in pairs])[:ANSWERS]:
-            yield from _answer(shape, "transpose")
-        return
-    for shape in shapes([Move((other.side.key,), (one.side.key,)) for other, one in pairs])[:ANSWERS]:
-        yield from _answer(shape, "rename")
+    """The rules that would settle it, one for each pair of modules, layers together."""
+    pairs: dict[object, list[tuple[One, One]]] = defaultdict(list)
+    for one, others in some:
+        for other in others:
+            pairs[template(other.words[:-1])[0], template(one.words[:-1])[0]].append((other, one))
+    for same in list(pairs.values())[:ANSWERS]:
+        kind = "transpose" if all(other.words == one.words for other, one in same) else "rename"
+        found = shapes([Move((other.side.key,), (one.side.key,)) for other, one in same])
+        wide = under(found) if len(found) > 1 and len(by_module(found)) == 1 else None
+        for shape in [wide] if wide else found[:ANSWERS]:
+            yield from _answer(shape, kind)
 
 
 def _answer(shape: Shape, kind: str) -> list[str]:

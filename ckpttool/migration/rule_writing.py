@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ckpttool.errors import printable
 from ckpttool.expressions import Op
 from ckpttool.folding import fold
-from ckpttool.migration.inference import Link, Question
+from ckpttool.migration.inference import Link, Move, Question, Written
 from ckpttool.migration.matching import Matcher, compile_pattern, write
 from ckpttool.migration.patterns import Pattern, PatternFault, escape, parse_pattern, resolve
 from ckpttool.migration.rule_nouns import Option, Rule
-from ckpttool.migration.templates import LETTERS, Move, Shape, exact, shapes, widened
+from ckpttool.migration.templates import LETTERS, Shape, by_core, by_module, exact, leaves_of, shapes, under
 from ckpttool.ops import Cast, Concat, Reshape, Split, Stack, Unstack
 from ckpttool.units import plural
 
@@ -24,23 +25,11 @@ WIDTH = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """A rule with the moves that it was made for: those that it has to bring about, and no others."""
-
-    rule: Rule
-    moves: tuple[Move, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class _Choice:
-    """Rules that say the same, the widest first, each level one or several; ``level`` is tried now."""
+    """A rule, and what says the same more narrowly, should it say too much."""
 
-    levels: tuple[tuple[Written, ...], ...]
-    level: int = 0
-
-    @property
-    def now(self) -> tuple[Written, ...]:
-        return self.levels[self.level]
+    now: Written
+    narrower: tuple[_Choice, ...] = ()
 
 
 def written(
@@ -98,23 +87,22 @@ def _settled(
     truth |= {name: link.new for link in links for name in link.old} | dict.fromkeys(unused, ())
     chosen = list(choices)
     while True:
-        order = sorted(
-            ((place, one) for place, choice in enumerate(chosen) for one in choice.now),
-            key=lambda pair: _specificity(pair[1].rule),
-        )
-        wrong = _wrong([(place, _Tried(one)) for place, one in order], truth)
-        narrower = {place for place in wrong if chosen[place].level + 1 < len(chosen[place].levels)}
-        if not narrower:
-            return tuple(one for _, one in order)
-        for place in narrower:
-            chosen[place] = replace(chosen[place], level=chosen[place].level + 1)
+        chosen.sort(key=lambda choice: _specificity(choice.now.rule))
+        wrong = _wrong([_Tried(choice.now) for choice in chosen], truth)
+        if not any(chosen[place].narrower for place in wrong):
+            return tuple(choice.now for choice in chosen)
+        chosen = [
+            one
+            for place, choice in enumerate(chosen)
+            for one in (choice.narrower if place in wrong and choice.narrower else (choice,))
+        ]
 
 
-def _wrong(tried: Sequence[tuple[int, _Tried]], truth: Mapping[str, tuple[str, ...]]) -> set[int]:
-    """The choices that decide some name in another way than they should. Exact names are looked up, not matched."""
+def _wrong(tried: Sequence[_Tried], truth: Mapping[str, tuple[str, ...]]) -> set[int]:
+    """The places of rules that decide some name wrongly. Exact names are looked up, not matched."""
     exact_names: dict[str, int] = {}
     patterns: list[int] = []
-    for at, (_, rule) in enumerate(tried):
+    for at, rule in enumerate(tried):
         if all(rule.literals):
             for name in rule.literals:
                 exact_names.setdefault(name or "", at)
@@ -125,11 +113,10 @@ def _wrong(tried: Sequence[tuple[int, _Tried]], truth: Mapping[str, tuple[str, .
         first = exact_names.get(name, len(tried))
         before = patterns[: bisect_left(patterns, first)]
         for at in [*before, first] if first < len(tried) else before:
-            place, rule = tried[at]
-            said = rule.says(name)
+            said = tried[at].says(name)
             if said is not None:
                 if said != wanted:
-                    wrong.add(place)
+                    wrong.add(at)
                 break
     return wrong
 
@@ -144,25 +131,34 @@ def _specificity(rule: Rule) -> tuple[bool, bool, int, str]:
 
 
 def _renames(links: Sequence[Link]) -> Iterator[_Choice]:
+    """Renames of whole trees; where that says too much, of modules; of their listed tensors; of single ones."""
     moves = [
         Move(one.old, one.new) for one in links if len(one.old) == len(one.new) == 1 and one.old != one.new
     ]
-    known = shapes(moves)
-    by_move = {move: shape for shape in known for move in shape.moves}
-    for group in widened(known):
-        wide = [(_rename(shape),) for shape in group]
-        members = dict.fromkeys(by_move[move] for move in group[0].moves) if group else {}
-        if group:
-            yield _Choice(_levels(wide, list(members)))
-    covered = {move for group in widened(known) if group for move in group[0].moves}
-    for shape in known:
-        if shape.moves[0] not in covered:
-            yield _Choice(_levels([], [shape]))
+    for some in by_core(shapes(moves)):
+        modules = [_module(shapes_of) for shapes_of in by_module(some)]
+        wide = under(some)
+        yield from [_Choice(_rename(wide), tuple(modules))] if wide and len(some) > 1 else modules
 
 
-def _levels(wide: Sequence[tuple[Written, ...]], narrow: Sequence[Shape]) -> tuple[tuple[Written, ...], ...]:
-    singles = tuple(_rename(exact(move)) for shape in narrow for move in shape.moves)
-    return (*wide, tuple(_rename(shape) for shape in narrow), singles)
+def _module(some: Sequence[Shape]) -> _Choice:
+    """The rename of a module's tensors."""
+    singles = tuple(_narrow(shape, _rename(shape), _rename) for shape in some)
+    listed = leaves_of(some)
+    if listed is None:
+        return singles[0] if len(singles) == 1 else _Choice(_rename(some[0]), singles)
+    if len(some) == 1:
+        return singles[0]
+    tree = under(some)
+    by_leaf = _Choice(_rename(listed), singles)
+    return by_leaf if tree is None else _Choice(_rename(tree), (by_leaf,))
+
+
+def _narrow(shape: Shape, now: Written, write_one: Callable[[Shape], Written]) -> _Choice:
+    """A rule for layers, or else one for each of them."""
+    if len(shape.moves) == 1:
+        return _Choice(now)
+    return _Choice(now, tuple(_Choice(write_one(exact(move))) for move in shape.moves))
 
 
 def _rename(shape: Shape) -> Written:
@@ -177,8 +173,7 @@ def _joins(links: Sequence[Link]) -> Iterator[_Choice]:
             groups[link.op].append(Move(link.old, link.new))
     for op, moves in groups.items():
         for shape in shapes(moves):
-            singles = tuple(_join(exact(move), op) for move in shape.moves)
-            yield _Choice(((_join(shape, op),), singles))
+            yield _narrow(shape, _join(shape, op), partial(_join, op=op))
 
 
 def _join(shape: Shape, op: Op) -> Written:
@@ -190,8 +185,7 @@ def _join(shape: Shape, op: Op) -> Written:
 
 def _drops(unused: Sequence[str]) -> Iterator[_Choice]:
     for shape in shapes([Move((name,), ()) for name in unused]):
-        singles = tuple(_drop(exact(move)) for move in shape.moves)
-        yield _Choice(((_drop(shape),), singles))
+        yield _narrow(shape, _drop(shape), _drop)
 
 
 def _drop(shape: Shape) -> Written:

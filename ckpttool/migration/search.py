@@ -46,6 +46,7 @@ class Search:
         self.couples: list[Couple] = []
         self.proved: list[Couple] = []
         self.texts: dict[int, str] = {}
+        self._named = tuple({one.side.key: one for one in side} for side in rest)
 
     def run(self) -> None:
         """All steps."""
@@ -56,6 +57,7 @@ class Search:
         self._by_name()
         self._by_neighbours()
         self._by_prefix()
+        self._by_example()
         self._by_guess()
 
     # --- content ------------------------------------------------------------------------------------------
@@ -254,6 +256,32 @@ class Search:
                 scores.setdefault(pair.score, []).append(couple)
         for score, some in scores.items():
             self._by_same_name(some, f"same name and form but for {told}", score)
+
+    def _by_example(self) -> None:
+        """Other tensors of modules that are known to be split or put together: their biases go the same way."""
+        for link in [one for one in self.links if isinstance(one.op, (Split, Concat)) and one.op.dim == 0]:
+            split = isinstance(link.op, Split)
+            left = tuple({one.words: one for one in side} for side in self.rest)
+            wholes, parts = (left[0], left[1]) if split else (left[1], left[0])
+            olds, news = (
+                [self._words(side, name)[:-1] for name in names]
+                for side, names in enumerate((link.old, link.new))
+            )
+            mine, others = (olds[0], news) if split else (news[0], olds)
+            for words, whole in wholes.items():
+                found = [parts.get((*module, words[-1])) for module in others]
+                if words[:-1] == mine and len(whole.tensor.shape) == 1 and None not in found:
+                    self._follow(whole, [part for part in found if part is not None], split, link)
+
+    def _words(self, side: int, name: str) -> tuple[str, ...]:
+        return self._named[side][name].words
+
+    def _follow(self, whole: One, parts: Sequence[One], split: bool, link: Link) -> None:
+        op = link.op
+        sizes = [part.tensor.shape[0] for part in parts if len(part.tensor.shape) == 1]
+        if len(sizes) == len(parts) and sum(sizes) == whole.tensor.shape[0]:
+            couples = [(whole, part) if split else (part, whole) for part in parts]
+            self._add(couples, "likely", "goes as its module's weight does", op, (), NAMESAKE)
 
     def _by_guess(self) -> None:
         if not (self.rest[0] and self.rest[1]):

@@ -12,9 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from ckpttool.migration.inference import Move
 from ckpttool.migration.patterns import escape
 
 Names: TypeAlias = "tuple[str, ...]"
+
+ALTERNATIVES = 8
+"""Last segments that one pattern lists beside each other."""
 
 LETTERS = "ijklmnopabcdefghqrstuvwxyz"
 """Names for numbers; a name with more of them is written as it is."""
@@ -22,14 +26,6 @@ LETTERS = "ijklmnopabcdefghqrstuvwxyz"
 _DIGITS = re.compile(r"[0-9]+")
 _LETTER = re.compile(r"\{([a-z])")
 _ODD = re.compile(r"[{}*\\|\s]")
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """Names that one rule turns into others: one into one, one into several, several into one, or into none."""
-
-    old: Names
-    new: Names
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,16 +125,46 @@ def _written(moves: Sequence[Move], texts: Sequence[str]) -> Shape:
 # --- modules instead of tensors ----------------------------------------------------------------------------------
 
 
-def widened(found: Sequence[Shape]) -> list[tuple[Shape, ...]]:
-    """Groups of one-to-one shapes that one module's renaming explains, each with wider patterns first.
-
-    Of each group the first is the widest (``a.{rest...} → b.{rest...}``), then one that lists the last segments; the
-    shapes themselves come last.
-    """
+def by_core(found: Sequence[Shape]) -> list[list[Shape]]:
+    """One-to-one shapes in groups that one renaming of a tree of modules explains, in order."""
     cores: dict[tuple[Names, Names], list[Shape]] = defaultdict(list)
     for shape in found:
         cores[_core(shape.old[0], shape.new[0])].append(shape)
-    return [tuple(_wider(core, some)) for core, some in cores.items()]
+    return list(cores.values())
+
+
+def by_module(found: Sequence[Shape]) -> list[list[Shape]]:
+    """The same in groups of one module's tensors."""
+    modules: dict[tuple[str, str], list[Shape]] = defaultdict(list)
+    for shape in found:
+        modules[shape.old[0].rpartition(".")[0], shape.new[0].rpartition(".")[0]].append(shape)
+    return list(modules.values())
+
+
+def under(some: Sequence[Shape]) -> Shape | None:
+    """``a.{rest...} → b.{rest...}`` for shapes that end alike; None where that would lose something."""
+    moves = tuple(move for shape in some for move in shape.moves)
+    tails = [_tail(shape) for shape in some]
+    core = _core(some[0].old[0], some[0].new[0])
+    if len({(shape.old[0].rpartition(".")[0], shape.new[0].rpartition(".")[0]) for shape in some}) == 1:
+        core = _heads(some[0])
+    letters = set(_LETTER.findall(".".join(core[1])))
+    # A number that only the common end tells would be lost with it.
+    lost = not letters <= set(_LETTER.findall(".".join(core[0])))
+    if lost or not all(tails) or any(_ODD.search(name) for move in moves for name in (*move.old, *move.new)):
+        return None
+    return _under(core, "{rest...}", moves)
+
+
+def leaves_of(some: Sequence[Shape]) -> Shape | None:
+    """``a.{weight|bias} → b.{weight|bias}`` for shapes of one module whose last segments are the same on both sides."""
+    ends = [(shape.old[0].rpartition("."), shape.new[0].rpartition(".")) for shape in some]
+    words = [old[2] for old, _ in ends]
+    same = all(old[2] == new[2] for old, new in ends)
+    if not same or not 1 < len(words) <= ALTERNATIVES or any("{" in word or not word for word in words):
+        return None
+    core = tuple(tuple(part.split(".")) if part else () for part in (ends[0][0][0], ends[0][1][0]))
+    return _under((core[0], core[1]), "{" + "|".join(words) + "}", tuple(m for s in some for m in s.moves))
 
 
 def _core(old: str, new: str) -> tuple[Names, Names]:
@@ -150,21 +176,15 @@ def _core(old: str, new: str) -> tuple[Names, Names]:
     return tuple(a[: len(a) - same]), tuple(b[: len(b) - same])
 
 
-def _wider(core: tuple[Names, Names], some: Sequence[Shape]) -> Iterator[Shape]:
-    moves = tuple(move for shape in some for move in shape.moves)
-    tails = [shape.old[0].split(".")[len(core[0]) :] for shape in some]
-    # A number that only the common end tells would be lost with it.
-    letters = set(_LETTER.findall(".".join(core[1])))
-    told = letters <= set(_LETTER.findall(".".join(core[0])))
-    if (
-        told
-        and all(tails)
-        and not any(_ODD.search(name) for move in moves for name in (*move.old, *move.new))
-    ):
-        yield _under(core, "{rest...}", moves)
-        ends = dict.fromkeys(".".join(tail) for tail in tails)
-        if 1 < len(ends) <= 8 and all(end and not _ODD.search(end) and "{" not in end for end in ends):
-            yield _under(core, "{" + "|".join(ends) + "}", moves)
+def _heads(shape: Shape) -> tuple[Names, Names]:
+    """Both patterns without their last segments."""
+    return tuple(shape.old[0].split(".")[:-1]), tuple(shape.new[0].split(".")[:-1])
+
+
+def _tail(shape: Shape) -> Names:
+    """The segments that both patterns end alike in."""
+    words = shape.old[0].split(".")
+    return tuple(words[len(_core(shape.old[0], shape.new[0])[0]) :])
 
 
 def _under(core: tuple[Names, Names], tail: str, moves: tuple[Move, ...]) -> Shape:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 from ckpttool.expressions import Applied, Expression, Form, Leaf, Op, OpError, form_of
 from ckpttool.folding import fold
-from ckpttool.migration.inference import Evidence, Inference, Link
+from ckpttool.migration.inference import Evidence, Inference, Link, Written
 from ckpttool.migration.questions import ask
 from ckpttool.migration.rule_errors import nearest
-from ckpttool.migration.rule_writing import Written, file_text, written
+from ckpttool.migration.rule_writing import file_text, written
 from ckpttool.migration.search import Search
 from ckpttool.migration.target import Key, Target, items_of
 from ckpttool.ops import Cast, Permute
@@ -58,6 +58,7 @@ def towards(
         tuple(_notes(links, forms, target, cast)),
         _rewriting(names, target, links, unused, rules, casts),
         file_text(rules, links, about or f"towards {target.name}", questions, missing),
+        rules,
     )
 
 

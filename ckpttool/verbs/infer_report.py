@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from ckpttool.errors import ExitCode, printable
 from ckpttool.folding import fold
-from ckpttool.migration.inference import Inference, Link, Question
-from ckpttool.migration.templates import Move, shapes
+from ckpttool.migration.inference import Inference, Link, Question, Written
 from ckpttool.model import Json
 from ckpttool.report import Block, Report, Table, Text
 from ckpttool.units import count, plural
@@ -85,7 +84,7 @@ def operation(link: Link) -> str:
 
 def _blocks(found: Inference, read: bool) -> Iterator[Block]:
     yield Text(_verdict(found), "good" if found.certain else "warning" if found.complete else "bad")
-    rows = [row for links in _kinds(found.links).values() for row in _rows(links)]
+    rows = list(_rows(found))
     if rows:
         some = rows[:SHOWN]
         title = f"{count(len(some))} of {count(len(rows))}" if len(some) < len(rows) else ""
@@ -116,14 +115,25 @@ def _verdict(found: Inference) -> str:
     return "; ".join(parts)
 
 
-def _kinds(links: Sequence[Link]) -> Mapping[tuple[str, str, str], list[Link]]:
-    """Links that say the same in the same way, but those that change nothing and are certain."""
-    groups: dict[tuple[str, str, str], list[Link]] = {}
-    for link in links:
-        if link.old != link.new or not link.plain or link.confidence != "certain":
-            score = "certain" if link.confidence == "certain" else f"{link.score:.1f}"
-            groups.setdefault((operation(link), score, _short(link.why)), []).append(link)
-    return groups
+def _rows(found: Inference) -> Iterator[tuple[str, str, str, str]]:
+    """A row for each rule but those that drop."""
+    known = {name: link for link in found.links for name in link.old}
+    renamed = {name for one in found.written for move in one.moves if one.rule.targets for name in move.old}
+    for one in found.written:
+        names = [name for move in one.moves for name in move.old]
+        # What also has a new name is told beside that.
+        if one.rule.kind != "drop" and (one.rule.targets or not renamed.issuperset(names)):
+            yield _row(one, list(dict.fromkeys(known[name] for name in names)))
+
+
+def _row(one: Written, links: Sequence[Link]) -> tuple[str, str, str, str]:
+    old, new = " + ".join(one.rule.sources), " + ".join(one.rule.targets)
+    sure = all(link.confidence == "certain" for link in links)
+    told = list(dict.fromkeys(text for link in links for text in (operation(link), _short(link.why)) if text))
+    lowest = min(link.score for link in links)
+    keys = sum(len(link.new) for link in links)
+    text = f"{old} → {new}" if new else old
+    return printable(text), count(keys), "certain" if sure else f"{lowest:.2f}", printable(", ".join(told))
 
 
 def _short(why: str) -> str:
@@ -131,22 +141,11 @@ def _short(why: str) -> str:
     return why.partition(" (correlation")[0]
 
 
-def _rows(links: Sequence[Link]) -> Iterator[tuple[str, str, str, str]]:
-    known = {Move(link.old, link.new): link for link in links}
-    for shape in shapes(list(known)):
-        some = [known[move] for move in shape.moves]
-        lowest = min(link.score for link in some)
-        told = ", ".join(text for text in (operation(some[0]), _short(some[0].why)) if text)
-        sure = "certain" if some[0].confidence == "certain" else f"{lowest:.2f}"
-        old, new = " + ".join(shape.old), " + ".join(shape.new)
-        text = old if old == new else f"{old} → {new}"
-        yield printable(text), count(sum(len(link.new) for link in some)), sure, told
-
-
 def _question(one: Question) -> Iterator[Block]:
     new, old = (" ".join(f.text for f in fold((k, None) for k in keys)) for keys in (one.new, one.candidates))
-    yield Text(f"asked: which become {new}?", "warning")
-    yield Text(f"one of {old} – {one.why}; answer with --rules, for instance:")
+    yield Text(printable(f"to be asked about: {new}"), "warning")
+    yield Text(printable(f"may be: {old}"))
+    yield Text(printable(f"{one.why}; one of these in --rules would tell:"))
     for line in one.rules:
         yield Text(f"  {printable(line)}")
 
