@@ -133,7 +133,7 @@ def _eight_bit_codes(dtype: DType) -> np.ndarray:
         up = (fraction > 0x40) | ((fraction == 0x40) & (exponent > 0))
         found: np.ndarray = np.minimum(exponent + up, 0xFF).astype("u1")
         return found
-    values = (keys << 16).view("f4").astype("f8")
+    values = _quietly((keys << 16).view("f4"), "f8")
     codes = _nearest(np.abs(values), dtype)
     negative = np.signbit(values)
     if "fnuz" in dtype.name:
