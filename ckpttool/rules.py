@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from ckpttool.layout import Layout
 from ckpttool.measures import Measures
-from ckpttool.model import Checkpoint, Damage, Json, Severity
+from ckpttool.model import Checkpoint, Damage, Json, Severity, Tensor
 
 Axis: TypeAlias = Literal["integrity", "safety", "hostile", "none"]
 """What a finding of error severity says about its target.
@@ -23,12 +23,16 @@ SECTIONS = ("What", "Why", "Cause", "Remedy")
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """All that a check may look at. ``measures`` is None when only headers were read."""
+    """All that a check may look at. ``measures`` is None when only headers were read.
+
+    ``walked`` keeps the tensors below nodes that several checks ask for, by node index.
+    """
 
     checkpoint: Checkpoint
     layout: Layout
     measures: Measures | None = None
     settings: MappingABC[str, Json] = field(default_factory=dict, hash=False)
+    walked: dict[int, dict[str, Tensor]] = field(default_factory=dict, compare=False, repr=False)
 
 
 Judge: TypeAlias = Callable[[Context], Iterable[Damage]]

@@ -21,6 +21,7 @@ from ckpttool.model import (
 REVISITS = 8
 """Leaves that shared containers may add, as a multiple of the arena's size; past it they are walked once only."""
 
+_CONTAINERS = (Mapping, Sequence, Call)
 _MODULE_PARTS = frozenset({"_parameters", "_buffers", "_modules"})
 
 
@@ -37,27 +38,31 @@ def walk(checkpoint: Checkpoint, start: int | None = None, path: tuple[str, ...]
     budget = 10_000 + REVISITS * len(nodes)
     seen: set[int] = set()
     active: set[int] = set()
-    stack: list[tuple[tuple[str, ...], int]] = [(path, first)]
+    stack: list[tuple[tuple[str, ...], Iterator[tuple[tuple[str, ...], int]], int]] = [
+        (path, iter([((), first)]), -1)
+    ]
     while stack:
-        here, index = stack.pop()
-        if index < 0:
-            active.discard(~index)
-            continue
-        node = nodes[index]
-        if not isinstance(node, (Mapping, Sequence, Call)):
-            yield Entry(here, index, node)
-            continue
-        if index in active or len(here) >= MAX_DEPTH or (budget <= 0 and index in seen):
-            continue
-        below = children(nodes, node)
-        if not below:
-            yield Entry(here, index, node)
-            continue
-        budget -= len(below)
-        seen.add(index)
-        active.add(index)
-        stack.append(((), ~index))
-        stack.extend((here + step, child) for step, child in reversed(below))
+        here, rest, opened = stack[-1]
+        for step, index in rest:
+            node = nodes[index]
+            if not isinstance(node, _CONTAINERS):
+                yield Entry(here + step, index, node)
+                continue
+            deeper = here + step
+            if index in active or len(deeper) >= MAX_DEPTH or (budget <= 0 and index in seen):
+                continue
+            below = children(nodes, node)
+            if not below:
+                yield Entry(deeper, index, node)
+                continue
+            budget -= len(below)
+            seen.add(index)
+            active.add(index)
+            stack.append((deeper, iter(below), index))
+            break
+        else:
+            stack.pop()
+            active.discard(opened)
 
 
 def children(nodes: tuple[Node, ...], node: Node) -> list[tuple[tuple[str, ...], int]]:
@@ -135,7 +140,8 @@ def _all_children(nodes: tuple[Node, ...], index: int) -> list[tuple[tuple[str, 
 def key_text(node: Node) -> str:
     """How a mapping's key reads inside a path."""
     if isinstance(node, Value):
-        return node.value if isinstance(node.value, str) else repr(node.value)
+        value = node.value
+        return value if isinstance(value, str) else repr(value)
     if isinstance(node, Global):
         return node.dotted
     return f"<{type(node).__name__.lower()}>"

@@ -30,11 +30,21 @@ def faulty_tensors(
 ) -> Iterator[Damage]:
     """Damage for each tensor node that ``fault`` objects to: once a node, in the file's order.
 
-    A Parameter and the tensor that it wraps have the same geometry and count once.
+    ``fault`` may look at a tensor's geometry and at how large its storage is. A Parameter and the tensor that
+    it wraps have the same geometry and count once.
     """
     found: dict[int, Fault] = {}
+    fine: set[object] = set()  # a model has few geometries, however many tensors
     for index, node in enumerate(checkpoint.nodes):
-        if isinstance(node, Tensor) and (judged := fault(node)) is not None:
+        if type(node) is not Tensor:
+            continue
+        held = storage_bytes(checkpoint, node)
+        form = (node.shape, node.stride, node.offset, node.dtype.name, node.layout, held)
+        if form in fine:
+            continue
+        if (judged := fault(node)) is None:
+            fine.add(form)
+        else:
             found[index] = judged
     inner = {part for index in found for part in _same_inside(checkpoint, index)}
     kept = {index: judged for index, judged in found.items() if index not in inner}
@@ -58,10 +68,11 @@ def capped(
 def keys_of(checkpoint: Checkpoint, wanted: Iterable[int]) -> dict[int, str]:
     """Where the ``wanted`` nodes first stand, as keys; ``<node 7>`` for what no path leads to.
 
-    Every node is visited once, so this is linear in the arena.
+    Every node is visited once if anything is wanted, so this is linear in the arena.
     """
-    parents = _parents(checkpoint)
-    return {index: _key(parents, index) for index in wanted}
+    asked = list(wanted)
+    parents = _parents(checkpoint) if asked else {}
+    return {index: _key(parents, index) for index in asked}
 
 
 Parents = MappingABC[int, tuple[int | None, tuple[str, ...]]]

@@ -95,9 +95,14 @@ def parameter_of(context: Context, slot: Slot) -> Tensor | None:
 
 
 def tensors_in(context: Context, section: Section) -> dict[str, Tensor]:
-    """A section's tensors by their key inside it."""
-    found = subtree_tensors(context.checkpoint, section.index)
-    return {key: node for key, i in found.items() if isinstance(node := context.checkpoint.nodes[i], Tensor)}
+    """A section's tensors by their key inside it; walked once for all rules that ask."""
+    found = context.walked.get(section.index)
+    if found is None:
+        nodes = context.checkpoint.nodes
+        below = subtree_tensors(context.checkpoint, section.index)
+        found = {key: node for key, i in below.items() if isinstance(node := nodes[i], Tensor)}
+        context.walked[section.index] = found
+    return found
 
 
 def value_of(context: Context, index: int) -> float | None:
