@@ -19,12 +19,15 @@ COUNTED = r"(0|[1-9][0-9]{0,17})"
 
 @dataclass(frozen=True, slots=True)
 class Matcher:
-    """A compiled pattern: ``match`` tells what a name's parts are. ``head`` and ``tail`` are literal ends of it."""
+    """A compiled pattern: ``match`` tells what a name's parts are.
+
+    ``words`` are segments that every name has which fits, ``tail`` how it ends: cheap to look at first.
+    """
 
     expression: re.Pattern[str]
     captures: tuple[Capture, ...]
     numbers: Mapping[str, int]
-    head: str | None
+    words: tuple[str, ...]
     tail: str
 
     def match(self, name: str) -> Binding | None:
@@ -54,7 +57,7 @@ class RegexMatcher:
     """A regular expression over whole names; its groups are known as ``\\1``, ``\\2``… and by their names."""
 
     expression: re.Pattern[str]
-    head: str | None = None
+    words: tuple[str, ...] = ()
 
     def match(self, name: str) -> Binding | None:
         found = self.expression.fullmatch(name)
@@ -75,7 +78,7 @@ def compile_pattern(pattern: Pattern, numbers: Mapping[str, int], counted: froze
         re.compile(_regex(pattern, counted), re.DOTALL),
         pattern.captures,
         numbers,
-        _head(pattern),
+        _words(pattern),
         _tail(pattern),
     )
 
@@ -137,12 +140,10 @@ def _piece(part: Part, segment: tuple[Part, ...], counted: frozenset[str]) -> st
     return "([^.]+)"
 
 
-def _head(pattern: Pattern) -> str | None:
-    """The first segment, where it is literal: an index over names goes by it."""
-    first = pattern.segments[0]
-    if not first:
-        return ""
-    return first[0] if len(first) == 1 and isinstance(first[0], str) and "." not in first[0] else None
+def _words(pattern: Pattern) -> tuple[str, ...]:
+    """The segments that are literal: an index over names goes by them."""
+    literal = [segment[0] for segment in pattern.segments if len(segment) == 1]
+    return tuple(part for part in literal if isinstance(part, str) and "." not in part)
 
 
 def _tail(pattern: Pattern) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 from ckpttool.errors import printable
@@ -14,6 +15,8 @@ SHOWN = 4
 
 CANDIDATES = 3000
 """Keys that a nearest one is looked for among: the search is quadratic in their length."""
+
+_DIGITS = re.compile("[0-9]+")
 
 
 class RuleError(MigrationError):
@@ -45,13 +48,21 @@ def listed(keys: Iterable[str]) -> str:
 
 def nearest(wanted: str, names: Iterable[str], count: int = 2) -> tuple[str, ...]:
     """The names most like the wanted one, best first; none where nothing is alike."""
-    digits = str.maketrans("123456789", "000000000")
-    templates: dict[str, str] = {}
+    return nearest_of(wanted, templates(names), count)
+
+
+def templates(names: Iterable[str]) -> dict[str, str]:
+    """The first of all names that differ in numbers alone, by what they have in common."""
+    found: dict[str, str] = {}
     for name in names:
-        if name == wanted:
-            continue
-        templates.setdefault(name.translate(digits)[:200], name)
-        if len(templates) >= CANDIDATES:
+        found.setdefault(_DIGITS.sub("0", name[:200]), name)
+        if len(found) >= CANDIDATES:
             break
-    found = get_close_matches(wanted.translate(digits)[:200], templates, count, 0.6)
-    return tuple(templates[template] for template in found)
+    return found
+
+
+def nearest_of(wanted: str, known: Mapping[str, str], count: int = 2) -> tuple[str, ...]:
+    """As ``nearest``, among what ``templates`` found."""
+    text = _DIGITS.sub("0", wanted[:200])
+    found = get_close_matches(text, known, count + 1, 0.6)
+    return tuple(known[template] for template in found if known[template] != wanted)[:count]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from ckpttool.expressions import Expression, Form
 from ckpttool.migration.compiled import Compiled
@@ -59,27 +60,41 @@ class Context:
         return Surroundings(forms, self.facts, self.versions, self.settings)
 
 
+Entry: TypeAlias = "tuple[Compiled, int]"
+
+
 class Index:
-    """Rules by the first segment of the names that they can match: few are tried for each name."""
+    """Rules by a literal segment that every name which they match has: few are tried for each name."""
 
     def __init__(self, rules: Sequence[Compiled]) -> None:
-        self.entries = [(rule, place) for rule in rules for place in range(len(rule.matchers))]
-        self.heads: dict[str, list[tuple[Compiled, int]]] = {}
-        self.known = {rule.matchers[place].head for rule, place in self.entries}
+        entries = [(rule, place) for rule in rules for place in range(len(rule.matchers))]
+        shared = Counter(word for rule, place in entries for word in rule.matchers[place].words)
+        self.order = {(rule.number, place): at for at, (rule, place) in enumerate(entries)}
+        self.by_word: dict[str, list[Entry]] = {}
+        self.open: list[Entry] = []
+        for rule, place in entries:
+            words = rule.matchers[place].words
+            home = self.by_word.setdefault(min(words, key=shared.__getitem__), []) if words else self.open
+            home.append((rule, place))
+        self.known: dict[tuple[str, ...], list[Entry]] = {}
 
     def claims(self, name: str, around: Surroundings | None) -> Iterator[Claim]:
         """Every rule that matches, in the file's order; without surroundings whatever its guard says."""
-        for rule, place in self._candidates(name.partition(".")[0]):
+        for rule, place in self._candidates(name):
             binding = rule.matchers[place].match(name)
             if binding is not None and (
                 around is None or holds(rule.rule.when, rule.source, name, binding, around)
             ):
                 yield Claim(rule, place, binding)
 
-    def _candidates(self, head: str) -> list[tuple[Compiled, int]]:
-        key = head if head in self.known else ""
-        if key not in self.heads:
-            self.heads[key] = [
-                (rule, place) for rule, place in self.entries if rule.matchers[place].head in (None, key)
-            ]
-        return self.heads[key]
+    def _candidates(self, name: str) -> list[Entry]:
+        by_word = self.by_word
+        words = tuple([word for word in name.split(".") if word in by_word])
+        if not words:
+            return self.open
+        if words not in self.known:
+            found = [entry for word in dict.fromkeys(words) for entry in by_word[word]]
+            self.known[words] = sorted(
+                [*self.open, *found], key=lambda entry: self.order[entry[0].number, entry[1]]
+            )
+        return self.known[words]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ckpttool.errors import printable
 from ckpttool.migration.compiled import Compiled
-from ckpttool.migration.rule_errors import listed, nearest
+from ckpttool.migration.rule_errors import listed, nearest_of, templates
 from ckpttool.migration.stage_items import Context, Index, Item, Tally
 
 
@@ -15,11 +15,18 @@ def stage_notes(
     stage: Sequence[Compiled], items: Mapping[str, Item], context: Context, tally: Tally
 ) -> Iterator[str]:
     """One note for each rule of a stage that decided nothing, unless it is optional."""
-    for rule in stage:
-        if tally.hits[rule.number] or (rule.role == "strip" and rule.rule.optional):
-            continue
-        matched = [name for name in items if any(m.match(name) is not None for m in rule.matchers)]
-        note = _unreached(rule, matched, stage, items, context) if matched else _unfired(rule, items)
+    idle = [rule for rule in stage if not tally.hits[rule.number]]
+    if not idle:
+        return
+    index = Index(idle)
+    matched: dict[int, list[str]] = {}
+    for name in items:
+        for claim in index.claims(name, None):
+            matched.setdefault(claim.rule.number, []).append(name)
+    known = templates(items)
+    for rule in idle:
+        names = matched.get(rule.number, [])
+        note = _unreached(rule, names, stage, items, context) if names else _unfired(rule, known)
         if note:
             yield f"{printable(rule.rule.where)} – {rule.rule.text}: {note}"
 
@@ -35,7 +42,10 @@ def _unreached(
         return "" if rule.rule.optional else f"its guard does not hold for any of {_keys(matched)}"
     if rule.role == "extra" or rule.rule.kind in ("cast", "reshape", "pad", "expand"):
         return ""
-    earlier = Index([other for other in stage if other.role == "name" and other.number != rule.number])
+    takes = [other for other in stage if other.role == "name" and other.number != rule.number]
+    if rule.role == "content":
+        takes = [other for other in takes if other.rule.kind == "drop"]
+    earlier = Index(takes)
     takers = Counter(
         claim.rule.number for name in held for claim in [next(earlier.claims(name, around), None)] if claim
     )
@@ -48,12 +58,12 @@ def _unreached(
     )
 
 
-def _unfired(rule: Compiled, items: Mapping[str, Item]) -> str:
+def _unfired(rule: Compiled, known: Mapping[str, str]) -> str:
     if rule.rule.optional or (not rule.matchers and rule.role == "extra"):
         return ""
     if rule.role == "strip":
         return "no key has such a segment"
-    near = nearest(rule.rule.sources[0], items) if rule.rule.sources and not rule.rule.regex else ()
+    near = nearest_of(rule.rule.sources[0], known) if rule.rule.sources and not rule.rule.regex else ()
     return "no key matches" + (f"; nearest: {listed(near)}" if near else "")
 
 

@@ -99,13 +99,15 @@ def _decide(item: Item, claim: Claim | None, group: Group | None, emission: Emis
         return
     rule = claim.rule
     tally.hits[rule.number] += 1
-    item = replace(item, rules=(*item.rules, rule.number))
+    numbers = (*item.rules, rule.number)
+    item = Item(name, item.expression, item.form, numbers, item.tied, item.replaces)
     if group is not None:
         _join(item, rule, group, emission)
     elif rule.rule.kind in ("split", "unstack", "unfold"):
         _part(item, claim, emission)
     else:
-        emission.put(replace(item, name=rule.name(rule.targets[0], claim.binding, name)), rule, name)
+        made = rule.name(rule.targets[0], claim.binding, name)
+        emission.put(Item(made, item.expression, item.form, numbers, item.tied, item.replaces), rule, name)
 
 
 def _join(item: Item, rule: Compiled, group: Group, emission: Emission) -> None:
