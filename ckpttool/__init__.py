@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from ckpttool.changes import Tolerance as Tolerance
     from ckpttool.errors import (
         CkpttoolError as CkpttoolError,
+        Damaged as Damaged,
         ExitCode as ExitCode,
+        Locked as Locked,
         MissingExtra as MissingExtra,
         Unreadable as Unreadable,
+        Unsafe as Unsafe,
         UsageError as UsageError,
         WriteFailed as WriteFailed,
     )
@@ -26,24 +29,35 @@ if TYPE_CHECKING:
     from ckpttool.limits import Limits as Limits
     from ckpttool.model import Checkpoint as Checkpoint, Finding as Finding
     from ckpttool.report import Report as Report
+    from ckpttool.saving.load import load as load
+    from ckpttool.saving.save import Saved as Saved, save as save
+    from ckpttool.saving.store import CheckpointStore as CheckpointStore
     from ckpttool.verbs.convert import convert as convert
     from ckpttool.verbs.diff import diff as diff
     from ckpttool.verbs.explain import explain as explain
     from ckpttool.verbs.inspect import inspect as inspect
+    from ckpttool.verbs.latest import latest as latest
+    from ckpttool.verbs.prune import prune as prune
+    from ckpttool.verbs.seal import seal as seal
     from ckpttool.verbs.verify import verify as verify
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Checkpoint": "ckpttool.model",
+    "CheckpointStore": "ckpttool.saving.store",
     "CkpttoolError": "ckpttool.errors",
+    "Damaged": "ckpttool.errors",
     "ExitCode": "ckpttool.errors",
     "Finding": "ckpttool.model",
     "Limits": "ckpttool.limits",
+    "Locked": "ckpttool.errors",
     "MissingExtra": "ckpttool.errors",
     "Report": "ckpttool.report",
+    "Saved": "ckpttool.saving.save",
     "Tolerance": "ckpttool.changes",
     "Unreadable": "ckpttool.errors",
+    "Unsafe": "ckpttool.errors",
     "UsageError": "ckpttool.errors",
     "WriteFailed": "ckpttool.errors",
     "convert": "ckpttool.verbs.convert",
@@ -51,6 +65,11 @@ _HOMES = {
     "diff": "ckpttool.verbs.diff",
     "explain": "ckpttool.verbs.explain",
     "inspect": "ckpttool.verbs.inspect",
+    "latest": "ckpttool.verbs.latest",
+    "load": "ckpttool.saving.load",
+    "prune": "ckpttool.verbs.prune",
+    "save": "ckpttool.saving.save",
+    "seal": "ckpttool.verbs.seal",
     "verify": "ckpttool.verbs.verify",
 }
 

@@ -41,6 +41,24 @@ class WriteFailed(CkpttoolError):
         self.why = why
 
 
+class Damaged(CkpttoolError):
+    """A checkpoint whose bytes are not what was written is not loaded."""
+
+    def __init__(self, where: str | os.PathLike[str], why: str) -> None:
+        super().__init__(f"{printable(os.fspath(where))} – {why}")
+
+
+class Unsafe(CkpttoolError):
+    """A checkpoint that asks for more than data is not loaded."""
+
+    def __init__(self, where: str | os.PathLike[str], why: str) -> None:
+        super().__init__(f"{printable(os.fspath(where))} – {why}")
+
+
+class Locked(CkpttoolError):
+    """Another process writes to the same folder of checkpoints."""
+
+
 class MissingExtra(CkpttoolError):
     """An optional part of the package is needed and not installed."""
 

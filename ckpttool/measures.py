@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ckpttool.frozen import quick
+
+if TYPE_CHECKING:
+    from ckpttool.manifest import Sealed
 
 PAGE = 4096
 """Bytes of a page: runs of zeros are counted in whole pages of the file."""
@@ -107,6 +111,7 @@ class Measures:
     ``unread`` says, by node index, why a tensor's content could not be measured; ``digests`` are
     hexadecimal SHA-256 values of whole files where a rule asked for them. ``bounds`` holds, by node index,
     what sparse, nested and quantized tensors say about their own parts. ``nbytes`` is how much was read.
+    ``seal`` is the manifest that stands beside the checkpoint with what was found, None where there is none.
     """
 
     spans: Mapping[str, SpanMeasure] = field(default_factory=dict, hash=False)
@@ -115,3 +120,4 @@ class Measures:
     digests: Mapping[str, str] = field(default_factory=dict, hash=False)
     bounds: Mapping[int, Bounds] = field(default_factory=dict, hash=False)
     nbytes: int = 0
+    seal: Sealed | None = None

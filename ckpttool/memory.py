@@ -33,12 +33,13 @@ _PROTOCOL = 2
 """The one of ``torch.save``: so trees compare equal with those of files."""
 
 
-def describe_state(obj: object, name: str = "") -> tuple[Checkpoint, Source]:
+def describe_state(obj: object, name: str = "", *, stateful: bool = True) -> tuple[Checkpoint, Source]:
     """Describe an object as its saved file would be, and give the source that its bytes are read from.
 
     ``obj`` is anything that ``torch.save`` takes: nested containers of values and tensors, Parameters, views,
     ties, sparse and quantized ones among them. What has a ``state_dict`` method (a module, an optimizer, a
-    schedule), alone or as a value of a dict, stands for what that returns. ``name`` is the source's; it has to
+    schedule), alone or as a value of a dict, stands for what that returns, unless ``stateful`` is off: then it is
+    pickled whole, as ``torch.save`` does. ``name`` is the source's; it has to
     differ between two that are measured together, as it does where none is given.
 
     The bytes of tensors on the CPU are neither copied nor kept apart: changing a tensor changes what is read.
@@ -48,7 +49,7 @@ def describe_state(obj: object, name: str = "") -> tuple[Checkpoint, Source]:
     name = name or f"<{type(obj).__name__} {next(_described_before)}>"
     pickler = _Pickler()
     try:
-        pickler.dump(_stateful(obj))
+        pickler.dump(_stateful(obj) if stateful else obj)
     except (pickle.PicklingError, TypeError, AttributeError, RecursionError, NotImplementedError) as error:
         reason = printable(str(error)) or type(error).__name__
         raise UsageError(f"{printable(name)} – holds what cannot be saved: {reason}") from error

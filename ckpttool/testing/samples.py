@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import random
 import struct
+import tempfile
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ckpttool.testing.plain import Call, Global, StateDict, Tensor, tensor
@@ -105,6 +107,17 @@ def schedule() -> dict[str, Any]:
     }
 
 
+def sealed_files(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Some checkpoint files, each with its manifest."""
+    from ckpttool.verbs.seal import seal
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in files.items():
+            (Path(folder) / name).write_bytes(data)
+            seal(Path(folder) / name, sha256=True)
+        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+
+
 def run_files(*, seed: int = 7) -> dict[str, bytes]:
     """A checkpoint folder of transformers' Trainer: model, optimizer, schedule, generators, state."""
     state = training_state(seed=seed)
@@ -133,5 +146,7 @@ FOLDERS: dict[str, Callable[[], dict[str, bytes]]] = {
     "sharded": lambda: sharded_files(weights()),
     "run": run_files,
     "file": lambda: {"checkpoint.pt": torch_file(training_state())},
+    "sealed": lambda: sealed_files({"weights.safetensors": safetensors_file(weights(), {"format": "pt"})}),
+    "sealed-zip": lambda: sealed_files({"checkpoint.pt": torch_file(training_state())}),
 }
-"""Sound folders as ``{file name: content}``: shards with their index, a run's folder, a named file."""
+"""Sound folders as ``{file name: content}``: shards with their index, a run's folder, a named file, sealed ones."""

@@ -99,8 +99,13 @@ def cover(checkpoint: Checkpoint, measures: Measures | None) -> Coverage:
         reason = f"not a checkpoint: {checkpoint.kind}" if checkpoint.kind else "headers only"
         return Coverage(checkpoint.nbytes, 0, 0, len(tensors), 0, (("content", reason),))
     unchecked: list[tuple[str, str]] = []
-    unproved = [e for e in checkpoint.extents if e.checksum is None and e.span.nbytes]
-    proved = sum(_content_bytes(e) for e in checkpoint.extents if _agrees(e, measures))
+    sealed = frozenset[str]() if measures.seal is None else measures.seal.sources
+    unproved = [
+        e for e in checkpoint.extents if e.checksum is None and e.span.nbytes and e.span.source not in sealed
+    ]
+    proved = sum(
+        _content_bytes(e) for e in checkpoint.extents if _agrees(e, measures) or e.span.source in sealed
+    )
     if unproved:
         nbytes = sum(e.span.nbytes for e in unproved)
         unchecked.append((f"the integrity of {size(nbytes)}", "no checksum is recorded for them"))

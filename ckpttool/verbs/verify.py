@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ckpttool.checks import rules
 from ckpttool.errors import CkpttoolError, Unreadable, printable
@@ -21,10 +20,13 @@ from ckpttool.model import Checkpoint, Damage, Finding, Severity
 from ckpttool.profiles import lay_out
 from ckpttool.report import Report
 from ckpttool.rules import Context
-from ckpttool.source import open_source
 from ckpttool.verbs.findings import RANK, finding, judge
 from ckpttool.verbs.verdict import Verdict, cover, falls_short, reach
-from ckpttool.verbs.verify_report import Target, Wishes, report
+from ckpttool.verbs.verify_report import report
+from ckpttool.verbs.verify_target import Target, Wishes
+
+if TYPE_CHECKING:
+    from ckpttool.manifest import Sealed
 
 Progress = Callable[[int, int], None]
 
@@ -98,7 +100,7 @@ def _verify_one(path: str, wishes: Wishes, executor: Executor | None, progress: 
     try:
         checkpoint = describe(path, wishes.limits, audit=True)
         measures = (
-            None if wishes.headers_only or checkpoint.kind else _measure(checkpoint, executor, progress)
+            None if wishes.headers_only or checkpoint.kind else _measure(checkpoint, path, executor, progress)
         )
     except CkpttoolError as error:
         return Target(path, error=str(error))
@@ -113,23 +115,33 @@ def _verify_one(path: str, wishes: Wishes, executor: Executor | None, progress: 
     return Target(path, checkpoint, layout, findings, verdict, coverage)
 
 
-def _measure(checkpoint: Checkpoint, executor: Executor | None, progress: Progress | None) -> Measures:
+def _measure(
+    checkpoint: Checkpoint, path: str, executor: Executor | None, progress: Progress | None
+) -> Measures:
     from ckpttool.checks.file_name_hash import wanted_digests
     from ckpttool.measure import measure
 
     measures = measure(checkpoint, executor=executor, progress=progress)
     digests = {name: _sha256(name) for name in wanted_digests(checkpoint)}
-    return replace(measures, digests=digests) if digests else measures
+    seal = _seal(checkpoint, path, executor)
+    return replace(measures, digests=digests, seal=seal) if digests or seal else measures
 
 
 def _sha256(path: str) -> str:
-    """The SHA-256 of a whole file, in bounded memory."""
-    source = open_source(path)
-    digest = hashlib.sha256()
-    for start in range(0, source.size, 1 << 22):
-        digest.update(source.read(start, 1 << 22))
-    source.close()
-    return digest.hexdigest()
+    from ckpttool.measure.seals import sha256
+
+    return sha256(path)
+
+
+def _seal(checkpoint: Checkpoint, path: str, executor: Executor | None) -> Sealed | None:
+    """What the manifest beside a checkpoint says of it; None where there is none."""
+    from ckpttool.manifest import manifest_for
+
+    if "://" in path or manifest_for(path) is None:
+        return None
+    from ckpttool.verbs.sealed import examine_seal
+
+    return examine_seal(checkpoint, path, executor)
 
 
 def _note_progress(checkpoint: Checkpoint, path: str) -> Checkpoint:

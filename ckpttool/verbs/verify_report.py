@@ -3,46 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 from ckpttool.checks import rules
 from ckpttool.errors import ExitCode, printable
-from ckpttool.layout import Layout
-from ckpttool.limits import DEFAULT, Limits
-from ckpttool.model import Checkpoint, Finding, Json, Severity
-from ckpttool.report import Block, Facts, Findings, Report, Subject, Text
+from ckpttool.model import Checkpoint, Finding, Json
+from ckpttool.report import Block, Facts, Findings, Report, Subject, Table, Text
 from ckpttool.units import plural, short_count, size
+from ckpttool.verbs.completeness import State, states
 from ckpttool.verbs.findings import RANK
 from ckpttool.verbs.inventory import items, parameters
-from ckpttool.verbs.verdict import Coverage, Verdict
-
-NOTHING = Layout()
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """One target's result; ``error`` says why there is none."""
-
-    path: str
-    checkpoint: Checkpoint | None = None
-    layout: Layout = NOTHING
-    findings: tuple[Finding, ...] = ()
-    verdict: Verdict | None = None
-    coverage: Coverage | None = None
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What the caller asked for, the same for every target."""
-
-    require: str | None = None
-    fail_on: Severity | Literal["never"] = "error"
-    headers_only: bool = False
-    trust: tuple[str, ...] = ()
-    ignore: tuple[str, ...] = ()
-    limits: Limits = DEFAULT
+from ckpttool.verbs.verdict import Verdict
+from ckpttool.verbs.verify_target import Target, Wishes
 
 
 def report(targets: Sequence[Target], wishes: Wishes) -> Report:
@@ -50,12 +22,40 @@ def report(targets: Sequence[Target], wishes: Wishes) -> Report:
     subjects = tuple(_subject(t, wishes) for t in targets)
     code = max((_exit_code(t, wishes) for t in targets), default=ExitCode.IMPOSSIBLE)
     blocks = [block for target in targets for block in _blocks(target)]
+    labels = states(targets)
     if len(targets) > 1:
-        blocks.append(_tally(targets, subjects))
+        blocks += [_labels(targets, labels), _tally(targets, subjects)]
     used = {f.name for target in targets for f in target.findings}
     pages = tuple(rule for rule in rules().values() if rule.name in used)
-    data: dict[str, Json] = {"targets": [_json(t) for t in targets]}
+    data: dict[str, Json] = {
+        "targets": [_labelled(t, label) for t, label in zip(targets, labels, strict=True)]
+    }
     return Report("verify", data, tuple(blocks), code, subjects, wishes.fail_on, pages)
+
+
+def _labelled(target: Target, label: tuple[State, tuple[str, ...]]) -> Json:
+    state, lacks = label
+    found: list[Json] = [*lacks]
+    return {**_json(target), "state": state, "incomplete": found}
+
+
+def _labels(targets: Sequence[Target], labels: Sequence[tuple[State, tuple[str, ...]]]) -> Table:
+    """One line for each checkpoint: complete or partial, and what is missing."""
+    rows = tuple(
+        (
+            printable(target.path),
+            state,
+            "unreadable" if target.verdict is None else target.verdict.name,
+            _first(lacks),
+        )
+        for target, (state, lacks) in zip(targets, labels, strict=True)
+    )
+    return Table(("checkpoint", "state", "verdict", "missing"), rows)
+
+
+def _first(lacks: Sequence[str]) -> str:
+    more = f" and {len(lacks) - 3} more" if len(lacks) > 3 else ""
+    return "; ".join(printable(text) for text in lacks[:3]) + more
 
 
 def _exit_code(target: Target, wishes: Wishes) -> ExitCode:
@@ -74,7 +74,7 @@ def _subject(target: Target, wishes: Wishes) -> Subject:
     )
 
 
-def _json(target: Target) -> Json:
+def _json(target: Target) -> dict[str, Json]:
     if target.checkpoint is None or target.verdict is None or target.coverage is None:
         return {
             "path": target.path,

@@ -16,6 +16,7 @@ from ckpttool.testing.faults import (
     legacy,
     pickles,
     safetensors,
+    seals,
     spans,
 )
 from ckpttool.testing.faults.registry import FAULTS, Fault, FolderFault, Inapplicable, faults_of
@@ -35,5 +36,6 @@ __all__ = [
     "legacy",
     "pickles",
     "safetensors",
+    "seals",
     "spans",
 ]
