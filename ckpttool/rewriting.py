@@ -7,9 +7,10 @@ and applied to weights, EMA twins, optimizer moments and whatever else is keyed 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ckpttool.expressions import Expression, Form, leaves
+from ckpttool.frozen import dataclass
 from ckpttool.model import Scalar
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from ckpttool.errors import printable
+from ckpttool.frozen import dataclass
 
 LARGEST = 10**18
 """What an intermediate result may reach: sizes and indices stay far below it."""

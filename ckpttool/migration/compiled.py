@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from ckpttool.errors import printable
+from ckpttool.frozen import dataclass
 from ckpttool.migration.arithmetic import ArithmeticFault, evaluate, parse_term, variables
 from ckpttool.migration.matching import Binding, Matcher, RegexMatcher, compile_pattern, write
 from ckpttool.migration.patterns import Pattern, PatternFault, parse_pattern, resolve, without_given

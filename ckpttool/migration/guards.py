@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from ckpttool.errors import printable
 from ckpttool.expressions import Form
+from ckpttool.frozen import dataclass
 from ckpttool.migration.arithmetic import ArithmeticFault, evaluate, parse_term
 from ckpttool.migration.matching import Binding, compile_pattern, write
 from ckpttool.migration.patterns import Pattern, escape, parse_pattern, resolve, without_given

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from ckpttool.frozen import dataclass
 from ckpttool.migration.arithmetic import ArithmeticFault, Binary, Term, evaluate, solvable, solve, variables
 from ckpttool.migration.patterns import Capture, Part, Pattern, PatternFault
 

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
 from ckpttool.errors import printable
+from ckpttool.frozen import dataclass
 from ckpttool.migration.arithmetic import ArithmeticFault, Term, Variable, parse_term, variables
 
 MAX_LENGTH = 2000

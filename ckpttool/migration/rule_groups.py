@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ckpttool.errors import printable
+from ckpttool.frozen import dataclass
 from ckpttool.migration.arithmetic import ArithmeticFault
 from ckpttool.migration.compiled import Compiled
 from ckpttool.migration.matching import Binding, write

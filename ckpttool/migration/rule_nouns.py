@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
+from ckpttool.frozen import dataclass
 from ckpttool.model import Scalar
 
 Scope: TypeAlias = Literal["weights", "tree"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from difflib import get_close_matches
 
 from ckpttool.dtypes import DTYPES, dtype_of
 from ckpttool.errors import printable
+from ckpttool.frozen import dataclass
 from ckpttool.migration.arithmetic import ArithmeticFault, parse_term, variables
 from ckpttool.migration.patterns import PatternFault, parse_pattern
 from ckpttool.migration.rule_errors import RuleError
@@ -120,9 +120,10 @@ class Reading:
 
     def dtype(self, item: Item, what: str) -> str:
         text = self.text(item, what).removeprefix("torch.")
-        if dtype_of(text) is None:
+        found = dtype_of(text)
+        if found is None:
             raise self.fault(item, f"{what} is '{printable(text)}', no element type{meant(text, DTYPES)}")
-        return text
+        return found.name
 
     def scalar(self, item: Item, what: str) -> bool | int | float | str:
         if not isinstance(item, Leaf) or item.value is None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeAlias
 
 from ckpttool.expressions import Expression, Form
+from ckpttool.frozen import dataclass
 from ckpttool.migration.compiled import Compiled
 from ckpttool.migration.guards import Surroundings, holds
 from ckpttool.migration.matching import Binding

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from ckpttool.frozen import dataclass
 
 Takes: TypeAlias = Literal[
     "whole", "wholes", "term", "terms", "ratio", "scalar", "flag", "dtype", "word", "name", "names", "table"

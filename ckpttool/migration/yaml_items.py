@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import yaml
 
 from ckpttool.errors import printable
+from ckpttool.frozen import dataclass
 from ckpttool.migration.rule_errors import RuleError
 
 MAX_BYTES = 4 << 20
