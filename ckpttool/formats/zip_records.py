@@ -14,6 +14,12 @@ from ckpttool.model import Damage
 from ckpttool.source import Source
 
 SMALL = ("version", "byteorder", ".format_version", ".storage_alignment", ".data/serialization_id")
+MIGRATIONS = ".data/ckpttool_migrations"
+"""What this tool notes of the migrations that a checkpoint went through; torch passes records that it does not know."""
+
+_NOTED = 1 << 20
+"""Bytes of that note which are read."""
+
 _SCANNED = 64 << 20
 """Bytes of records that are not torch's own in which a pickle is looked for."""
 
@@ -27,6 +33,9 @@ def small_records(reading: Reading, archive: Archive) -> dict[str, str]:
             text = archive.content(record, 64).decode("ascii", "replace").strip("\n")
             small[name.rpartition("/")[2].lstrip(".")] = text
             _judge_small(reading, name, text, record)
+    noted = archive.find(MIGRATIONS)
+    if noted is not None:
+        small["migrations"] = archive.content(noted, _NOTED).decode("utf-8", "replace")
     if archive.find("version") is None and archive.directory is not None and archive.records:
         reading.report(
             "missing-record",
@@ -125,7 +134,7 @@ def scan_foreign(reading: Reading, archive: Archive, script: bool) -> None:
 
 def _is_own(record: Record, archive: Archive, script: bool) -> bool:
     name = record.name.removeprefix(archive.prefix)
-    if name in SMALL or (script and name == "constants.pkl"):
+    if name in (*SMALL, MIGRATIONS) or (script and name == "constants.pkl"):
         return True
     folder, _, key = name.rpartition("/")
     if folder == "data" or (script and folder == "constants"):

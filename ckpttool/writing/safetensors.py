@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ckpttool.draft import Draft
 from ckpttool.dtypes import SAFETENSORS
 from ckpttool.errors import WriteFailed
 from ckpttool.formats.safetensors import HEADER_BYTES
+from ckpttool.frozen import dataclass
 from ckpttool.model import Json, Span
 from ckpttool.writing.dense import pieces
 from ckpttool.writing.flat import CODES, Flat, Named, dtype_in_file, flatten, shape_of, ties
@@ -29,6 +29,10 @@ NAME = "safetensors"
 SUFFIXES = (".safetensors",)
 
 _RANK = {dtype.name: rank for rank, dtype in enumerate(SAFETENSORS.values())}
+
+MIGRATIONS = "ckpttool.migrations"
+"""The entry that says which migrations a checkpoint went through."""
+
 FRESH = {"format": "pt"}
 """What a file that was none before says of itself: transformers asks for it."""
 
@@ -71,11 +75,17 @@ def losses(draft: Draft) -> tuple[Loss, ...]:
 
 
 def metadata_of(draft: Draft) -> dict[str, str]:
-    """The ``__metadata__`` that the draft's source had, else ``FRESH``."""
-    found = draft.checkpoint.metadata.get("metadata")
-    if draft.checkpoint.format != NAME or not isinstance(found, dict):
-        return dict(FRESH)
-    return {key: value for key, value in found.items() if isinstance(value, str)}
+    """The ``__metadata__`` that the draft's source had, else ``FRESH``; and the note of its migrations."""
+    found, noted = (draft.checkpoint.metadata.get(key) for key in ("metadata", "migrations"))
+    own = draft.checkpoint.format == NAME and isinstance(found, dict)
+    kept = (
+        {k: v for k, v in found.items() if isinstance(v, str)}
+        if own and isinstance(found, dict)
+        else dict(FRESH)
+    )
+    if isinstance(noted, str):
+        kept.pop(MIGRATIONS, None)
+    return {**kept, MIGRATIONS: noted} if isinstance(noted, str) and noted else kept
 
 
 def write(

@@ -10,7 +10,6 @@ Source: ``formats.zip_layout``, torch 2.13 ``torch/serialization.py`` ``_save``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from ckpttool.draft import Content, Copied, Draft
 from ckpttool.errors import WriteFailed, printable
@@ -26,7 +25,8 @@ from ckpttool.formats.zip_layout import (
     end_records,
     local_header,
 )
-from ckpttool.formats.zip_records import SMALL
+from ckpttool.formats.zip_records import MIGRATIONS, SMALL
+from ckpttool.frozen import dataclass
 from ckpttool.model import Json
 from ckpttool.writing.arrays import changed_arrays
 from ckpttool.writing.losses import Loss
@@ -67,6 +67,9 @@ def write(
         key = draft.checkpoint.storages[index].key if keeps_keys(draft) else str(number)
         archive.stream(f"data/{key}", draft.contents[index], order, index)
     archive.add("version", b"3\n")
+    noted = draft.checkpoint.metadata.get("migrations")
+    if isinstance(noted, str) and noted:
+        archive.add(MIGRATIONS, noted.encode())
     archive.close()
 
 
@@ -127,7 +130,7 @@ def _strangers(draft: Draft) -> list[str]:
     return [
         printable(name)
         for name in names
-        if name.lower() != "data.pkl" and name not in SMALL and not name.startswith("data/")
+        if name.lower() != "data.pkl" and name not in (*SMALL, MIGRATIONS) and not name.startswith("data/")
     ]
 
 
