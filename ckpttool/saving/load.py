@@ -88,10 +88,8 @@ def _plain(name: str) -> Iterator[Any]:
     from ckpttool.formats import describe
 
     for use in describe(name).globals:
-        if (
-            standing(use.module, use.name) == "plain"
-            and may_be_called(use.module, use.name) == "with plain data"
-        ):
+        known = use.module.partition(".")[0] in _TORCH_KNOWS
+        if not known and standing(use.module, use.name) == "plain":
             yield _named(".".join(canonical(use.module, use.name))), use.dotted
             if canonical(use.module, use.name) == ("numpy", "dtype"):
                 yield from _element_types()
