@@ -87,7 +87,8 @@ def evaluated(expression: Expression, tensors: dict[str, Any], swapped: bool = F
 
 def raw(tensor: Any) -> bytes:
     """A tensor's row-major bytes."""
-    return bytes(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()) if tensor.numel() else b""
+    flat = tensor.contiguous().as_strided((tensor.numel(),), (1,))
+    return bytes(flat.view(torch.uint8).numpy()) if tensor.numel() else b""
 
 
 def values(data: bytes, dtype: DType) -> Any:

@@ -179,3 +179,40 @@ def test_rounding_is_not_undone() -> None:
 def test_an_unknown_input_is_named() -> None:
     with pytest.raises(OpError, match="no input named 'v'"):
         simplify(Leaf("v"), {"w": MATRIX})
+
+
+@pytest.mark.parametrize("op", [ops.Roll(1, 2), ops.Reorder(1, (2, 0, 1, 5, 3, 4)), ops.Permute((1, 2, 0))])
+def test_three_cycles_are_undone(op: Op) -> None:
+    """Orders that are not their own inverses, so that applying one twice would show."""
+    form = Form(FLOAT, (2, 6, 3))
+    array = np.arange(36, dtype="u4").reshape(form.shape)
+    back = op.inverse((form,))
+    assert back is not None
+    assert np.array_equal(back.compute(op.compute([array], (form,)), op.forms((form,)))[0], array)
+
+
+def test_orders_follow_each_other() -> None:
+    forms = {"w": Form(FLOAT, (2, 3, 4))}
+    twice = Applied(ops.Permute((0, 2, 1)), (Applied(ops.Permute((1, 2, 0)), (Leaf("w"),)),))
+    assert simplify(twice, forms) == Applied(ops.Permute((1, 0, 2)), (Leaf("w"),))
+    rows = Applied(ops.Reorder(1, (1, 0, 2)), (Applied(ops.Reorder(1, (1, 2, 0)), (Leaf("w"),)),))
+    assert simplify(rows, forms) == Applied(ops.Reorder(1, (2, 1, 0)), (Leaf("w"),))
+
+
+def test_parts_are_joined_only_in_their_order() -> None:
+    forms = {"w": MATRIX}
+    halves = tuple(Applied(ops.Split(sections=2), (Leaf("w"),), part) for part in range(2))
+    assert simplify(Applied(ops.Concat(), halves), forms) == Leaf("w")
+    for other in (halves[::-1], halves[:1] * 2):
+        kept = Applied(ops.Concat(), other)
+        assert simplify(kept, forms) == kept
+    aside = Applied(ops.Concat(1), halves)
+    assert simplify(aside, forms) == aside
+
+
+def test_parts_are_found_only_where_the_cuts_agree() -> None:
+    forms = {"a": MATRIX, "b": Form(FLOAT, (2, 6))}
+    joined = Applied(ops.Concat(), (Leaf("a"), Leaf("b")))
+    assert simplify(Applied(ops.Split(sizes=(4, 2)), (joined,), 1), forms) == Leaf("b")
+    halves = Applied(ops.Split(sizes=(3, 3)), (joined,), 1)
+    assert simplify(halves, forms) == halves
