@@ -17,7 +17,7 @@ from ckpttool.migration.yaml_items import Item, Leaf, Listing, Table, read_yaml
 LANGUAGE = 1
 """The version of the rule language that this package reads."""
 
-KEYS = ("ckpttool", "about", "source", "given", "from", "to", "rules", "stages")
+KEYS = ("ckpttool", "about", "source", "notes", "given", "from", "to", "rules", "stages")
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]+")
 
@@ -42,6 +42,7 @@ def load(text: str, where: str) -> RuleFile:
         from_=_text(reading, document, "from"),
         to=_text(reading, document, "to"),
         origin=_texts(reading, document, "source"),
+        notes=_text(reading, document, "notes"),
         where=where,
         text=text,
         version=LANGUAGE,
@@ -91,7 +92,8 @@ def _one_given(reading: Reading, name: str, item: Item) -> Given:
     return Given(
         name,
         None if default is None else _default(reading, name, default),
-        _text(reading, item, "from"),
+        _texts(reading, item, "from"),
+        _text(reading, item, "about"),
     )
 
 

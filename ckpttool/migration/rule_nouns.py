@@ -90,11 +90,15 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A named number or text that rules use; required where ``default`` is None. ``path``: where facts may tell it."""
+    """A named number or text that rules use. ``paths`` are where the checkpoint may tell it, the first one that does.
+
+    ``default`` None makes it required; the name of another given value stands for that one.
+    """
 
     name: str
     default: Setting | None = None
-    path: str = ""
+    paths: tuple[str, ...] = ()
+    about: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,8 @@ class Stage:
 class RuleFile:
     """An ordered list of stages. ``from_`` and ``to`` are versions, for chains. ``text`` is the file as it was read.
 
-    ``origin`` says where the rules were found out (``source:``); ``where`` is the file's name for messages.
+    ``origin`` says where the rules were found out (``source:``), ``notes`` what to know before running them;
+    ``where`` is the file's name for messages.
     """
 
     stages: tuple[Stage, ...]
@@ -121,6 +126,7 @@ class RuleFile:
     from_: str = ""
     to: str = ""
     origin: tuple[str, ...] = ()
+    notes: str = ""
     where: str = ""
     text: str = ""
     version: int = 1

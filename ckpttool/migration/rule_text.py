@@ -29,6 +29,8 @@ def _lines(rules: RuleFile) -> Iterator[str]:
             yield f"{key}: {_text(text)}"
     if rules.origin:
         yield f"source: {_flow(list(rules.origin))}"
+    if rules.notes:
+        yield f"notes: {_text(rules.notes)}"
     if rules.given:
         yield "given:"
         yield from (f"  {given.name}: {_flow(_given(given))}" for given in rules.given)
@@ -87,9 +89,11 @@ def _option(value: Option) -> Plain:
 
 
 def _given(given: Given) -> Plain:
-    if not given.path:
+    if not given.paths and not given.about:
         return given.default
-    found: dict[str, Plain] = {"from": given.path}
+    found: dict[str, Plain] = {"about": given.about} if given.about else {}
+    if given.paths:
+        found["from"] = _few(list(given.paths))
     return found if given.default is None else {**found, "default": given.default}
 
 

@@ -24,18 +24,31 @@ def settle(
             known = ", ".join(sorted(rules.names)) or "none"
             hint = f"; did you mean '{near[0]}'?" if near else f"; given names: {known}"
             raise RuleError(rules.where, f"'{printable(name)}' is not a given name of these rules{hint}")
-    return {given.name: _value(given, rules, facts, settings) for given in rules.given}
+    found: dict[str, Setting] = {}
+    for given in rules.given:
+        found[given.name] = _value(given, rules, facts, {**found, **settings}, settings.get(given.name))
+    return found
 
 
 def _value(
-    given: Given, rules: RuleFile, facts: Mapping[str, Scalar], settings: Mapping[str, Setting]
+    given: Given,
+    rules: RuleFile,
+    facts: Mapping[str, Scalar],
+    known: Mapping[str, Setting],
+    said: Setting | None,
 ) -> Setting:
-    for value in (settings.get(given.name), facts.get(given.path) if given.path else None, given.default):
+    default = given.default
+    if isinstance(default, str) and default in rules.names:
+        default = known.get(default)  # another given value, which stands before this one
+    for value in (said, *(facts.get(path) for path in given.paths), default):
         if isinstance(value, str) and value.isdecimal() and value.isascii() and len(value) < 19:
             return int(value)
         if isinstance(value, (int, float, str)) and not isinstance(value, bool):
             return value
-    recorded = f"; the checkpoint has no plain value at {printable(given.path)}" if given.path else ""
+    what = f" ({printable(given.about)})" if given.about else ""
+    places = (
+        f"; the checkpoint does not record it as {printable(' or '.join(given.paths))}" if given.paths else ""
+    )
     raise RuleError(
-        rules.where, f"'{given.name}' has no value{recorded}: say it with --set {given.name}=VALUE"
+        rules.where, f"'{given.name}'{what} has no value{places}: say it with --set {given.name}=VALUE"
     )

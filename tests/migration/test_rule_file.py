@@ -14,13 +14,14 @@ EVERYTHING = r"""
 ckpttool: 1
 about: everything that the language has
 source: ["https://example.org/a", "https://example.org/b"]
+notes: what to know
 from: "1.0"
 to: "2"
 given:
   n_layer: 12
   scale: 0.5
   prefix: backbone
-  n_heads: {from: hyper_parameters.n_head, default: 8}
+  n_heads: {about: heads, from: [hyper_parameters.n_head, n_head], default: 8}
   width:
 stages:
 - - strip: [module, _orig_mod]
@@ -134,7 +135,7 @@ def plain(rules: RuleFile) -> object:
     return (
         [[(r.kind, r.sources, r.targets, r.options, r.regex, r.when, r.back, r.states_back, r.optional, r.scope)
           for r in stage.rules] for stage in rules.stages],
-        rules.about, rules.given, rules.from_, rules.to, rules.origin,
+        rules.about, rules.given, rules.from_, rules.to, rules.origin, rules.notes,
     )  # fmt: skip
 
 
@@ -150,7 +151,7 @@ def test_what_stands_at_the_top() -> None:
     assert (rules.from_, rules.to, rules.text) == ("1.0", "2", EVERYTHING)
     assert rules.given == (
         Given("n_layer", 12), Given("scale", 0.5), Given("prefix", "backbone"),
-        Given("n_heads", 8, "hyper_parameters.n_head"), Given("width"),
+        Given("n_heads", 8, ("hyper_parameters.n_head", "n_head"), "heads"), Given("width"),
     )  # fmt: skip
 
 
