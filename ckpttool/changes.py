@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping as MappingABC
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, TypeAlias
 
+from ckpttool.frozen import dataclass
 from ckpttool.model import Json
 
 Kind: TypeAlias = Literal[

@@ -11,12 +11,12 @@ The nearest folder from the working directory upward that has one decides. Its k
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from ckpttool.errors import UsageError, printable
+from ckpttool.frozen import dataclass
 
 FailOn: TypeAlias = Literal["error", "warning", "info", "never"]
 FAIL_ON: tuple[FailOn, ...] = get_args(FailOn)

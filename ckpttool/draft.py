@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeAlias
 
 from ckpttool.expressions import Expression, Form
+from ckpttool.frozen import dataclass
 from ckpttool.model import Checkpoint, Checksum, Span, Storage, Tensor
 
 

@@ -6,7 +6,7 @@ Widths are in bits, since 4-bit and 8-bit floats exist. Sources: torch 2.13 ``to
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from ckpttool.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True)

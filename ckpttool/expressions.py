@@ -7,10 +7,10 @@ weight's moments and to its EMA twin: only the binding of names to tensors diffe
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from ckpttool.dtypes import DType
+from ckpttool.frozen import dataclass
 
 if TYPE_CHECKING:
     import numpy as np

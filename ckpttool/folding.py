@@ -12,8 +12,9 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Hashable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
+
+from ckpttool.frozen import dataclass
 
 Mark = TypeVar("Mark", bound=Hashable)
 Segments: TypeAlias = "tuple[tuple[str, ...], ...]"

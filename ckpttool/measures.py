@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
-from ckpttool.frozen import quick
+from ckpttool.frozen import dataclass
 
 if TYPE_CHECKING:
     from ckpttool.manifest import Sealed
@@ -23,7 +23,6 @@ def sample_step(numel: int) -> int:
     return numel // SAMPLES | 1
 
 
-@quick
 @dataclass(frozen=True, slots=True)
 class SpanMeasure:
     """The bytes of one extent or storage: how many were read, their CRC-32 and page-aligned runs of zeros.
@@ -38,7 +37,6 @@ class SpanMeasure:
     zero_runs: tuple[tuple[int, int], ...] = ()
 
 
-@quick
 @dataclass(frozen=True, slots=True)
 class TensorMeasure:
     """The logical content of one tensor. Indices count elements in row-major order.

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping as MappingABC
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, TypeAlias
 
 from ckpttool.dtypes import DType
-from ckpttool.frozen import quick
+from ckpttool.frozen import dataclass
 
 Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
 Facts: TypeAlias = "MappingABC[str, Json]"
@@ -27,7 +27,6 @@ MAX_DEPTH = 400
 # --- where bytes lie -----------------------------------------------------------------------------------
 
 
-@quick
 @dataclass(frozen=True, slots=True)
 class Span:
     """Where bytes lie: a source's name and a half-open byte range. Not an open handle, so it pickles."""
@@ -41,7 +40,6 @@ class Span:
         return self.stop - self.start
 
 
-@quick
 @dataclass(frozen=True, slots=True)
 class Checksum:
     """A digest that the file itself records. ``algorithm`` names every parameter that affects it."""
@@ -50,7 +48,6 @@ class Checksum:
     value: int
 
 
-@quick
 @dataclass(frozen=True, slots=True)
 class Storage:
     """A flat run of bytes that tensors look into.
@@ -71,7 +68,6 @@ class Storage:
     swapped: bool = False
 
 
-@quick
 @dataclass(frozen=True, slots=True)
 class Extent:
     """A named region of a file: a record of an archive, a header, a shard's data. All of them own the file.
@@ -90,7 +86,6 @@ class Extent:
 # --- the tree ------------------------------------------------------------------------------------------
 
 
-@quick
 @dataclass(frozen=True, slots=True)
 class Value:
     """A plain value. Large byte strings are left in the file: see ``Blob``.
@@ -121,7 +116,6 @@ class Global:
         return f"{self.module}.{self.name}"
 
 
-@quick
 @dataclass(frozen=True, slots=True)
 class Mapping:
     """A dict of some kind, in order. ``state`` is what BUILD set on it (``_metadata``), ``extra`` its arguments.
@@ -136,7 +130,6 @@ class Mapping:
     extra: tuple[int, ...] = ()
 
 
-@quick
 @dataclass(frozen=True, slots=True)
 class Sequence:
     """A list, tuple, set, frozenset or deque, in the file's order."""
@@ -146,7 +139,6 @@ class Sequence:
     state: int | None = None
 
 
-@quick
 @dataclass(frozen=True, slots=True)
 class Call:
     """Anything the file asks to build by calling an imported name: kept whole, never run.
@@ -169,7 +161,6 @@ class Call:
         return f"{self.module}.{self.name}"
 
 
-@quick
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """A tensor's descriptor. ``stride`` and ``offset`` count elements of ``dtype``.
@@ -280,7 +271,6 @@ class Finding:
 # --- the checkpoint ------------------------------------------------------------------------------------
 
 
-@quick
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A leaf of the tree: its path, the node's index and the node."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ckpttool.draft import Draft
+from ckpttool.frozen import dataclass
 from ckpttool.rewriting import RuleUse
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping as MappingABC
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import Literal, TypeAlias
 
 from ckpttool.errors import ExitCode
+from ckpttool.frozen import dataclass
 from ckpttool.model import Finding, Json, Severity
 from ckpttool.rules import Rule
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping as MappingABC
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, TypeAlias
 
+from ckpttool.frozen import dataclass
 from ckpttool.layout import Layout
 from ckpttool.measures import Measures
 from ckpttool.model import Checkpoint, Damage, Json, Severity, Tensor

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from ckpttool.checks._places import LONGEST, MOST, Fault, capped
 from ckpttool.errors import printable
+from ckpttool.frozen import dataclass
 from ckpttool.layout import SectionName
 from ckpttool.measures import TensorMeasure
 from ckpttool.model import Checkpoint, Damage, Extent, Storage, Tensor

@@ -10,13 +10,14 @@ import stat
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from ckpttool.cli.group import complain, muzzle
 from ckpttool.errors import CkpttoolError, ExitCode, UsageError, printable
+from ckpttool.frozen import dataclass
 from ckpttool.render import FORMATS, SUFFIXES, render
 from ckpttool.report import Report
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+from ckpttool.frozen import dataclass
 
 SAMPLE = 2000
 """Keys that vote for a change of prefix; the winners are then tried on all."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ckpttool.changes import Change, Pair, Pairing, Side
 from ckpttool.comparing.plain_tree import Key, Plain, plain_tree
 from ckpttool.comparing.values import Edited, compare
+from ckpttool.frozen import dataclass
 from ckpttool.layout import Layout, Optimizer, Slot
 from ckpttool.model import Checkpoint, Tensor
 from ckpttool.tree import items, lookup

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 
 from ckpttool.changes import Change, Difference
 from ckpttool.comparing.places import folded, kind_of, layer_of
+from ckpttool.frozen import dataclass
 from ckpttool.units import plural
 
 MOST_ROWS = 48

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from ckpttool.changes import KINDS, Change, Difference, Kind, Pair, Pairing, Side
 from ckpttool.comparing.grouping import ROT
 from ckpttool.comparing.sharing import out_of_order, retied
+from ckpttool.frozen import dataclass
 from ckpttool.model import Checkpoint, Json, Tensor
 from ckpttool.units import count, plural
 

@@ -8,11 +8,12 @@ begin with two underscores, and overflows the stack on deep values; so it gets b
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ckpttool.comparing.plain_tree import KIND, Atom, Hollow, Key, OtherKey, Plain, label
 from ckpttool.comparing.sharing import moved_ahead
+from ckpttool.frozen import dataclass
 from ckpttool.model import Json
 
 CROWD = 12

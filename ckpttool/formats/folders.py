@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from ckpttool.errors import Unreadable
 from ckpttool.formats.natural import natural
+from ckpttool.frozen import dataclass
 
 TRAINER = "transformers Trainer"
 ACCELERATE = "accelerate"

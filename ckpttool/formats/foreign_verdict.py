@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from ckpttool.frozen import dataclass
 from ckpttool.model import Facts
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as SequenceABC
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from ckpttool.frozen import dataclass
 from ckpttool.model import (
     Call,
     Checkpoint,

@@ -9,7 +9,8 @@ compares it, so on other platforms the digits are as good as any. Sources: torch
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+from ckpttool.frozen import dataclass
 
 _MASK = (1 << 64) - 1
 _MULTIPLIER = 0xC6A4A7935BD1E995

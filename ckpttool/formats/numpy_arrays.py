@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence as SequenceABC
-from dataclasses import dataclass
 
 from ckpttool.dtypes import DTYPES, DType
+from ckpttool.frozen import dataclass
 from ckpttool.model import (
     Blob,
     Call,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from ckpttool.formats.pickle_opcodes import TORCH
@@ -32,6 +31,7 @@ from ckpttool.formats.pickle_terms import (
     u64,
 )
 from ckpttool.formats.stack import CallOf, DictOf, ListOf, Named
+from ckpttool.frozen import dataclass
 from ckpttool.limits import DEFAULT, Limits
 
 _OPCODES = {**TORCH, **OTHER}

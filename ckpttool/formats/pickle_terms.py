@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+from ckpttool.frozen import dataclass
 
 NOT_MINE: Any = object()
 
 Reducer = Callable[[tuple[Any, ...]], Any]
 """Turns a known call's arguments into a value; returns ``NOT_MINE`` where they do not fit its schema."""
 
-Recogniser = Callable[
-    [list[Any], "bytes | memoryview", int, dict[int, Any], int], "tuple[int, int] | None"
-]
+Recogniser = Callable[[list[Any], "bytes | memoryview", int, dict[int, Any], int], "tuple[int, int] | None"]
 """Takes the stack at a MARK, the data and where they go on, the memo and the number of operations left.
 
 Does what some of the operations after it do, and returns where they end and how many they are; or returns None, and

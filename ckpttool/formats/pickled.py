@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ckpttool.errors import printable
 from ckpttool.formats.arena import Arena, shape_of_tree
@@ -11,6 +11,7 @@ from ckpttool.formats.numpy_arrays import lift
 from ckpttool.formats.pickle_machine import Machine, Outcome
 from ckpttool.formats.stack import Named
 from ckpttool.formats.torch_values import TorchValues
+from ckpttool.frozen import dataclass
 from ckpttool.limits import Limits
 from ckpttool.model import Damage, GlobalUse, Node, Storage
 

@@ -6,11 +6,10 @@ Strict where the format's own text is strict, and at least as strict as the libr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ckpttool.errors import printable
 from ckpttool.formats.safetensors_entries import Entry, lay_out, read_entries
 from ckpttool.formats.strict_json import Parsed, parse
+from ckpttool.frozen import dataclass
 from ckpttool.limits import Limits
 from ckpttool.model import (
     Checkpoint,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from operator import attrgetter
 
 from ckpttool.dtypes import SAFETENSORS, DType
 from ckpttool.errors import printable
+from ckpttool.frozen import dataclass
 from ckpttool.model import Damage, Json
 from ckpttool.source import Source
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence as SequenceABC
-from dataclasses import dataclass
 from pathlib import Path
 
 from ckpttool.errors import printable
+from ckpttool.frozen import dataclass
 from ckpttool.model import Damage, Json, Node, Tensor
 from ckpttool.units import plural, size
 

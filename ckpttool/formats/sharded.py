@@ -7,7 +7,7 @@ Source: ``save_torch_state_dict`` of huggingface_hub (``serialization/_torch.py`
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from ckpttool.errors import Unreadable, printable
@@ -15,6 +15,7 @@ from ckpttool.formats import shard_sets
 from ckpttool.formats.merge import Merged, merge
 from ckpttool.formats.natural import natural
 from ckpttool.formats.strict_json import Parsed, parse
+from ckpttool.frozen import dataclass
 from ckpttool.limits import Limits
 from ckpttool.model import Checkpoint, Damage, Extent, Json, Mapping, Node, Span
 from ckpttool.source import open_source

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 
+from ckpttool.frozen import dataclass
 from ckpttool.model import Json
 
 DEPTH = 100

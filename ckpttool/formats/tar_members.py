@@ -6,8 +6,8 @@ Source: POSIX.1-2017 ``pax`` (ustar interchange format); GNU tar manual for base
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from ckpttool.frozen import dataclass
 from ckpttool.source import Source
 
 BLOCK = 512

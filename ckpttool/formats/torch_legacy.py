@@ -5,11 +5,12 @@ It records no checksum. Source: torch 2.13 ``torch/serialization.py`` ``_legacy_
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ckpttool.formats.pickle_machine import Machine
 from ckpttool.formats.pickled import Reading, Tree, lift_arrays, note_globals, read_pickle
 from ckpttool.formats.stack import DictOf, ListOf
+from ckpttool.frozen import dataclass
 from ckpttool.limits import Limits
 from ckpttool.model import Checkpoint, Extent, Json, Span, Storage
 from ckpttool.source import Source

@@ -6,10 +6,10 @@ Source: torch 2.13 ``torch/_tensor.py`` (``_reduce_ex_internal``), ``torch/seria
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from ckpttool.dtypes import PACKED_STORAGES, STORAGE_CLASSES, DType
 from ckpttool.formats.numpy_arrays import FORM as NUMPY
+from ckpttool.frozen import dataclass
 from ckpttool.model import Call, Checkpoint, Storage, Tensor
 
 V1, V2, V3 = (f"torch._utils._rebuild_tensor{version}" for version in ("", "_v2", "_v3"))

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+from ckpttool.frozen import dataclass
 from ckpttool.limits import Limits
 from ckpttool.model import Damage
 from ckpttool.source import Source

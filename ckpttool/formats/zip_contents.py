@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
 
 from ckpttool.formats.zip_archive import Directory, Record
+from ckpttool.frozen import dataclass
 from ckpttool.source import Source
 
 

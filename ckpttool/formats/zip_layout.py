@@ -6,8 +6,6 @@ Source: torch 2.13 ``PyTorchStreamWriter`` and its patched miniz; unchanged in s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ckpttool.formats.zip_archive import (
     CENTRAL,
     CENTRAL_FIXED,
@@ -22,6 +20,7 @@ from ckpttool.formats.zip_archive import (
     LOCATOR_FIXED,
     Record,
 )
+from ckpttool.frozen import dataclass
 
 GIB4 = 0xFFFFFFFF
 UTF8 = 0x800

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from ckpttool.errors import printable
 from ckpttool.formats.local_headers import parse_local
 from ckpttool.formats.zip_archive import CENTRAL, DESCRIPTOR, HAS_DESCRIPTOR, LOCAL, Record
+from ckpttool.frozen import dataclass
 from ckpttool.limits import Limits
 from ckpttool.source import Source
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from ckpttool.changes import Tolerance
 from ckpttool.dtypes import DType
+from ckpttool.frozen import dataclass
 from ckpttool.measure.kernels import Bits
 from ckpttool.measure.sides import Sides, sides_of
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ckpttool.frozen import dataclass
 from ckpttool.model import Tensor
 
 if TYPE_CHECKING:

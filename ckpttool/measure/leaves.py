@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ckpttool.dtypes import BYTE
+from ckpttool.frozen import dataclass
 from ckpttool.measure.handles import source_of
 from ckpttool.measure.kernels import Bits, view
 from ckpttool.measure.plan import MOST_INFLATED, MOST_VIEWS, SLACK, Place, locate

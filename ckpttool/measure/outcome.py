@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ckpttool.frozen import dataclass
 from ckpttool.measure.crc import combine
 from ckpttool.measure.schemes import Part
 from ckpttool.measures import SpanMeasure

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TypeAlias
 
 from ckpttool.dtypes import DType
-from ckpttool.frozen import quick
+from ckpttool.frozen import dataclass
 from ckpttool.measure.geometry import Order, order_of
 from ckpttool.model import Checkpoint, Extent, Span, Storage, Tensor
 
@@ -33,7 +32,6 @@ class Place:
     size: int = 0
 
 
-@quick
 @dataclass(frozen=True, slots=True)
 class Region:
     """Bytes whose CRC-32 and zero pages are wanted: a piece of extent ``index``."""
@@ -43,7 +41,6 @@ class Region:
     stop: int
 
 
-@quick
 @dataclass(frozen=True, slots=True)
 class Range:
     """A tensor's elements, without gaps from byte ``start`` on; ``order`` where they are not row-major.

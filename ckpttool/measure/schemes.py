@@ -10,11 +10,10 @@ Sources: IEEE 754; OCP 8-bit floating point specification 1.0 (``fn``), ml_dtype
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from functools import cache
 
 from ckpttool.dtypes import DType
-from ckpttool.frozen import quick
+from ckpttool.frozen import dataclass
 from ckpttool.measures import TensorMeasure, sample_step
 
 TINY, HUGE = 1e-30, 1e30
@@ -43,7 +42,6 @@ class Scheme:
         return self.style not in ("plain", "bool")
 
 
-@quick
 @dataclass(frozen=True, slots=True)
 class Part:
     """What is known of a run of elements. Two neighbours combine into one, in any grouping.

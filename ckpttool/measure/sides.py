@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from ckpttool.dtypes import DTYPES, DType
+from ckpttool.frozen import dataclass
 from ckpttool.measure.kernels import Bits
 from ckpttool.measure.schemes import decoded, scheme_of
 from ckpttool.measure.values import floats, numbers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from ckpttool.changes import Tolerance
 from ckpttool.dtypes import DType
 from ckpttool.errors import Unreadable
+from ckpttool.frozen import dataclass
 from ckpttool.measure import compiled
 from ckpttool.measure.blocks import blocks, libc
 from ckpttool.measure.deltas import Tally, merged, tally

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping as MappingABC, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeAlias
 
 from ckpttool.errors import printable
+from ckpttool.frozen import dataclass
 from ckpttool.layout import Optimizer, Slot
 from ckpttool.migration.scopes import Leaf, Scope
 from ckpttool.model import Checkpoint, Tensor

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping as MappingABC, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from ckpttool.editing import Editor
 from ckpttool.errors import printable
+from ckpttool.frozen import dataclass
 from ckpttool.migration.scopes import Leaf, Path, Scope
 from ckpttool.migration.trouble import MigrationError
 from ckpttool.model import Mapping

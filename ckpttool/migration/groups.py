@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping as MappingABC, Sequence
-from dataclasses import dataclass
 
 from ckpttool.errors import printable
+from ckpttool.frozen import dataclass
 from ckpttool.layout import Optimizer, Slot
 from ckpttool.migration.products import Product
 from ckpttool.migration.trouble import MigrationError

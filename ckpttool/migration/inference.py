@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from ckpttool.expressions import Op
+from ckpttool.frozen import dataclass
 from ckpttool.migration.rule_nouns import Rule
 from ckpttool.pairing.near import View
 from ckpttool.rewriting import Rewriting

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from ckpttool.draft import Input
 from ckpttool.errors import printable
 from ckpttool.expressions import Expression, Form, Leaf
+from ckpttool.frozen import dataclass
 from ckpttool.layout import Optimizer
 from ckpttool.migration.groups import Member
 from ckpttool.migration.trouble import MigrationError

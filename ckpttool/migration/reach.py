@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ckpttool.errors import printable
+from ckpttool.frozen import dataclass
 from ckpttool.layout import Layout, Section
 from ckpttool.migration.scopes import Scope, scope_at
 from ckpttool.migration.trouble import MigrationError

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping as MappingABC
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 from ckpttool.errors import printable
 from ckpttool.expressions import Form
+from ckpttool.frozen import dataclass
 from ckpttool.migration.trouble import MigrationError
 from ckpttool.model import MAX_DEPTH, Call, Checkpoint, Mapping, Node, Scalar, Tensor, Value
 from ckpttool.rewriting import Named, Names

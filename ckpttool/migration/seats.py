@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping as MappingABC, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ckpttool.expressions import Applied, Form, Leaf as Input
+from ckpttool.frozen import dataclass
 from ckpttool.layout import Optimizer
 from ckpttool.migration.groups import Member
 from ckpttool.migration.moments import Moments, Read, State, zeros

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 from ckpttool.expressions import Form
+from ckpttool.frozen import dataclass
 from ckpttool.layout import Layout, Section
 from ckpttool.migration.scopes import Scope, scope_at
 from ckpttool.migration.trouble import MigrationError

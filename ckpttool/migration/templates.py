@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from ckpttool.frozen import dataclass
 from ckpttool.migration.inference import Move
 from ckpttool.migration.patterns import escape
 

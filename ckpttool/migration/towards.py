@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ckpttool.expressions import Applied, Expression, Form, Leaf, Op, OpError, form_of
 from ckpttool.folding import fold
+from ckpttool.frozen import dataclass
 from ckpttool.migration.inference import Evidence, Inference, Link, Written
 from ckpttool.migration.questions import ask
 from ckpttool.migration.rule_errors import nearest

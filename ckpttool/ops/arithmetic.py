@@ -6,10 +6,10 @@ as torch does on a CPU, and float64 in float64.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ckpttool.expressions import Form, OpError
+from ckpttool.frozen import dataclass
 from ckpttool.ops.base import Mixes, Shape, axis, numbers, only, shown, taken, with_size
 
 if TYPE_CHECKING:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ckpttool.dtypes import DType
 from ckpttool.expressions import Form, OpError
+from ckpttool.frozen import dataclass
 from ckpttool.ops.base import Mixes, Moments, numbers, only
 
 if TYPE_CHECKING:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ckpttool.dtypes import DTYPES, DType
 from ckpttool.expressions import Form, OpError
+from ckpttool.frozen import dataclass
 from ckpttool.ops.base import Mixes, Shape, numbers, only, plural, resolved, shown, taken
 
 if TYPE_CHECKING:

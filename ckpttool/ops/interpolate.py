@@ -9,10 +9,10 @@ the largest magnitude.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from ckpttool.expressions import Form, OpError
+from ckpttool.frozen import dataclass
 from ckpttool.ops.base import Mixes, Shape, axis, numbers, only, plural, shown
 
 if TYPE_CHECKING:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ckpttool.expressions import Form, Op, OpError
+from ckpttool.frozen import dataclass
 from ckpttool.ops.base import Mixes, Moments, axis, numbers, only, with_size
 from ckpttool.ops.slice import Slice
 

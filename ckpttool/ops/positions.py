@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ckpttool.expressions import Form, OpError
+from ckpttool.frozen import dataclass
 from ckpttool.ops.base import Mixes, Shape, numbers, only, plural, shown, with_size
 from ckpttool.ops.interpolate import Interpolate, Mode
 

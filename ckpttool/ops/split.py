@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, ClassVar
 
 from ckpttool.expressions import Form, OpError
+from ckpttool.frozen import dataclass
 from ckpttool.ops.base import Moves, Shape, axis, only, with_size
 from ckpttool.ops.concat import Concat, Stack
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ckpttool.expressions import Form
+from ckpttool.frozen import dataclass
 from ckpttool.ops.base import Moves, Shape, inverted, numel_of, only, permutation, resolved
 from ckpttool.ops.reshape import reshaped
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ckpttool.expressions import Form, OpError
+from ckpttool.frozen import dataclass
 from ckpttool.ops.base import Mixes, Shape, axis, numbers, only, shown, taken
 
 if TYPE_CHECKING:

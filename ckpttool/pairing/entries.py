@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from ckpttool.changes import How, Pair, Side
+from ckpttool.frozen import dataclass
 from ckpttool.layout import Layout
 from ckpttool.model import Tensor
 from ckpttool.pairing.names import WRAPPERS

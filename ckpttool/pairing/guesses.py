@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from ckpttool.changes import Pair
+from ckpttool.frozen import dataclass
 from ckpttool.pairing.assignment import assign
 from ckpttool.pairing.entries import Couple, One, Path, Rest, joined, without
 from ckpttool.pairing.names import CLASH, INDEX, likeness, natural, template

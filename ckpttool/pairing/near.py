@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from ckpttool.frozen import dataclass
 from ckpttool.pairing.contents import TELLING
 from ckpttool.pairing.entries import One, Rest
 

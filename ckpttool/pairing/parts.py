@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from ckpttool.changes import Pair
+from ckpttool.frozen import dataclass
 from ckpttool.pairing.contents import LIKELY, TELLING, Content, SideName, Slices
 from ckpttool.pairing.entries import Couple, One, Path, Rest, joined, without
 from ckpttool.pairing.names import natural

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ckpttool.changes import Pair
+from ckpttool.frozen import dataclass
 from ckpttool.pairing.entries import Couple, One, Path, Rest, joined, unique, without
 from ckpttool.pairing.names import is_index
 from ckpttool.pairing.places import Prefixes

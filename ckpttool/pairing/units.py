@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from ckpttool.frozen import dataclass
 from ckpttool.pairing.entries import One, Path
 from ckpttool.pairing.names import template
 

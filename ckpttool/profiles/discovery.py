@@ -6,8 +6,7 @@ and optimizers. Names decide only where content cannot.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ckpttool.frozen import dataclass
 from ckpttool.layout import SectionName
 from ckpttool.model import Call, Mapping, Node, Sequence, Tensor, Value
 from ckpttool.profiles import names

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ckpttool.frozen import dataclass
 from ckpttool.layout import Slot
 from ckpttool.model import Mapping, Scalar, Tensor, Value
 from ckpttool.profiles.discovery import is_optimizer

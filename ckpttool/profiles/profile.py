@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ckpttool.frozen import dataclass
 from ckpttool.model import Scalar
 
 

@@ -9,8 +9,8 @@ the schedule where one was attached, the raw weights beside their average.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from ckpttool.frozen import dataclass
 from ckpttool.layout import Optimizer, Readiness, Section
 from ckpttool.model import Tensor, Value
 from ckpttool.profiles.optimizers import has_state

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import zip_longest
 
 from ckpttool.errors import printable
+from ckpttool.frozen import dataclass
 from ckpttool.render.columns import cells, pad, wrap
 from ckpttool.report import Cell, HeatMap, Histogram
 from ckpttool.units import count, real

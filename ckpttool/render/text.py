@@ -6,10 +6,10 @@ Written without a library, so that a small file is inspected in the time that Py
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import zip_longest
 
 from ckpttool.errors import printable
+from ckpttool.frozen import dataclass
 from ckpttool.model import Finding
 from ckpttool.render.columns import cells, pad, wrap
 from ckpttool.render.common import abridged

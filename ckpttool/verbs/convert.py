@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from ckpttool.errors import ExitCode, UsageError, printable
 from ckpttool.folding import fold
+from ckpttool.frozen import dataclass
 from ckpttool.limits import DEFAULT, Limits
 from ckpttool.model import Checkpoint, Json
 from ckpttool.report import Block, Deferred, Details, Facts, Report, Table, Text

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Literal
 
 from ckpttool.changes import Difference, Pair, Pairing, Tolerance
 from ckpttool.comparing.plain_tree import plain_tree
 from ckpttool.comparing.recorded import recorded
 from ckpttool.comparing.tensors import EQUAL, Outcome
+from ckpttool.frozen import dataclass
 from ckpttool.model import Checkpoint, Span, Tensor
 from ckpttool.source import open_source
 from ckpttool.verbs.diff_sides import Target, with_slices

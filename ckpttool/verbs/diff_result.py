@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ckpttool.changes import Change, Pairing, Tolerance
 from ckpttool.errors import ExitCode
+from ckpttool.frozen import dataclass
 from ckpttool.model import Json
 from ckpttool.units import count, plural
 from ckpttool.verbs.diff_sides import Target

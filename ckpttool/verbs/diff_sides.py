@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import translate
 from functools import cache
 from typing import TypeAlias
@@ -13,6 +13,7 @@ from typing import TypeAlias
 from ckpttool.changes import Side
 from ckpttool.comparing.optimizers import state_key, state_keys
 from ckpttool.errors import printable
+from ckpttool.frozen import dataclass
 from ckpttool.layout import Layout
 from ckpttool.limits import DEFAULT, Limits
 from ckpttool.model import Checkpoint, Damage, Tensor

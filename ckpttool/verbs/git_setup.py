@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from ckpttool.errors import CkpttoolError, UsageError, printable
+from ckpttool.frozen import dataclass
 from ckpttool.model import Json
 from ckpttool.report import Block, Facts, Report, Text, Tree
 

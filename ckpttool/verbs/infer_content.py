@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ckpttool.frozen import dataclass
 from ckpttool.migration.inference import Axes, SideName
 from ckpttool.model import Checkpoint, Tensor
 from ckpttool.pairing.near import View

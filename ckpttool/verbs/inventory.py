@@ -5,17 +5,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from fnmatch import translate
 
 from ckpttool.dtypes import BYTE
-from ckpttool.frozen import quick
+from ckpttool.frozen import dataclass
 from ckpttool.layout import Layout
 from ckpttool.model import Checkpoint, Storage, Tensor
 from ckpttool.profiles.parameters import is_buffer
 
 
-@quick
 @dataclass(frozen=True, slots=True)
 class Item:
     """One tensor under one key. A tensor that two keys reach is two items.

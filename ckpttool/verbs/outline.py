@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence as Sequence_
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ckpttool.folding import Fold, fold, segment_text
+from ckpttool.frozen import dataclass
 from ckpttool.model import Blob, Call, Entry, Global, Mapping, Node, Sequence, Tensor, Value
 from ckpttool.units import plural, shape
 

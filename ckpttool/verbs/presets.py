@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from ckpttool.errors import UsageError, printable
+from ckpttool.frozen import dataclass
 
 SUFFIX = ".yaml"
 

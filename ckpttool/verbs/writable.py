@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ckpttool.checks import rules
 from ckpttool.draft import Draft, draft_of
 from ckpttool.editing import Editor
 from ckpttool.errors import CkpttoolError, UsageError, printable
 from ckpttool.formats import describe
+from ckpttool.frozen import dataclass
 from ckpttool.layout import Layout, Section
 from ckpttool.limits import DEFAULT, Limits
 from ckpttool.model import Checkpoint, Finding

@@ -6,12 +6,13 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from ckpttool.draft import Copied, Draft
 from ckpttool.errors import WriteFailed, printable
 from ckpttool.formats import describe
+from ckpttool.frozen import dataclass
 from ckpttool.model import Span
 from ckpttool.writing.durable import (
     Replacement,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from ckpttool.draft import Draft
 from ckpttool.dtypes import DTYPES, SAFETENSORS, DType
 from ckpttool.errors import UsageError, printable
 from ckpttool.formats.numpy_arrays import FORM as NUMPY
+from ckpttool.frozen import dataclass
 from ckpttool.model import (
     MAX_DEPTH,
     Blob,

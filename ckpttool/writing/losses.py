@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from ckpttool.frozen import dataclass
 
 Kind: TypeAlias = Literal["content", "form"]
 

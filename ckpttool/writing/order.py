@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from ckpttool.draft import Draft, Made
+from ckpttool.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True)

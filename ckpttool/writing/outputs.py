@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from ckpttool.draft import Draft
 from ckpttool.errors import UsageError, printable
+from ckpttool.frozen import dataclass
 from ckpttool.model import Checkpoint, Tensor
 from ckpttool.writing import adapting, safetensors, sharded
 from ckpttool.writing.compare import first_difference

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from ckpttool.errors import WriteFailed
+from ckpttool.frozen import dataclass
 from ckpttool.measure.crc import crc32
 from ckpttool.model import Span
 from ckpttool.source import LocalFile, Source, open_source

@@ -33,6 +33,7 @@ _RANK = {dtype.name: rank for rank, dtype in enumerate(SAFETENSORS.values())}
 MIGRATIONS = "ckpttool.migrations"
 """The entry that says which migrations a checkpoint went through."""
 
+REORDERED = Loss("", "order of keys", "the format orders by type and name, shards as they fill", "form")
 FRESH = {"format": "pt"}
 """What a file that was none before says of itself: transformers asks for it."""
 
@@ -60,7 +61,7 @@ def lay_out(draft: Draft, flat: Flat | None = None) -> Layout:
     ordered = in_order(kept)
     losses = [*found.losses, *_tie_losses(repeated), *_view_losses(draft, kept)]
     if [item.name for item in kept] != [item.name for item in ordered]:
-        losses.append(Loss("", "order of keys", "the format orders by type and name", "form"))
+        losses.append(REORDERED)
     return Layout(ordered, metadata, tuple(losses))
 
 
