@@ -18,6 +18,7 @@ from ckpttool.source import Source
 from ckpttool.writing.elements import decode, encode
 from ckpttool.writing.fetching import component_width, fetched
 from ckpttool.writing.ranges import as_copied
+from ckpttool.writing.views import view_of
 
 __all__ = ["as_copied", "evaluate", "simplify"]
 
@@ -62,7 +63,9 @@ class _Evaluation:
 
     def _count(self, expression: Expression, seen: set[tuple[object, ...]]) -> None:
         self._uses[expression] += 1
-        if isinstance(expression, Applied) and (expression.op, expression.inputs) not in seen:
+        if isinstance(expression, Leaf) or self._part(expression) is not None:
+            return
+        if (expression.op, expression.inputs) not in seen:
             seen.add((expression.op, expression.inputs))
             for part in expression.inputs:
                 self._count(part, seen)
@@ -74,9 +77,20 @@ class _Evaluation:
         self._uses[expression] -= 1
         return self._values[expression] if self._uses[expression] else self._values.pop(expression)
 
+    def _part(self, applied: Applied) -> Input | None:
+        """A view that needs at most half of what its input spans: read alone, so that the rest never is."""
+        found = view_of(applied, self._inputs)
+        if found is None or 2 * found.tensor.extent > self._inputs[found.name].tensor.extent:
+            return None
+        return found
+
     def _make(self, expression: Expression) -> None:
         if isinstance(expression, Leaf):
             self._values[expression] = fetched(self._inputs[expression.name], self._opened)
+            return
+        alone = self._part(expression)
+        if alone is not None:
+            self._values[expression] = fetched(alone, self._opened)
             return
         op, forms = expression.op, self.simplifier.inputs(expression)
         arrays = [self._argument(expression, place) for place in range(len(forms))]

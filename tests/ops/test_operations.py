@@ -67,6 +67,8 @@ def test_a_padded_vocabulary_is_cut_back() -> None:
     assert op.inverse((MATRIX,)) == ops.Slice(0, 0, 4)
     assert not op.decodes
     assert ops.Pad(0, 6, "mean").decodes
+    (made,) = ops.Pad(1, 3, "mean").compute([np.array([[1, 2], [3, 5]], "f4")], (Form(FLOAT, (2, 2)),))
+    assert made.tolist() == [[1, 2, 1.5], [3, 5, 4]]
 
 
 @pytest.mark.parametrize(

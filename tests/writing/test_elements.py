@@ -119,6 +119,13 @@ def test_known_values() -> None:
     assert codes([1, 1.5, 1.4, 0], "float8_e8m0fnu") == [127, 128, 127, 0]
 
 
+def test_a_nan_stays_one_in_every_float() -> None:
+    """One whose only digits are the last ones would become infinity, were it cut off."""
+    faint = np.array([0x7F800001, 0xFF800001], "u4").view("f4")
+    for name in ("bfloat16", "float16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e8m0fnu"):
+        assert np.isnan(decode(encode(faint, DTYPES[name]), DTYPES[name])).all(), name
+
+
 @pytest.mark.parametrize(
     ("value", "name", "words"),
     [

@@ -18,6 +18,7 @@ from ckpttool.errors import Unreadable
 from ckpttool.expressions import Applied, Expression, Form, Leaf, OpError, form_of
 from ckpttool.model import Checksum, Span, Storage, Tensor
 from ckpttool.ops import blocks
+from ckpttool.source import LocalFile
 from ckpttool.testing import strategies
 from ckpttool.testing.strategies import Grown
 from ckpttool.writing.evaluate import as_copied, evaluate
@@ -196,6 +197,34 @@ def test_a_plan_of_another_form_is_refused(tmp_path: Path) -> None:
         evaluate(Made(Leaf("a"), (given,), Form(FLOAT, (3, 2))))
     with pytest.raises(OpError, match="output 5 is asked for, there are 2"):
         evaluate(Made(Applied(ops.Unstack(), (Leaf("a"),), 5), (given,), Form(FLOAT, (3,))))
+
+
+def test_one_expert_is_read_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = np.arange(8 * 6 * 4, dtype="u4").reshape(8, 6, 4)
+    given = saved(tmp_path / "a", "a", packed, FLOAT)
+    read: list[int] = []
+    real = LocalFile.readinto
+    monkeypatch.setattr(
+        LocalFile, "readinto", lambda self, start, to: read.append(len(to)) or real(self, start, to)
+    )
+    expert = Applied(ops.Transpose(), (Applied(ops.Unstack(), (Leaf("a"),), 5),))
+    found = evaluate(Made(expert, (given,), Form(FLOAT, (4, 6))))
+    assert bytes(found) == packed[5].T.tobytes()
+    assert read == [6 * 4 * 4]
+
+
+def test_inputs_that_overlap_everywhere_are_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = saved(tmp_path / "a", "a", np.arange(24, dtype="u4").reshape(4, 6), FLOAT)
+    read: list[int] = []
+    real = LocalFile.readinto
+    monkeypatch.setattr(
+        LocalFile, "readinto", lambda self, start, to: read.append(len(to)) or real(self, start, to)
+    )
+    columns = [Applied(ops.Split(sections=3, dim=1), (Leaf("a"),), part) for part in (2, 0, 1)]
+    evaluate(Made(Applied(ops.Concat(1), tuple(columns)), (given,), Form(FLOAT, (4, 6))))
+    assert read == [4 * 6 * 4]
 
 
 def test_sub_expressions_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
