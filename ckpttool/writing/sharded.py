@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ckpttool.draft import Draft
 from ckpttool.editing import Editor
 from ckpttool.errors import UsageError, printable
+from ckpttool.frozen import dataclass
 from ckpttool.model import Json
 from ckpttool.writing import safetensors
 from ckpttool.writing.flat import Named, flatten
@@ -89,7 +89,15 @@ def plan(
     shards = tuple(_shard(draft, kind, name, group, extra) for name, group in zip(names, groups, strict=True))
     total = sum(_total(draft, group, kind) for group in groups)
     index = None if len(groups) == 1 else _index({"total_size": total, **repeated}, shards)
-    return ShardSet(shards, f"{stem}.{kind}{INDEX}", index, losses)
+    read = [item.name for shard, group in zip(shards, groups, strict=True) for item in _order(shard, group)]
+    kept = tuple(loss for loss in losses if loss != safetensors.REORDERED)
+    reordered = () if read == [item.name for item in items] else (safetensors.REORDERED,)
+    return ShardSet(shards, f"{stem}.{kind}{INDEX}", index, kept + reordered)
+
+
+def _order(shard: Shard, group: Sequence[Named]) -> Sequence[Named]:
+    """A shard's tensors as they are read."""
+    return group if shard.layout is None else shard.layout.items
 
 
 def split(
