@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TypeAlias
 
 from ckpttool.draft import Content, Draft, Made
 from ckpttool.editing import Editor
 from ckpttool.errors import printable
+from ckpttool.frozen import dataclass
 from ckpttool.layout import Layout
 from ckpttool.migration.adopting import adopted
 from ckpttool.migration.alignment import Trains, align
-from ckpttool.migration.checking import check_target
 from ckpttool.migration.groups import members
 from ckpttool.migration.modules import lost_versions, move_metadata
 from ckpttool.migration.moments import Read
@@ -20,8 +20,9 @@ from ckpttool.migration.optimizers import move_optimizer
 from ckpttool.migration.products import Product, carry_out
 from ckpttool.migration.reach import Wishes, apart, is_container, once, weight_scopes
 from ckpttool.migration.scopes import Scope, facts_of, names_of, prefix_of, scope_at, without_prefix
-from ckpttool.migration.steps import untied, weight_steps
+from ckpttool.migration.steps import metadata_steps, reordering, untied, weight_steps
 from ckpttool.migration.target import Target
+from ckpttool.migration.towards import fitted
 from ckpttool.migration.trouble import MigrationError
 from ckpttool.migration.twins import move_keyed
 from ckpttool.migration.workshop import Workshop
@@ -66,6 +67,11 @@ def plan(
     book = _Notebook()
     facts = facts_of(checkpoint)
     scopes = weight_scopes(checkpoint, layout, wishes)
+    if target is not None and len(scopes) > 1:
+        listed = ", ".join(printable(".".join(scope.path)) for scope in scopes)
+        raise MigrationError(
+            f"{printable(checkpoint.source)} – has several models, {listed}: name one with --under KEY"
+        )
     moves = [(scope, _move(shop, scope, rewrite, facts, target, book)) for scope in scopes]
     if not wishes.whole:
         _move_twins(shop, layout, scopes, rewrite, facts, target, wishes, book)
@@ -100,18 +106,17 @@ def _move(
     book: _Notebook,
     twin: bool = False,
 ) -> list[Product]:
-    rewriting = rewrite(names_of(shop.editor.original, scope, facts))
-    products = carry_out(
-        shop, scope, rewriting, None if target is None else [name for name, _ in target.keys]
-    )
-    if target is not None:
-        check_target(shop, scope, products, target)
+    names = names_of(shop.editor.original, scope, facts)
+    asked = rewrite(names)
+    rewriting = asked if target is None else _in_order(scope, asked, names, target)
+    products = carry_out(shop, scope, rewriting)
     pairs = [(p.name, p.sources[0].name or "") for p in products if p.sources and not p.tied]
     added = [p.name for p in products if not p.sources or p.tied]
     modules = move_metadata(shop.editor, scope, pairs, added)
-    book.steps += weight_steps(
-        scope, rewriting, products, modules, lost_versions(shop.editor.original, scope, modules)
-    )
+    book.steps += weight_steps(scope, rewriting, products)
+    if [one.name for one in rewriting.outputs] != [one.name for one in asked.outputs]:
+        book.steps.append(reordering(scope))
+    book.steps += metadata_steps(scope, modules, lost_versions(shop.editor.original, scope, modules))
     book.notes += untied(shop, scope, products)
     if not twin:
         book.notes += rewriting.notes
@@ -119,6 +124,15 @@ def _move(
         book.untouched += [scope.key(name) for name in rewriting.untouched]
         book.repeats = book.repeats or rewriting.repeats
     return products
+
+
+def _in_order(scope: Scope, rewriting: Rewriting, names: Names, target: Target) -> Rewriting:
+    """The outputs in the target's order. Raises ``MigrationError`` with every key and shape that does not agree."""
+    fit = fitted(rewriting, names, target)
+    if not fit.complete:
+        where = printable(".".join(scope.path) or scope.role)
+        raise MigrationError(f"{where} – does not become {printable(target.name)}: {'; '.join(fit.problems)}")
+    return fit.rewriting
 
 
 def _summed(known: Sequence[RuleUse], more: Sequence[RuleUse]) -> list[RuleUse]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from ckpttool.errors import printable
 from ckpttool.expressions import Expression, Leaf as Input
+from ckpttool.frozen import dataclass
 from ckpttool.migration.containers import Entry, rebuild
 from ckpttool.migration.scopes import Leaf, Scope
 from ckpttool.migration.trouble import MigrationError
@@ -38,18 +38,14 @@ class Product:
         return bool(self.tied) or self.expression != Input(self.name)
 
 
-def carry_out(
-    shop: Workshop, scope: Scope, rewriting: Rewriting, order: Sequence[str] | None = None
-) -> list[Product]:
+def carry_out(shop: Workshop, scope: Scope, rewriting: Rewriting) -> list[Product]:
     """Make the result's tensors and put them into the state dict; the keys of the result in its order.
 
-    ``order`` is the target's, where there is one. Raises ``MigrationError`` where an operation does not fit.
+    Raises ``MigrationError`` where an operation does not fit.
     """
-    made = list(_made(shop, scope, rewriting.outputs))
-    made = _with_ties(shop, scope, rewriting, made)
-    if order is not None:
-        places = {name: at for at, name in enumerate(order)}
-        made.sort(key=lambda product: places.get(product.name, len(places)))
+    ties = {tie.name: tie for tie in rewriting.ties}
+    own = list(_made(shop, scope, [output for output in rewriting.outputs if output.name not in ties]))
+    made = _with_ties(shop, scope, rewriting, own)
     if _is_same(scope, made):
         return made
     entries = [Entry(scope.prefix + p.name, p.index, p.sources[0] if p.sources else None) for p in made]
@@ -88,9 +84,10 @@ def _source(scope: Scope, name: str, output: Output) -> Leaf:
     return scope.named[name]
 
 
-def _with_ties(shop: Workshop, scope: Scope, rewriting: Rewriting, made: list[Product]) -> list[Product]:
-    """Ties stand where a key of their name stood, else right behind the key that they are tied to."""
-    by_name = {product.name: product for product in made}
+def _with_ties(shop: Workshop, scope: Scope, rewriting: Rewriting, own: Sequence[Product]) -> list[Product]:
+    """The keys of the result in order, those among them that share another one's storage."""
+    by_name = {product.name: product for product in own}
+    order = dict.fromkeys(output.name for output in rewriting.outputs)
     for tie in rewriting.ties:
         to = by_name.get(tie.to)
         if to is None:
@@ -98,25 +95,17 @@ def _with_ties(shop: Workshop, scope: Scope, rewriting: Rewriting, made: list[Pr
                 f"{printable(scope.key(tie.name))} – is to be tied to '{printable(tie.to)}', which is no key of the "
                 "result"
             )
-        node = shop.tensor(to.index)
-        index = to.index if node is None or node.call is not None else shop.editor.put(node)
-        product = Product(tie.name, index, to.expression, to.sources, tie.rules, tied=tie.to)
-        old = by_name.get(tie.name)
-        if old is not None:
-            made[made.index(old)] = product
-        else:
-            made.insert(_place(scope, made, tie.name, to), product)
-        by_name[tie.name] = product
-    return made
+        by_name[tie.name] = Product(
+            tie.name, _twin(shop, scope, tie.name, to), to.expression, to.sources, tie.rules, tied=tie.to
+        )
+        order.setdefault(tie.name)
+    return [by_name[name] for name in order]
 
 
-def _place(scope: Scope, made: Sequence[Product], name: str, to: Product) -> int:
+def _twin(shop: Workshop, scope: Scope, name: str, to: Product) -> int:
+    """A node that looks at the same elements: the key's own where it does so already."""
     leaf = scope.named.get(name)
-    if leaf is None:
-        return made.index(to) + 1
-    places = {one.path: at for at, one in enumerate(scope.leaves)}
-    at = places[leaf.path]
-    before = [
-        i for i, one in enumerate(made) if one.sources and not one.tied and places[one.sources[0].path] < at
-    ]
-    return before[-1] + 1 if before else 0
+    if leaf is not None and shop.place(leaf.index) == shop.place(to.index):
+        return leaf.index
+    node = shop.tensor(to.index)
+    return to.index if node is None or node.call is not None else shop.editor.put(node)

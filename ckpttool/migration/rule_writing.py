@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from ckpttool.errors import printable
 from ckpttool.expressions import Op
 from ckpttool.folding import fold
+from ckpttool.frozen import dataclass
+from ckpttool.migration.arithmetic import ArithmeticFault
 from ckpttool.migration.inference import Link, Move, Question, Written
-from ckpttool.migration.matching import Matcher, compile_pattern, write
+from ckpttool.migration.matching import Binding, Matcher, compile_pattern, write
 from ckpttool.migration.patterns import Pattern, PatternFault, escape, parse_pattern, resolve
 from ckpttool.migration.rule_nouns import Option, Rule
 from ckpttool.migration.templates import LETTERS, Shape, by_core, by_module, exact, leaves_of, shapes, under
@@ -40,7 +42,7 @@ def written(
     ``unused`` are dropped, ``casts`` are changes of element type by old name. Each pattern was tried on every name.
     """
     contents = _contents(links, casts, names)
-    choices = [*_drops(unused), *_joins(links), *_renames(links)]
+    choices = [*_drops(unused, names), *_joins(links), *_renames(links)]
     return (*contents, *_settled(choices, links, unused, names))
 
 
@@ -66,9 +68,17 @@ class _Tried:
             if binding is None:
                 continue
             if self.target is not None:
-                return (write(self.target, binding, {}),)
+                return (_name(self.target, binding),)
             return self.moved[name].new if name in self.moved else ("?",)
         return None
+
+
+def _name(target: Pattern, binding: Binding) -> str:
+    """What the rule makes of a name; a name that is nobody's where a number would be below 0."""
+    try:
+        return write(target, binding, {})
+    except ArithmeticFault:
+        return ""
 
 
 def _matcher(pattern: Pattern, rule: Rule) -> Matcher:
@@ -183,9 +193,43 @@ def _join(shape: Shape, op: Op) -> Written:
     return Written(Rule(op.name, shape.old, shape.new, tuple(options)), shape.moves)
 
 
-def _drops(unused: Sequence[str]) -> Iterator[_Choice]:
-    for shape in shapes([Move((name,), ()) for name in unused]):
+def _drops(unused: Sequence[str], names: Sequence[str]) -> Iterator[_Choice]:
+    """Whole modules where nothing of them is used, and single tensors, layers together."""
+    members, lost = _members(names), _members(unused)
+    below: dict[str, list[str]] = defaultdict(list)
+    for name in unused:
+        below[_root(name, lost, members)].append(name)
+    trees = {root: some for root, some in below.items() if len(some) > 1}
+    for shape in shapes([Move((root,), ()) for root in trees]):
+        roots = [root for move in shape.moves for root in move.old]
+        parts = tuple(_tree(escape(root), trees[root]) for root in roots)
+        whole = _tree(shape.old[0], [name for root in roots for name in trees[root]])
+        yield _Choice(whole.now, parts) if len(parts) > 1 else parts[0]
+    for shape in shapes([Move((some[0],), ()) for some in below.values() if len(some) == 1]):
         yield _narrow(shape, _drop(shape), _drop)
+
+
+def _members(names: Sequence[str]) -> Mapping[str, int]:
+    """How many names stand below each module."""
+    found: Counter[str] = Counter()
+    for name in names:
+        words = name.split(".")
+        found.update(".".join(words[:n]) for n in range(1, len(words)))
+    return found
+
+
+def _root(name: str, lost: Mapping[str, int], members: Mapping[str, int]) -> str:
+    """The outermost module around a name of which nothing is used; the name itself where there is none."""
+    words = name.split(".")
+    heads = (".".join(words[:n]) for n in range(1, len(words)))
+    return next((head for head in heads if lost[head] == members[head]), name)
+
+
+def _tree(pattern: str, names: Sequence[str]) -> _Choice:
+    """The rule that drops all below a module, or else each of its tensors."""
+    shape = Shape((f"{pattern}.{{rest...}}",), (), tuple(Move((name,), ()) for name in names))
+    singles = tuple(_narrow(one, _drop(one), _drop) for one in shapes(shape.moves))
+    return _Choice(_drop(shape), singles)
 
 
 def _drop(shape: Shape) -> Written:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from ckpttool.errors import printable
 from ckpttool.migration.compiled import Compiled
+from ckpttool.migration.matching import compile_pattern
+from ckpttool.migration.patterns import Capture, Pattern, PatternFault
 from ckpttool.migration.rule_errors import listed, nearest_of, templates
 from ckpttool.migration.stage_items import Context, Index, Item, Tally
 
@@ -63,9 +66,28 @@ def _unfired(rule: Compiled, known: Mapping[str, str]) -> str:
         return ""
     if rule.role == "strip":
         return "no key has such a segment"
+    if any(_spelt(pattern, known) for pattern in rule.patterns):
+        return "no key matches; a name of one letter stands for digits, a longer one for any segment"
     near = nearest_of(rule.rule.sources[0], known) if rule.rule.sources and not rule.rule.regex else ()
     return "no key matches" + (f"; nearest: {listed(near)}" if near else "")
 
 
 def _keys(names: list[str]) -> str:
     return f"its {len(names):,} keys" if len(names) > 1 else listed(names)
+
+
+def _spelt(pattern: Pattern, known: Mapping[str, str]) -> bool:
+    """Whether names would match if digits could be letters."""
+    if not any(capture.kind == "digits" for capture in pattern.captures):
+        return False
+    segments = tuple(
+        tuple(
+            replace(p, kind="word") if isinstance(p, Capture) and p.kind == "digits" else p for p in segment
+        )
+        for segment in pattern.segments
+    )
+    try:
+        matcher = compile_pattern(replace(pattern, segments=segments), {}, frozenset())
+    except PatternFault:
+        return False
+    return any(matcher.match(name) is not None for name in known.values())

@@ -43,7 +43,9 @@ def stamps_of(checkpoint: Checkpoint) -> tuple[Stamp, ...]:
         text = entries.get(KEY)
     try:
         listed = json.loads(text) if isinstance(text, str) else []
-        return tuple(Stamp(str(one["digest"]), bool(one["back"]), str(one.get("about", ""))) for one in listed)
+        return tuple(
+            Stamp(str(one["digest"]), bool(one["back"]), str(one.get("about", ""))) for one in listed
+        )
     except (ValueError, TypeError, KeyError, AttributeError):
         return ()
 

@@ -13,35 +13,29 @@ from ckpttool.plan import Step
 from ckpttool.rewriting import Rewriting
 
 
-def weight_steps(
-    scope: Scope,
-    rewriting: Rewriting,
-    products: Sequence[Product],
-    modules: Sequence[tuple[str, str]],
-    lost: Sequence[str],
-) -> Iterator[Step]:
-    """One step for each key that becomes another one, is dropped or added; then reordering and ``_metadata``."""
+def weight_steps(scope: Scope, rewriting: Rewriting, products: Sequence[Product]) -> Iterator[Step]:
+    """One step for each key that becomes another one, is tied, added or dropped."""
     for product in products:
         if product.moved:
             yield _step(scope, rewriting, product)
     for dropped in rewriting.dropped:
         key = scope.key(dropped.name)
         yield Step("drop", (key,), (), _reason(rewriting, dropped.rules), "its content is not kept")
-    order = [product.name for product in products]
-    expected = [output.name for output in rewriting.outputs]
-    where = ".".join([*scope.path, "*"])
-    if [name for name in order if name in set(expected)] != expected:
-        yield Step("reorder", (where,), (where,), "keys take the order of the target")
+
+
+def reordering(scope: Scope) -> Step:
+    """The step that puts keys into the target's order."""
+    where = (".".join([*scope.path, "*"]),)
+    return Step("reorder", where, where, "keys take the order of the target")
+
+
+def metadata_steps(scope: Scope, modules: Sequence[tuple[str, str]], lost: Sequence[str]) -> Iterator[Step]:
+    """One step for each module whose record moves or is gone."""
+    base = ".".join([*scope.path, "_metadata"])
     for old, new in modules:
         lossy = "its recorded version has no place" if old in lost and not new else ""
-        base = ".".join([*scope.path, "_metadata"])
-        yield Step(
-            "metadata",
-            (f"{base}.{old}",),
-            (f"{base}.{new}",) if new else (),
-            "recorded versions follow modules",
-            lossy,
-        )
+        made = (f"{base}.{new}",) if new else ()
+        yield Step("metadata", (f"{base}.{old}",), made, "recorded versions follow modules", lossy)
 
 
 def _step(scope: Scope, rewriting: Rewriting, product: Product) -> Step:
