@@ -102,9 +102,10 @@ def mmengine_saved(framework: Any, tmp_path: Path) -> tuple[Path, Any]:
     hook = framework("mmengine.hooks").EMAHook(momentum=0.5)
     runner = type("Runner", (), {"model": Tiny(), "iter": 0, "epoch": 0, "logger": None})()
     hook.before_run(runner)
-    with torch.no_grad():
-        runner.model.first.weight.add_(1.0)
-    hook.after_train_iter(runner, 0)
+    for number in range(3):
+        hook.after_train_iter(runner, number)
+        with torch.no_grad():
+            runner.model.first.weight.add_(1.0)
     checkpoint = {
         "meta": {"epoch": 1, "iter": 1, "mmengine_version": "0.10.7"},
         "state_dict": runner.model.state_dict(),

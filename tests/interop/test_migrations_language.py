@@ -380,7 +380,9 @@ def test_mixtral_of_a_file_to_a_live_model(
     assert new.keys() == expected.keys()
     assert all(equal(new[key], expected[key]) for key in new)
     type(mixtral)(mixtral.config).load_state_dict(new, strict=True)
-    assert equal(torch.load(migrate(made, "mixtral-experts-packed", "--reverse")), old)
+    back = torch.load(migrate(made, "mixtral-experts-packed", "--reverse"))
+    assert back.keys() == old.keys(), "in another order: the file's experts stand between each other"
+    assert all(equal(back[key], old[key]) for key in old)
 
 
 # --- names alone ----------------------------------------------------------------------------------------
@@ -470,7 +472,8 @@ def test_neox_regroups_heads_into_blocks(framework: Any, migrate: Any, equal: An
         bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
     model = scrambled(transformers.GPTNeoXForCausalLM(config))
-    torch.save(model.state_dict(), tmp_path / "neox.pt")
+    state = {key.replace("lm_head", "embed_out"): value for key, value in model.state_dict().items()}
+    torch.save(state, tmp_path / "neox.pt")
     made = migrate(tmp_path / "neox.pt", "neox-to-litgpt", n_heads=3)
     new = torch.load(made, weights_only=True)
     fused = model.gpt_neox.layers[1].attention.query_key_value
@@ -481,3 +484,54 @@ def test_neox_regroups_heads_into_blocks(framework: Any, migrate: Any, equal: An
     assert not [key for key in new if key.startswith("gpt_neox") or "embed_out" in key]
     back = migrate(made, "neox-to-litgpt", "--reverse", n_heads=3)
     assert equal(torch.load(back), torch.load(tmp_path / "neox.pt"))
+
+
+def fairseq_name(key: str) -> str:
+    """What fairseq calls a parameter of the bare model; written against its wav2vec2.py."""
+    pairs = [
+        ("masked_spec_embed", "mask_emb"),
+        ("feature_projection.layer_norm.", "layer_norm."),
+        ("feature_projection.projection.", "post_extract_proj."),
+        ("encoder.pos_conv_embed.conv.", "encoder.pos_conv.0."),
+    ]
+    for new, old in pairs:
+        if key.startswith(new):
+            return old + key.removeprefix(new)
+    head, _, rest = key.partition(".conv_layers.")
+    if rest:
+        number, _, rest = rest.partition(".")
+        return f"{head}.conv_layers.{number}." + rest.replace("conv.", "0.").replace("layer_norm.", "2.1.")
+    for new, old in [
+        (".attention.", ".self_attn."),
+        (".feed_forward.intermediate_dense.", ".fc1."),
+        (".feed_forward.output_dense.", ".fc2."),
+    ]:
+        key = key.replace(new, old)
+    if key.startswith("encoder.layers.") and ".final_layer_norm." not in key:
+        key = key.replace(".layer_norm.", ".self_attn_layer_norm.")
+    return key
+
+
+def test_wav2vec2_of_fairseq_computes_the_same(framework: Any, migrate: Any, tmp_path: Path) -> None:
+    """fairseq keeps the old weight norm, so the file goes through two presets."""
+    transformers = framework("transformers")
+    config = transformers.Wav2Vec2Config(
+        hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12, conv_dim=(8, 8),
+        conv_stride=(5, 2), conv_kernel=(10, 3), num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
+        feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True, num_feat_extract_layers=2,
+    )  # fmt: skip
+    model = scrambled(transformers.Wav2Vec2Model(config)).eval()
+    weight = "parametrizations.weight.original"
+    old = {
+        fairseq_name(key).replace(f"{weight}0", "weight_g").replace(f"{weight}1", "weight_v"): value
+        for key, value in model.state_dict().items()
+    }
+    old["quantizer.vars"] = torch.ones(1, 4, 8)
+    assert {"encoder.pos_conv.0.weight_g", "feature_extractor.conv_layers.1.2.1.bias"} <= old.keys()
+    torch.save(old, tmp_path / "fairseq.pt")
+    made = migrate(tmp_path / "fairseq.pt", "wav2vec2-fairseq-to-hf")
+    made = migrate(made, "weight-norm-to-parametrizations")
+    other = transformers.Wav2Vec2Model(config).eval()
+    other.load_state_dict(torch.load(made, weights_only=True), strict=True)
+    sound = torch.randn(1, 400, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(other(sound).last_hidden_state, model(sound).last_hidden_state)

@@ -1,0 +1,51 @@
+"""Autoencoders of latent diffusion, against diffusers' own conversion. Apart from timm's tests: it looks for torchvision."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+pytestmark = [pytest.mark.interop, pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.fixture
+def autoencoder(framework: Any) -> Any:
+    framework("diffusers")
+    kind = importlib.import_module("diffusers.models.autoencoders.autoencoder_kl").AutoencoderKL
+    torch.manual_seed(6)
+    return kind(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+        layers_per_block=1,
+        latent_channels=2,
+    )
+
+
+def agree(found: dict[str, Any], expected: dict[str, Any], equal: Any) -> None:
+    """Keys in any order, tensors bit for bit."""
+    assert found.keys() == expected.keys()
+    assert [key for key in found if not equal(found[key], expected[key])] == []
+
+
+def test_an_autoencoder_of_latent_diffusion_is_what_diffusers_makes_of_it(
+    autoencoder: Any, migrate: Any, equal: Any, tmp_path: Path
+) -> None:
+    """The old names are made by the way back; diffusers' own conversion has to understand them."""
+    single = importlib.import_module("diffusers.loaders.single_file_utils")
+    expected = dict(autoencoder.state_dict())
+    torch.save(expected, tmp_path / "new.pth")
+    old = migrate(tmp_path / "new.pth", "sd-vae-to-diffusers", "--reverse", levels=2)
+    state = torch.load(old, weights_only=True)
+    assert state["decoder.mid.attn_1.q.weight"].shape == (16, 16, 1, 1)
+    assert "encoder.down.1.block.0.nin_shortcut.weight" in state
+    agree(single.convert_ldm_vae_checkpoint(dict(state), {"layers_per_block": 1}), expected, equal)
+    made = migrate(old, "sd-vae-to-diffusers", levels=2)
+    agree(torch.load(made, weights_only=True), expected, equal)
+    autoencoder.load_state_dict(torch.load(made, weights_only=True), strict=True)
