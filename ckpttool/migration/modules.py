@@ -46,28 +46,36 @@ def _recorded(editor: Editor, index: int | None, kept: bool) -> int:
     return index if kept else editor.put(editor.original.nodes[index])
 
 
-def _differences(old: Sequence[str], new: Iterable[tuple[str, str | None]]) -> Iterator[tuple[str, str]]:
+def _differences(old: Sequence[str], new: Sequence[tuple[str, str | None]]) -> Iterator[tuple[str, str]]:
     targets: dict[str, list[str]] = {}
     for name, source in new:
         if source is not None:
             targets.setdefault(source, []).append(name)
+    there = {name for name, _ in new}
     for name in old:
-        for target in targets.get(name, [""]):
+        # A module that stands in the result anyway, for another one's sake, is not gone.
+        for target in targets.get(name, [name] if name in there else [""]):
             if target != name:
                 yield name, target
 
 
-def lost_versions(checkpoint: Checkpoint, scope: Scope, changes: Iterable[tuple[str, str]]) -> list[str]:
-    """Modules that are gone although something other than version 1 was recorded for them."""
+def lost_versions(checkpoint: Checkpoint, scope: Scope, changes: Sequence[tuple[str, str]]) -> list[str]:
+    """Modules that are gone although something other than version 1 was recorded for them, and only for them."""
     recorded = fields(checkpoint, metadata_at(checkpoint, scope.index))
-    kept = []
-    for old, new in changes:
-        if not new and old in recorded:
-            known = fields(checkpoint, recorded[old])
-            version = checkpoint.nodes[known["version"]] if "version" in known else None
-            if not (isinstance(version, Value) and version.value == 1 and len(known) == 1):
-                kept.append(old)
-    return kept
+    kept = {version_at(checkpoint, recorded[old]) for old, new in changes if new}
+    gone = [(old, version_at(checkpoint, recorded[old])) for old, new in changes if not new]
+    return [old for old, version in gone if version != "1" and version not in kept]
+
+
+def version_at(checkpoint: Checkpoint, index: int) -> str:
+    """What is recorded of a module in one word: its version, or that there is more than one."""
+    known = fields(checkpoint, index)
+    version = checkpoint.nodes[known["version"]] if "version" in known else None
+    return (
+        repr(version.value)
+        if isinstance(version, Value) and len(known) == 1
+        else f"{sorted(known)} at {index}"
+    )
 
 
 def moved_modules(

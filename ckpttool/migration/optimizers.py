@@ -110,9 +110,9 @@ def _steps(shop: Workshop, optimizer: Optimizer, seats: Seats) -> Iterator[Step]
         if slot.ident not in used:
             yield _left(optimizer, slot, [*fields(original, states.get(slot.ident))])
     place = (".".join([*optimizer.path, "param_groups"]),)
-    yield Step(
-        "groups", place, place, f"{'names' if optimizer.named == 'fqn' else 'ids'} follow the parameters"
-    )
+    moved = [seat.ident for seat in everyone(seats)] != [slot.ident for slot in optimizer.slots]
+    what = "ids" if moved and optimizer.named != "fqn" else "names"
+    yield Step("groups", place, place, f"{what} follow the parameters")
 
 
 def _seat_steps(

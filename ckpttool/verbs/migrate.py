@@ -95,7 +95,9 @@ def migrate(
     if not dry_run and not (in_place and not planned.steps):
         written = _written(planned, destination, wanted, force or in_place, backup, verify, progress)
     notes = (*found.notes, *chosen.notes)
-    return report(Result(found.checkpoint, planned, written, os.fspath(destination), dry_run, notes))
+    return report(
+        Result(found.checkpoint, planned, written, "" if planned_only else os.fspath(destination), notes)
+    )
 
 
 def _destination(

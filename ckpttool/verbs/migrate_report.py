@@ -19,13 +19,12 @@ ROWS = 40
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a migration came to; ``written`` is None where nothing was."""
+    """What a migration came to; ``written`` is None where nothing was, ``destination`` empty where none is named."""
 
     source: Checkpoint
     plan: Plan
     written: Written | None
     destination: str
-    dry_run: bool
     notes: tuple[str, ...] = ()
 
 
@@ -70,7 +69,8 @@ def _data(result: Result) -> dict[str, Json]:
 
 def _blocks(result: Result) -> Iterator[Block]:
     plan = result.plan
-    yield Text(f"{printable(result.source.source)} → {printable(result.destination)}", "title")
+    towards = f" → {printable(result.destination)}" if result.destination else ""
+    yield Text(f"{printable(result.source.source)}{towards}", "title")
     yield _verdict(result)
     yield from (Text(note, "warning") for note in (*result.notes, *(printable(note) for note in plan.notes)))
     rows = list(step_rows(plan.steps))
