@@ -24,22 +24,23 @@ _UNTYPED = (("torch.storage", "UntypedStorage"), ("torch", "UntypedStorage"), ("
 
 @dataclass(frozen=True, slots=True)
 class Spelled:
-    """How a storage is declared: its class and its number of elements of that class."""
+    """How a storage is declared: its class and its number of elements of that class.
+
+    Tensors that look into an ``untyped`` one say their type themselves.
+    """
 
     module: str
     cls: str
     numel: int
-
-    @property
-    def untyped(self) -> bool:
-        return "Untyped" in self.cls
+    untyped: bool = False
 
 
-def spelled_storages(checkpoint: Checkpoint) -> tuple[Spelled, ...]:
+def spelled_storages(checkpoint: Checkpoint, *, legacy: bool = False) -> tuple[Spelled, ...]:
     """How each storage is declared everywhere in the file: torch keeps one class for each.
 
     A storage that tensors of several types look into, or one of a type without a class, is untyped. Of bytes
-    the tensors tell which class they are in, else what the file imports.
+    the tensors tell which class they are in, else what the file imports. The ``legacy`` loader knows no untyped
+    storages (2.13 still does not), and those of bytes do as well.
     """
     seen: dict[int, set[str]] = {}
     untyped: set[int] = set()
@@ -54,10 +55,13 @@ def spelled_storages(checkpoint: Checkpoint) -> tuple[Spelled, ...]:
             if isinstance(raw, Tensor) and raw.storage is not None:
                 untyped.add(raw.storage)
     mentioned = {(use.module, use.name) for use in checkpoint.globals}
-    return tuple(
+    found = [
         _spelled(storage, seen.get(index, ()), index in untyped, mentioned)
         for index, storage in enumerate(checkpoint.storages)
-    )
+    ]
+    if legacy:
+        found = [Spelled("torch", "ByteStorage", s.numel, untyped=True) if s.untyped else s for s in found]
+    return tuple(found)
 
 
 def _spelled(
@@ -69,7 +73,7 @@ def _spelled(
     bare_bytes = kept == "uint8" and not seen and any(known in mentioned for known in _UNTYPED)
     if cls is None or untyped or types or bare_bytes:
         module, cls = next((known for known in _UNTYPED if known in mentioned), _UNTYPED[0])
-        return Spelled(module, cls, storage.nbytes)
+        return Spelled(module, cls, storage.nbytes, untyped=True)
     itemsize = 1 if cls in PACKED_STORAGES else STORAGE_CLASSES[cls].itemsize
     on_gpu = ("torch", cls) not in mentioned and ("torch.cuda", cls) in mentioned
     return Spelled("torch.cuda" if on_gpu else "torch", cls, storage.nbytes // itemsize)

@@ -24,11 +24,11 @@ class TorchWords:
         self._words = words
         self._source = checkpoint.source
         self._storages = checkpoint.storages
-        self._spelled = spelled_storages(checkpoint)
+        self._spelled = spelled_storages(checkpoint, legacy=legacy)
         self._legacy = legacy
         self._renumber = renumber
         self._keys: dict[int, int] = {}
-        self._known: dict[tuple[str, str, str], tuple[bytes, bytes, bytes]] = {}
+        self._known: dict[tuple[str, ...], tuple[bytes, bytes, bytes]] = {}
 
     def storage(self, tensor: Tensor) -> None:
         """Write a storage that stands in the tree itself."""
@@ -39,8 +39,9 @@ class TorchWords:
         """Write the call that rebuilds a strided tensor, not memoized."""
         assert tensor.storage is not None
         spelled, device = self._spelled[tensor.storage], self._storages[tensor.storage].device
-        known = self._known.get((spelled.cls, device, tensor.form))
-        if known is not None:
+        kind = (spelled.module, spelled.cls, device, tensor.form)
+        known = self._known.get(kind)
+        if known is not None and not spelled.untyped:
             self._dense_again(tensor, requires_grad, *known)
             return
         function = rebuild(tensor, spelled)
@@ -55,7 +56,7 @@ class TorchWords:
             start, *rest = map(spell.get, slots)
             hooks = spell.get(names[_HOOKS]) + spell.EMPTY_TUPLE + spell.REDUCE
             head = b"".join((start, spell.MARK, spell.MARK, *rest))
-            self._known[spelled.cls, device, tensor.form] = (head, spell.get(texts[device]), hooks)
+            self._known[kind] = (head, spell.get(texts[device]), hooks)
 
     def parameter(self, tensor: Tensor) -> None:
         """Write a Parameter whose fields say everything, not memoized."""

@@ -1,7 +1,8 @@
 """The file that ``torch.save`` wrote before torch 1.6: five pickles, then each storage after its element count.
 
-It records no checksum, and its storages have a class for each element type, so it cannot hold float8 and other types
-that came later. Source: torch 2.13 ``torch/serialization.py`` ``_legacy_save``, ``_legacy_load``.
+It records no checksum. Types that came later (float8, uint16, …) are written as bytes whose tensors say their
+type, as torch reads them since 2.3; what torch 2.13 itself makes of them it cannot read.
+Source: torch 2.13 ``torch/serialization.py`` ``_legacy_save``, ``_legacy_load``.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def write(draft: Draft, sink: Sink, *, progress: Callable[[int], None] | None = 
     kept = torch_zip.keeps_keys(draft)
     emitter = Emitter(draft.checkpoint, legacy=True, arrays=changed_arrays(draft), renumber=not kept)
     pickled = emitter.run()
-    storages, spelled = draft.checkpoint.storages, spelled_storages(draft.checkpoint)
+    storages, spelled = draft.checkpoint.storages, spelled_storages(draft.checkpoint, legacy=True)
     keys = {storages[i].key if kept else str(number): i for i, number in emitter.mentioned.items()}
     for part in (_integer(MAGIC), _integer(PROTOCOL), _system(), pickled, _key_list(sorted(keys))):
         sink.write(part)

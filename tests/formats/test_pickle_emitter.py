@@ -437,3 +437,12 @@ def test_memory_sources_hold_no_blobs_of_protocol_2() -> None:
     data = pickle.dumps(struct.pack(">900d", *range(900)), 2)
     assert emit(described(data)) == data
     assert Memory(data).size > 900
+
+
+def test_bytes_and_what_is_spelled_as_bytes_are_told_apart() -> None:
+    kind, byte = DTYPES["float8_e4m3fn"], DTYPES["uint8"]
+    nodes = [Tensor(byte, (2,), (1,), 0, 0), Tensor(kind, (2,), (1,), 0, 1), Tensor(byte, (2,), (1,), 0, 2)]
+    storages = (Storage("0", byte, 2), Storage("1", kind, 2), Storage("2", byte, 2))
+    for legacy in (False, True):
+        found = again(tree(*nodes, Sequence("list", (0, 1, 2)), storages=storages), legacy=legacy)
+        assert [n.dtype.name for n in found.nodes if isinstance(n, Tensor)] == ["uint8", "float8_e4m3fn", "uint8"]
