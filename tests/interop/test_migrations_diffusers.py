@@ -1,4 +1,4 @@
-"""Autoencoders of latent diffusion, against diffusers' own conversion. Apart from timm's tests: it looks for torchvision."""
+"""Autoencoders of latent diffusion, against diffusers' own conversion of them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_an_autoencoder_of_latent_diffusion_is_what_diffusers_makes_of_it(
     state = torch.load(old, weights_only=True)
     assert state["decoder.mid.attn_1.q.weight"].shape == (16, 16, 1, 1)
     assert "encoder.down.1.block.0.nin_shortcut.weight" in state
-    agree(single.convert_ldm_vae_checkpoint(dict(state), {"layers_per_block": 1}), expected, equal)
+    agree(single.convert_ldm_vae_checkpoint(dict(state), dict(autoencoder.config)), expected, equal)
     made = migrate(old, "sd-vae-to-diffusers", levels=2)
     agree(torch.load(made, weights_only=True), expected, equal)
     autoencoder.load_state_dict(torch.load(made, weights_only=True), strict=True)
