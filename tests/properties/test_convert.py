@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 
 from ckpttool.draft import draft_of
 from ckpttool.errors import CkpttoolError
@@ -20,6 +20,7 @@ from ckpttool.report import Report
 from ckpttool.testing import strategies
 from ckpttool.verbs.convert import convert
 from ckpttool.verbs.diff import diff
+from ckpttool.writing.adapting import recorded_ties
 from ckpttool.writing.compare import first_difference
 from ckpttool.writing.safetensors import lay_out
 
@@ -92,6 +93,7 @@ def test_safetensors_through_torch(data: bytes) -> None:
     with folder() as place:
         source = place / "a.safetensors"
         source.write_bytes(data)
+        assume(not recorded_ties(describe(source)))  # metadata that reads as a removed name brings it back
         convert(source, place / "b.pt", verify=True)
         convert(place / "b.pt", place / "c.safetensors", verify=True)
         assert diff(source, place / "b.pt").data["changes"] == []
