@@ -11,6 +11,7 @@ from ckpttool.migration.rule_nouns import Rule
 from ckpttool.migration.rule_writing import rule_lines
 from ckpttool.migration.templates import Shape, by_module, shapes, under
 from ckpttool.pairing.entries import One, Rest
+from ckpttool.pairing.named import Counts
 from ckpttool.pairing.names import template
 
 ANSWERS = 6
@@ -19,21 +20,26 @@ ANSWERS = 6
 Trait: TypeAlias = "tuple[str, tuple[int, ...]]"
 
 
-def ask(rest: Rest, contents: bool) -> tuple[Question, ...]:
+def ask(rest: Rest, whole: Rest, contents: bool) -> tuple[Question, ...]:
     """One question for each group of keys that may be each other's, layers together. Linear in keys of one shape.
 
-    ``contents`` says that contents of both sides were compared.
+    ``rest`` is what has no partner, of ``whole``; ``contents`` says that contents of both sides were compared.
     """
     olds: dict[Trait, list[One]] = defaultdict(list)
     for one in rest[0]:
         olds[_trait(one)].append(one)
     groups: dict[object, list[tuple[One, list[One]]]] = defaultdict(list)
+    counts = Counts(whole)
     for one in rest[1]:
-        candidates = _closest(one, olds.get(_trait(one), []))
+        candidates = _closest(one, olds.get(_trait(one), []), counts)
         if candidates:
             key = _trait(one), tuple(sorted({template(other.words[:-1])[0] for other in candidates}))
-            groups[key].append((one, candidates))
-    return tuple(_question(some, contents) for some in groups.values())
+            lost = any(counts.shrink((other, one)) and _like(other, one) for other in candidates)
+            groups["layers" if lost else key].append((one, candidates))
+    return tuple(
+        _layers(some, counts) if key == "layers" else _question(some, contents)
+        for key, some in groups.items()
+    )
 
 
 def _trait(one: One) -> Trait:
@@ -41,17 +47,51 @@ def _trait(one: One) -> Trait:
     return one.tensor.dtype.kind, tuple(sorted(size for size in one.tensor.shape if size != 1))
 
 
-def _closest(one: One, others: Sequence[One]) -> list[One]:
-    """Those that are nearest in each respect in turn: the name, the shape, the layer, the last segment."""
+def _closest(one: One, others: Sequence[One], counts: Counts) -> list[One]:
+    """Those that are nearest in each respect in turn: the name, the shape, the layer, the last segment.
+
+    Where the other side has lost layers, its numbers tell nothing: all layers stay.
+    """
     found = list(others)
+    lost = any(counts.shrink((other, one)) and _like(other, one) for other in others)
     for alike in (
-        lambda other: other.words == one.words,
+        lambda other: template(other.words)[0] == template(one.words)[0],
+        lambda other: lost or other.words == one.words,
         lambda other: other.tensor.shape == one.tensor.shape,
-        lambda other: template(other.words)[1] == template(one.words)[1],
+        lambda other: lost or template(other.words)[1] == template(one.words)[1],
         lambda other: other.words[-1] == one.words[-1],
     ):
         found = [other for other in found if alike(other)] or found
     return found
+
+
+def _like(one: One, other: One) -> bool:
+    """Whether two names differ in numbers at most, or end alike behind their last number."""
+    return one.words[-1] == other.words[-1]
+
+
+def _layers(some: Sequence[tuple[One, list[One]]], counts: Counts) -> Question:
+    """The question which layers stayed, with two answers: the first ones, or the last ones."""
+    new = tuple(one.side.key for one, _ in some)
+    candidates = tuple(dict.fromkeys(other.side.key for _, others in some for other in others))
+    one, other = some[0][0], some[0][1][0]
+    ours, theirs = next(pair for pair in counts.lists((other, one)) if not pair[0] <= pair[1])
+    why = f"{len(ours)} layers here, {len(theirs)} in the target, and names do not tell which ones stayed"
+    at = next(n for n, word in enumerate(other.words) if word in ours)
+    head, to = ".".join(other.words[:at]), ".".join(one.words[:at])
+    kept = len(theirs)
+    last = (
+        [str(number) for number in range(kept, len(ours))]
+        if ours == {str(n) for n in range(len(ours))}
+        else []
+    )
+    rules = [*(f'- drop: "{head}.{number}.{{rest...}}"' for number in last)]
+    first = [str(number) for number in range(len(ours) - kept)] if last else []
+    rules += ["# or, if the last ones stayed:"] if last else []
+    rules += [f'- drop: "{head}.{number}.{{rest...}}"' for number in first]
+    if last:
+        rules += [f'- rename: "{head}.{{i}}.{{rest...}}"', f'  to: "{to}.{{i-{len(first)}}}.{{rest...}}"']
+    return Question(new, candidates, why, tuple(rules))
 
 
 def _question(some: Sequence[tuple[One, list[One]]], contents: bool) -> Question:

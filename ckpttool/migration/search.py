@@ -194,7 +194,7 @@ class Search:
         moves, counts = Moves(self.proved), Counts(self.all)
         for couple in couples:
             moved, counted = moves.verdict(couple), counts.agree(couple)
-            if moved is False:
+            if moved is False or (not moved and counts.shrink(couple)):
                 continue
             if form(couple[0]) != form(couple[1]):
                 self._take_other_form(couple, why)
@@ -287,14 +287,12 @@ class Search:
         if not (self.rest[0] and self.rest[1]):
             return
         doubtful = self._square_doubt()
-        moves = Moves(self.proved)
+        moves, counts = Moves(self.proved), Counts(self.all)
         pairs = mirrored(self.rest, self.couples, self.ordered)
         for pair, couple in zip(pairs, self._couples(pairs), strict=True):
-            if (
-                form(couple[0]) == form(couple[1])
-                and not doubtful(couple)
-                and moves.verdict(couple) is not False
-            ):
+            moved = moves.verdict(couple)
+            lost = moved is False or (not moved and counts.shrink(couple))
+            if not lost and form(couple[0]) == form(couple[1]) and not doubtful(couple):
                 self._add([couple], "likely", "form, order and a similar name", None, (), pair.score)
 
     # --- bookkeeping --------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ def towards(
     sides = ones(items_of(names.items)), ones(target.keys)
     search = Search(sides, evidence, target.ordered and ordered)
     search.run()
-    questions = ask(search.rest, evidence is not None)
+    questions = ask(search.rest, sides, evidence is not None)
     links = tuple(sorted(search.links, key=lambda link: target.order[link.new[0]]))
     asked = {name for one in questions for name in (*one.new, *one.candidates)}
     unused, missing = (

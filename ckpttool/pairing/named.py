@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from ckpttool.changes import Side
@@ -75,25 +75,36 @@ class Counts:
     def __init__(self, rest: Rest) -> None:
         self._sides = _counted(rest[0]), _counted(rest[1])
 
+    def lists(self, couple: Couple) -> Iterator[tuple[set[str], set[str]]]:
+        """The numbers beside each of the couple's, a's and b's: of modules, and of those that hold such a tensor.
+
+        Numbers are aligned from the end; names that have not equally many are not aligned at all.
+        """
+        places = [[at for at, word in enumerate(one.words) if is_index(word)] for one in couple]
+        if len(places[0]) != len(places[1]):
+            return
+        for ours, theirs in zip(*places, strict=True):
+            a, b = (one.words for one in couple)
+            yield self._sides[0][a[:ours], ()], self._sides[1][b[:theirs], ()]
+            yield self._sides[0][a[:ours], a[ours + 1 :]], self._sides[1][b[:theirs], b[theirs + 1 :]]
+
     def agree(self, couple: Couple) -> bool:
-        """Whether every list of modules in the common end of both names has the same numbers on both sides."""
-        a, b = couple[0].words, couple[1].words
-        for depth in range(1, min(len(a), len(b)) + 1):
-            if a[-depth] != b[-depth]:
-                break
-            if is_index(a[-depth]):
-                mine, other = a[: len(a) - depth], b[: len(b) - depth]
-                if self._sides[0].get(mine) != self._sides[1].get(other):
-                    return False
-        return True
+        """Whether all lists of numbers are the same on both sides."""
+        return all(ours == theirs for ours, theirs in self.lists(couple))
+
+    def shrink(self, couple: Couple) -> bool:
+        """Whether b lacks a number that a has: which of them stayed is then not told by the numbers."""
+        return any(not ours <= theirs for ours, theirs in self.lists(couple))
 
 
-def _counted(side: Sequence[One]) -> dict[Path, set[str]]:
-    found: dict[Path, set[str]] = {}
+def _counted(side: Sequence[One]) -> dict[tuple[Path, Path], set[str]]:
+    """The numbers below each module; and those under which each tail of a name stands there."""
+    found: dict[tuple[Path, Path], set[str]] = {}
     for one in side:
         for place, word in enumerate(one.words):
             if is_index(word):
-                found.setdefault(one.words[:place], set()).add(word)
+                found.setdefault((one.words[:place], ()), set()).add(word)
+                found.setdefault((one.words[:place], one.words[place + 1 :]), set()).add(word)
     return found
 
 
