@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from ckpttool import ops
 from ckpttool.dtypes import DTYPES, DType, dtype_of
-from ckpttool.expressions import Applied, Expression, Form, Op, OpError
+from ckpttool.expressions import Form, Op, OpError
 from ckpttool.migration.arithmetic import ArithmeticFault
 from ckpttool.migration.compiled import Compiled, term_of
 from ckpttool.migration.rule_nouns import Option
 
 
-class _Asked:
+class Asked:
     """The options of one rule, computed for one tensor."""
 
     def __init__(self, compiled: Compiled, form: Form) -> None:
@@ -52,14 +52,14 @@ def ratio_of(compiled: Compiled, value: Option) -> float:
         raise ArithmeticFault(f"'{value}' has no value: {error}") from None
 
 
-def _permute(asked: _Asked) -> Op:
+def _permute(asked: Asked) -> Op:
     axes, view = asked.sizes("axes") or (), asked.sizes("view")
     if view is None:
         return ops.Permute(axes)
     return ops.ViewPermute(view, axes, asked.sizes("shape") or asked.form.shape)
 
 
-def _transpose(asked: _Asked) -> Op:
+def _transpose(asked: Asked) -> Op:
     dims = asked.sizes("dims")
     if dims is None:
         if len(asked.form.shape) != 2:
@@ -72,31 +72,32 @@ def _transpose(asked: _Asked) -> Op:
     return ops.Transpose(*dims)
 
 
-def _cast(asked: _Asked) -> Op:
-    return ops.Cast(_dtype(asked.rule.option("dtype")))
+def _cast(asked: Asked) -> Op:
+    return ops.Cast(dtype_from(asked.rule.option("dtype")))
 
 
-def _dtype(value: Option) -> DType:
+def dtype_from(value: Option) -> DType:
+    """An option that names an element type."""
     return dtype_of(str(value)) or DTYPES["float32"]
 
 
-def _slice(asked: _Asked) -> Op:
+def _slice(asked: Asked) -> Op:
     step = asked.size("step")
     return ops.Slice(asked.dim(), asked.size("start"), asked.size("stop"), 1 if step is None else step)
 
 
-def _pad(asked: _Asked) -> Op:
+def _pad(asked: Asked) -> Op:
     value = asked.rule.option("value")
     return ops.Pad(asked.dim(), asked.size("to") or 0, 0 if value is None else value)  # type: ignore[arg-type]
 
 
-def _interpolate(asked: _Asked) -> Op:
+def _interpolate(asked: Asked) -> Op:
     dims = asked.sizes("dims")
     more = asked.image() if dims is None else {**asked.image(), "dims": dims}
     return ops.Interpolate(asked.sizes("size") or (), **more)  # type: ignore[arg-type]
 
 
-def _resize_positions(asked: _Asked) -> Op:
+def _resize_positions(asked: Asked) -> Op:
     more = asked.image()
     if asked.rule.has("prefix"):
         more["prefix"] = asked.size("prefix")
@@ -105,7 +106,7 @@ def _resize_positions(asked: _Asked) -> Op:
     return ops.ResizePositions(asked.sizes("grid") or (), **more)  # type: ignore[arg-type]
 
 
-_CONTENT: dict[str, Callable[[_Asked], Op]] = {
+_CONTENT: dict[str, Callable[[Asked], Op]] = {
     "transpose": _transpose,
     "permute": _permute,
     "reshape": lambda asked: ops.Reshape(asked.sizes("shape") or ()),
@@ -128,17 +129,45 @@ _CONTENT: dict[str, Callable[[_Asked], Op]] = {
 def content_op(compiled: Compiled, form: Form) -> Op | None:
     """What a content rule does to a tensor; None where the tensor is so already (cast, reshape, pad).
 
+    A cast to a type of floats leaves integers and booleans alone, as ``Module.to`` does.
     Raises ``OpError`` or ``ArithmeticFault`` where the rule does not fit it.
     """
-    op = _CONTENT[compiled.rule.kind](_Asked(compiled, form))
+    asked = Asked(compiled, form)
+    if (
+        compiled.rule.kind == "cast"
+        and dtype_from(compiled.rule.option("dtype")).kind == "float" != form.dtype.kind
+    ):
+        return None
+    _check_old(asked)
+    op = _CONTENT[compiled.rule.kind](asked)
     made = op.forms((form,))[0]
     same = compiled.rule.kind in ("cast", "reshape", "pad", "expand", "interpolate", "resize_positions")
     return None if same and made == form else op
 
 
+def _check_old(asked: Asked) -> None:
+    """What ``from`` says of a tensor must hold, since the way back goes by it."""
+    stated, form, kind = asked.rule.option("from"), asked.form, asked.rule.kind
+    if kind == "cast" and stated not in (None, form.dtype.name):
+        raise OpError(f"'from' says {stated}, the tensor is {form.dtype.name}")
+    if kind == "pad" and (size := asked.size("from")) is not None:
+        dim = asked.dim()
+        have = form.shape[dim] if -len(form.shape) <= dim < len(form.shape) else size
+        if have not in (size, asked.size("to")):
+            raise OpError(f"'from' says {size} along dimension {dim}, the tensor has {have}")
+    shape = asked.sizes("from")
+    if shape is not None and not _agree(shape, form.shape):
+        raise OpError(f"'from' says ({_joined(shape)}), the tensor is ({_joined(form.shape)})")
+
+
+def _agree(stated: tuple[int, ...], have: tuple[int, ...]) -> bool:
+    """Whether sizes are the same; -1 stands for any."""
+    return len(stated) == len(have) and all(s in (-1, h) for s, h in zip(stated, have, strict=True))
+
+
 def parting_op(compiled: Compiled, form: Form) -> tuple[Op, int]:
     """What a rule cuts one tensor by, and into how many."""
-    asked, count = _Asked(compiled, form), len(compiled.targets)
+    asked, count = Asked(compiled, form), len(compiled.targets)
     kind = compiled.rule.kind
     op: Op
     if kind == "unfold":
@@ -160,7 +189,7 @@ def parting_op(compiled: Compiled, form: Form) -> tuple[Op, int]:
 
 def joining_op(compiled: Compiled, forms: tuple[Form, ...]) -> Op:
     """What a rule joins several tensors by."""
-    asked = _Asked(compiled, forms[0])
+    asked = Asked(compiled, forms[0])
     if compiled.rule.kind == "stack":
         return ops.Stack(asked.dim())
     if compiled.rule.kind == "fold":
@@ -169,16 +198,14 @@ def joining_op(compiled: Compiled, forms: tuple[Form, ...]) -> Op:
     return ops.Concat(asked.dim())
 
 
-def _check_parts(asked: _Asked, forms: tuple[Form, ...]) -> None:
+def _check_parts(asked: Asked, forms: tuple[Form, ...]) -> None:
     """Parts of different sizes are stated, so that the way back is known."""
     dim, rule = asked.dim(), asked.rule
     have = tuple(form.shape[dim] if -len(form.shape) <= dim < len(form.shape) else 0 for form in forms)
     if rule.option("sizes") == "any":
         return
     sizes = asked.sizes("sizes")
-    if sizes is not None and (
-        len(sizes) != len(have) or any(s not in (-1, h) for s, h in zip(sizes, have, strict=True))
-    ):
+    if sizes is not None and not _agree(sizes, have):
         raise OpError(f"the parts are {_joined(have)} along dimension {dim}; 'sizes' says {_joined(sizes)}")
     if sizes is None and len(set(have)) > 1:
         raise OpError(
@@ -194,7 +221,7 @@ def _joined(sizes: tuple[int, ...]) -> str:
     return ", ".join(map(str, sizes[:12])) + (", …" if len(sizes) > 12 else "")
 
 
-def _fold(asked: _Asked, count: int) -> Op:
+def _fold(asked: Asked, count: int) -> Op:
     by = asked.rule.option("by")
     wanted = 3 if by == "lora" else 2
     if count != wanted:
@@ -208,80 +235,3 @@ def _fold(asked: _Asked, count: int) -> Op:
     if by == "matmul":
         return ops.MatMul(asked.ratio("scale"))
     return ops.MergeLowRank(asked.ratio("scale"), bool(asked.rule.option("rows_last")))
-
-
-# --- new tensors -------------------------------------------------------------------------------------------------
-
-
-def index_ops(text: str, form: Form) -> tuple[Op, ...]:
-    """``:, 0, 2:5`` as operations: slices, then a reshape that leaves out indexed dimensions. Raises ``OpError``."""
-    parts = [part.strip() for part in text.split(",")]
-    if len(parts) > len(form.shape):
-        raise OpError(
-            f"the index [{text}] has {len(parts)} places; the tensor has {len(form.shape)} dimensions"
-        )
-    found: list[Op] = []
-    kept: list[int] = []
-    for dim, size in enumerate(form.shape):
-        part = parts[dim] if dim < len(parts) else ":"
-        start, stop = _range(part, size, text)
-        if (start, stop) != (0, size):
-            found.append(ops.Slice(dim, start, stop))
-        if ":" in part:
-            kept.append(stop - start)
-    return (*found, ops.Reshape(tuple(kept))) if len(kept) != len(form.shape) else tuple(found)
-
-
-def _range(part: str, size: int, text: str) -> tuple[int, int]:
-    first, colon, last = part.partition(":")
-    try:
-        if not colon:
-            at = int(first)
-            if not -size <= at < size:
-                raise OpError(f"the index {at} is outside of a dimension of size {size}")
-            return at % size, at % size + 1
-        start, stop, _ = slice(int(first) if first else None, int(last) if last else None).indices(size)
-    except ValueError as error:
-        raise (
-            error if isinstance(error, OpError) else OpError(f"[{text}] is no index: as in [:, 0, 2:5]")
-        ) from None
-    return start, max(start, stop)
-
-
-def indexed_form(text: str | None, form: Form) -> Form:
-    """The form of a tensor with an index behind it."""
-    for op in index_ops(text, form) if text is not None else ():
-        form = op.forms((form,))[0]
-    return form
-
-
-def indexed_expression(text: str | None, expression: Expression, form: Form) -> tuple[Expression, Form]:
-    """A tensor with an index behind it."""
-    for op in index_ops(text, form) if text is not None else ():
-        expression, form = Applied(op, (expression,)), op.forms((form,))[0]
-    return expression, form
-
-
-def new_tensor(compiled: Compiled, like: Form | None) -> Op:
-    """What makes the tensor of an ``add`` that copies nothing; ``like`` is the form that it names."""
-    rule = compiled.rule
-    stated = rule.option("dtype")
-    shape = _Asked(compiled, like or Form(DTYPES["float32"], ())).sizes("shape")
-    if rule.has("arange"):
-        count = _Asked(compiled, like or Form(DTYPES["float32"], ())).size("arange") or 0
-        dtype = DTYPES["int64"] if stated is None else _dtype(stated)
-        return ops.Arange(count, dtype=dtype, shape=(-1,) if shape is None else shape)
-    dtype = _dtype(stated) if stated is not None else like.dtype if like is not None else DTYPES["float32"]
-    value = {"zeros_like": 0, "ones_like": 1}.get(next(n for n in rule_makes(compiled)), rule.option("full"))
-    if isinstance(value, str) and value.lower().replace(".", "") in ("inf", "-inf", "nan"):
-        value = float(value.lower().replace(".", ""))
-    if not isinstance(value, (bool, int, float)):
-        raise OpError(f"'full' is '{value}'; it is a number")
-    return ops.Fill(like.shape if shape is None and like is not None else shape or (), dtype, value)
-
-
-def rule_makes(compiled: Compiled) -> tuple[str, ...]:
-    """Which of the ways to make a tensor a rule asks for."""
-    from ckpttool.migration.vocabulary import MAKES
-
-    return tuple(name for name in MAKES if compiled.rule.has(name))

@@ -11,7 +11,8 @@ from ckpttool.migration.arithmetic import ArithmeticFault
 from ckpttool.migration.compiled import Compiled, indexed
 from ckpttool.migration.guards import Surroundings, holds
 from ckpttool.migration.matching import Binding
-from ckpttool.migration.operations import content_op, indexed_expression, indexed_form, new_tensor
+from ckpttool.migration.new_tensors import indexed_expression, indexed_form, new_tensor
+from ckpttool.migration.operations import content_op
 from ckpttool.migration.rule_errors import listed, nearest
 from ckpttool.migration.stage_items import Index, Item, Tally
 from ckpttool.migration.stage_out import Emission

@@ -358,6 +358,13 @@ def test_a_cast_to_the_type_that_is_there_is_none() -> None:
     assert not run("rules: [{cast: '**', dtype: bfloat16}]", names_of("a")).repeats
 
 
+def test_a_cast_leaves_integers_alone() -> None:
+    names = Names((Named("w", Form(FLOAT, (2,))), Named("n", Form(DTYPES["int64"], ()))))
+    rewriting = run("rules: [{cast: '**', dtype: float16}]", names)
+    assert moved(rewriting) == {"n": "n"}
+    assert rewriting.untouched == ("n",)
+
+
 def test_square_transposes_repeat() -> None:
     assert run("rules: [{transpose: w}]", names_of(("w", (2, 2)))).repeats
 
@@ -374,6 +381,9 @@ def test_square_transposes_repeat() -> None:
         ("{transpose: x}", "the rule changes tensors and this key holds none (key 'x')"),
         ("{rename: 's.{i}', to: 's.{i-1}'}", "{i-1} comes to -1 (key 's.0')"),
         ("{roll: t, shift: 1//0}", "division by 0"),
+        ("{reshape: t, shape: [4, 1], from: [5]}", "'from' says (5), the tensor is (4)"),
+        ("{cast: t, dtype: float64, from: float16}", "'from' says float16, the tensor is float32"),
+        ("{pad: t, to: 8, from: 5}", "'from' says 5 along dimension 0, the tensor has 4"),
         ("{permute: t, view: [2, d7], axes: [1, 0]}", "'d7' has no value here"),
         ("{add: n, zeros_like: 't[0, 0]'}", "the index [0, 0] has 2 places; the tensor has 1 dimension"),
     ],
