@@ -116,12 +116,23 @@ def _narrowed(array: np.ndarray, dtype: DType) -> np.ndarray:
         return viewed(_quietly(array, "f2"), "u2")
     bits = array.view("u4")
     if dtype.name == "bfloat16":
-        rounded = (bits + (np.uint32(0x7FFF) + ((bits >> 16) & 1))) >> 16
-        # Rounding could carry a NaN's last bit into the exponent; its sign and first digits are kept.
-        return np.asarray(np.where((bits & 0x7FFFFFFF) > 0x7F800000, (bits >> 16) | 0x40, rounded), "u2")
+        return _upper_halves(bits, np.isnan(array))
     # Eight significant bits and whether anything follows them decide how fewer than seven are rounded.
     keys: np.ndarray = (bits >> 16) | ((bits & 0xFFFF) != 0)
     return np.take(_eight_bit_codes(dtype), keys)
+
+
+def _upper_halves(bits: np.ndarray, nan: np.ndarray) -> np.ndarray:
+    """float32 as bfloat16, which is its upper half, rounded."""
+    rounded: np.ndarray = bits >> 16
+    rounded &= 1
+    rounded += 0x7FFF
+    rounded += bits
+    if nan.any():
+        # Rounding could carry a NaN's last bit into the exponent; its sign and first digits are kept.
+        rounded = np.where(nan, bits | 0x400000, rounded)
+    rounded >>= 16
+    return rounded
 
 
 @cache
