@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ckpttool.verbs.convert import convert as convert
     from ckpttool.verbs.diff import diff as diff
     from ckpttool.verbs.explain import explain as explain
+    from ckpttool.verbs.infer import infer as infer
     from ckpttool.verbs.inspect import inspect as inspect
     from ckpttool.verbs.latest import latest as latest
     from ckpttool.verbs.prune import prune as prune
@@ -64,6 +65,7 @@ _HOMES = {
     "describe": "ckpttool.formats",
     "diff": "ckpttool.verbs.diff",
     "explain": "ckpttool.verbs.explain",
+    "infer": "ckpttool.verbs.infer",
     "inspect": "ckpttool.verbs.inspect",
     "latest": "ckpttool.verbs.latest",
     "load": "ckpttool.saving.load",
