@@ -26,7 +26,7 @@ from ckpttool.formats.numpy_arrays import FORM as NUMPY
 from ckpttool.formats.numpy_spelling import respelled
 from ckpttool.formats.pickle_batches import Step, appended, set_items
 from ckpttool.formats.pickle_words import Words, needs_protocol_4
-from ckpttool.formats.torch_spelling import DENSE
+from ckpttool.formats.torch_spelling import RAW, is_dense
 from ckpttool.formats.torch_words import TorchWords
 from ckpttool.model import Blob, Call, Checkpoint, Global, Mapping, Node, Sequence, Span, Tensor, Value
 from ckpttool.source import Source, open_source
@@ -308,15 +308,15 @@ class Emitter:
     def _tensor(self, index: int, node: Tensor) -> None:
         if node.form == NUMPY:
             self._array(index, node)
-        elif node.form == "storage" and node.storage is not None:
+        elif node.form == RAW and node.storage is not None:
             self._torch.storage(node)
         elif node.call is not None:
             self._called(index, node.call)
-        elif node.storage is not None and node.form in DENSE:
-            self._torch.dense(node, requires_grad=node.requires_grad)
-            self._memoize(index)
-        elif node.storage is not None and node.form == PARAMETER:
-            self._torch.parameter(node)
+        elif is_dense(node):
+            if node.form == PARAMETER:
+                self._torch.parameter(node)
+            else:
+                self._torch.dense(node, requires_grad=node.requires_grad)
             self._memoize(index)
         else:
             form = printable(node.form)

@@ -13,7 +13,8 @@ from ckpttool.frozen import dataclass
 from ckpttool.model import Call, Checkpoint, Storage, Tensor
 
 V1, V2, V3 = (f"torch._utils._rebuild_tensor{version}" for version in ("", "_v2", "_v3"))
-DENSE = frozenset({V1, V2, V3})
+RAW = "storage"
+"""The form of a storage that stands in the tree itself."""
 
 CLASS_OF = {dtype.name: cls for cls, dtype in STORAGE_CLASSES.items() if "Untyped" not in cls}
 """Storage class by element type; what has none lives in untyped storages."""
@@ -35,6 +36,12 @@ class Spelled:
     untyped: bool = False
 
 
+def is_dense(tensor: Tensor) -> bool:
+    """Whether a tensor's fields say everything, whatever format it comes from."""
+    plain = tensor.call is None and tensor.layout == "strided"
+    return plain and tensor.storage is not None and tensor.form not in (RAW, NUMPY)
+
+
 def spelled_storages(checkpoint: Checkpoint, *, legacy: bool = False) -> tuple[Spelled, ...]:
     """How each storage is declared everywhere in the file: torch keeps one class for each.
 
@@ -45,10 +52,10 @@ def spelled_storages(checkpoint: Checkpoint, *, legacy: bool = False) -> tuple[S
     seen: dict[int, set[str]] = {}
     untyped: set[int] = set()
     for node in checkpoint.nodes:
-        if isinstance(node, Tensor) and node.storage is not None and node.form != NUMPY:
+        if isinstance(node, Tensor) and node.storage is not None and is_dense(node):
             if node.form == V3:
                 untyped.add(node.storage)
-            elif node.form in DENSE:
+            else:
                 seen.setdefault(node.storage, set()).add(node.dtype.name)
         elif isinstance(node, Call) and node.name == "_rebuild_tensor_v3" and node.args:
             raw = checkpoint.nodes[node.args[0]]

@@ -46,7 +46,7 @@ class TorchWords:
             return
         function = rebuild(tensor, spelled)
         self._dense_anew(tensor, requires_grad, function.rpartition(".")[2])
-        if function == tensor.form and function.endswith("_v2") and ":" not in device:
+        if function.endswith("_v2") and ":" not in device:
             names, texts = self._words.names, self._words.texts
             slots = [
                 names[_UTILS, "_rebuild_tensor_v2"],

@@ -445,4 +445,14 @@ def test_bytes_and_what_is_spelled_as_bytes_are_told_apart() -> None:
     storages = (Storage("0", byte, 2), Storage("1", kind, 2), Storage("2", byte, 2))
     for legacy in (False, True):
         found = again(tree(*nodes, Sequence("list", (0, 1, 2)), storages=storages), legacy=legacy)
-        assert [n.dtype.name for n in found.nodes if isinstance(n, Tensor)] == ["uint8", "float8_e4m3fn", "uint8"]
+        assert [n.dtype.name for n in found.nodes if isinstance(n, Tensor)] == [
+            "uint8",
+            "float8_e4m3fn",
+            "uint8",
+        ]
+
+
+def test_tensors_of_other_formats_are_plain_ones() -> None:
+    node = Tensor(FLOAT, (2,), (1,), 0, 0, form="safetensors")
+    found = again(tree(node, storages=(Storage("0", FLOAT, 8),)))
+    assert found.nodes[0] == replace(node, form="torch._utils._rebuild_tensor_v2")

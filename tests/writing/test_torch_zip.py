@@ -334,6 +334,23 @@ def load(torch: ModuleType, path: Path, **how: Any) -> Any:
             return None
 
 
+@pytest.mark.parametrize(
+    "name", ["mlp.safetensors", "dtypes.safetensors", "sharded", "torch_tar.pth", "sharded_bin"]
+)
+def test_checkpoints_of_other_formats_load(
+    torch: ModuleType, fixtures_dir: Path, tmp_path: Path, name: str
+) -> None:
+    checkpoint = describe(fixtures_dir / name)
+    with (tmp_path / "out.pth").open("w+b") as file, Sink(file) as sink:
+        torch_zip.write(draft_of(checkpoint), sink)
+    loaded = torch.load(tmp_path / "out.pth", weights_only=True, mmap=True)
+    wanted = {entry.key: t for entry, t in checkpoint.tensors()}
+    assert {k: (str(v.dtype)[6:], tuple(v.shape)) for k, v in loaded.items()} == {
+        k: (t.dtype.name, t.shape) for k, t in wanted.items()
+    }
+    assert contents(checkpoint) == contents(describe(tmp_path / "out.pth"))
+
+
 def test_an_edited_state_dict_loads(torch: ModuleType) -> None:
     data = saved(torch, OrderedDict(a=torch.arange(6.0), b=torch.ones(2, 2)))
     source = Memory(data)
