@@ -10,8 +10,6 @@ The nearest folder from the working directory upward that has one decides. Its k
 
 from __future__ import annotations
 
-import tomllib
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -65,11 +63,15 @@ def load_config(path: Path) -> Config:
 def _table(path: Path) -> dict[str, object] | None:
     """The tool's table; a whole ``ckpttool.toml`` counts as one unless it has ``[tool.ckpttool]``."""
     try:
-        document: dict[str, object] = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise UsageError(f"{printable(str(path))} – {error.strerror}") from error
+    import tomllib  # most folders have nothing to parse
+
+    try:
+        document: dict[str, object] = tomllib.loads(text.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         if path.name == "pyproject.toml" and "[tool.ckpttool" not in _lenient(path):
             return None  # broken, and none of our business
@@ -91,6 +93,8 @@ def _config(path: Path, table: dict[str, object]) -> Config:
     known = (*_LISTS, *_CHOICES)
     for key in table:
         if key not in known:
+            from difflib import get_close_matches
+
             near = get_close_matches(key, known, 1)
             hint = f"; did you mean '{near[0]}'?" if near else f": there are {', '.join(known)}"
             raise UsageError(f"{printable(str(path))} – no key is called '{printable(key)}'{hint}")

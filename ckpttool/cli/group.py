@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import gc
@@ -58,6 +59,7 @@ class Commands(click.Group):
         """Run the command that was named; what goes wrong for a user becomes one line and an exit code."""
         # A tree of 100,000 tensors is a million small objects without cycles: looking for some costs a third.
         gc.set_threshold(200_000, 50, 50)
+        atexit.register(gc.freeze)  # nor at the very end
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

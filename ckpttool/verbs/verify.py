@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Literal
 
 from ckpttool.checks import rules
@@ -121,7 +122,11 @@ def _measure(
     from ckpttool.checks.file_name_hash import wanted_digests
     from ckpttool.measure import measure
 
+    # The judges are loaded while bytes are read, which leaves processors idle now and then.
+    loading = Thread(target=rules)
+    loading.start()
     measures = measure(checkpoint, executor=executor, progress=progress)
+    loading.join()
     digests = {name: _sha256(name) for name in wanted_digests(checkpoint)}
     seal = _seal(checkpoint, path, executor)
     return replace(measures, digests=digests, seal=seal) if digests or seal else measures
