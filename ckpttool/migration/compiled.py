@@ -135,7 +135,10 @@ def made_from(rule: Rule) -> tuple[str, ...]:
 def _compiled_regex(
     rule: Rule, number: int, kind: Kind, numbers: Mapping[str, int], settings: Mapping[str, Setting]
 ) -> Compiled:
-    matcher = RegexMatcher(re.compile(rule.sources[0], re.DOTALL))
+    try:
+        matcher = RegexMatcher(re.compile(rule.sources[0], re.DOTALL))
+    except (re.error, RecursionError, OverflowError) as error:
+        raise PatternFault(f"this is no regular expression: {printable(str(error))}") from None
     targets = tuple(Template(target) for target in rule.targets)
     groups = {str(i) for i in range(1, matcher.expression.groups + 1)} | matcher.expression.groupindex.keys()
     for target in targets:
@@ -198,6 +201,8 @@ def _check_keys(
             lacking = next((key for key in target.keys if key not in known), None)
             if lacking is not None:
                 shown = next((c.text for c in target.captures if c.key == lacking), "{" + lacking + "}")
+                if not patterns:
+                    raise PatternFault(f"nothing tells what {shown} is: say 'for' which names there are")
                 raise PatternFault(
                     f"{shown} in '{printable(target.text)}' is not in '{printable(pattern.text)}'"
                 )

@@ -33,6 +33,16 @@ def inverse(rules: RuleFile) -> RuleFile:
     return replace(back, text=dump(back))
 
 
+def check_back(rule: Rule, given: frozenset[str]) -> None:
+    """Raise ``RuleError`` where a rule states how it is undone, and that makes no sense."""
+    if isinstance(rule.option("restore"), Conditions) or isinstance(rule.option("reverse"), Conditions):
+        try:
+            for one in _UNDO[rule.kind](rule, dict(rule.options)):
+                _checked(one, given)
+        except OneWay as why:
+            raise RuleError(rule.where, f"its way back: {why}", rule=rule.text) from None
+
+
 def _about(text: str) -> str:
     mark = "reverse of: "
     return text.removeprefix(mark) if text.startswith(mark) else mark + text if text else ""
@@ -107,6 +117,10 @@ def _rename(rule: Rule, options: Options) -> list[Rule]:
     back = rule.option("reverse")
     if not isinstance(back, Conditions):
         raise OneWay("a regular expression is not undone by itself: say reverse: {regex: …, to: …}")
+    if back.get("to") is None or (back.get("regex") is None) == (back.get("name") is None):
+        raise OneWay(
+            "'reverse' lacks 'to'" if back.get("to") is None else "'reverse' has one of regex and name"
+        )
     regex = back.get("regex")
     source = str(back.get("name") if regex is None else regex)
     forth = Conditions((("regex", rule.sources[0]), ("to", rule.targets[0])))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from ckpttool.errors import printable
 from ckpttool.migration.compiled import check_rule
 from ckpttool.migration.guards import read_guard
+from ckpttool.migration.inversion import check_back
 from ckpttool.migration.rule_errors import RuleError
 from ckpttool.migration.rule_nouns import Given, Guard, Option, Rule, RuleFile, Scope, Stage
 from ckpttool.migration.rule_values import SIZE, Reading, kind_of, meant
@@ -155,6 +156,7 @@ def _rule(reading: Reading, item: Item) -> Rule:
         where=f"{reading.where}:{item.line}",
     )  # fmt: skip
     check_rule(rule, reading.given)
+    check_back(rule, reading.given)
     return rule
 
 

@@ -26,7 +26,7 @@ given:
 stages:
 - - strip: [module, _orig_mod]
     wrap: module
-- - drop: "h.{i}.attn.{bias|masked_bias}"
+- - drop: "h.{i}.attn.bias"
     optional: true
     restore: {zeros_like: "h.{i}.attn.c_attn.bias[0:1]"}
   - drop: {regex: '.*\.junk'}
@@ -199,6 +199,16 @@ MISTAKES = {
     ),
     "rules:\n- rename: {regex: 'a'}\n  to: '\\2'": (
         "rules.yaml:3 – rename 'a' to '\\2': '\\2' asks for group 2, which there is not"
+    ),
+    "rules:\n- drop: 'h.{i}.b'\n  restore: {full: 0, shape: []}": (
+        "rules.yaml:3 – drop 'h.{i}.b': its way back: nothing tells what {i} is: say 'for' which names there are"
+    ),
+    "rules:\n- rename: {regex: a}\n  to: b\n  reverse: {regex: b}": (
+        "rules.yaml:3 – rename 'a' to 'b': its way back: 'reverse' lacks 'to'"
+    ),
+    "rules:\n- rename: {regex: a}\n  to: b\n  reverse: {regex: '(', to: c}": (
+        "rules.yaml:3 – rename 'a' to 'b': its way back: this is no regular expression: missing ),"
+        " unterminated subpattern at position 0"
     ),
     "rules:\n- fold: [a, b]\n  into: c\n  by: lorra": "rules.yaml:5 – 'by' is 'lorra'; did you mean 'lora'?",
     "rules:\n- add: a": (
