@@ -12,11 +12,15 @@ from collections.abc import Callable, Iterator
 from inspect import cleandoc
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import click
+import yaml
 
 from ckpttool import checks
+from ckpttool.migration import RuleError, load
 from ckpttool.rules import Rule
+from ckpttool.verbs.presets import Preset, presets
 
 REFERENCE = Path(__file__).parent / "reference"
 NOTE = "<!-- Written by docs/generate.py from the code. Do not edit. -->"
@@ -103,6 +107,56 @@ def options_table(command: click.Command, context: click.Context) -> Iterator[st
         yield f"| `{cell(names)}` | {visible(cell(text))} |"
 
 
+def presets_page() -> Iterator[str]:
+    """Every preset, with its source, what it asks for, what becomes of moments, and its rules."""
+    yield from (NOTE, "", "# Presets", "")
+    yield "Migrations that ship with ckpttool: `ckpttool migrate SRC -o DST --preset NAME`, and back with `--reverse`"
+    yield "where the table says so. `ckpttool migrate --list-presets` prints the list."
+    yield from ("", "| preset | | back |", "|---|---|---|")
+    for found in presets():
+        back = "" if one_way(found) else "yes"
+        yield f"| [{found.name}](#{found.name}) | {visible(cell(found.about))} | {back} |"
+    for found in presets():
+        yield from ("", f"## {found.name}", "", *preset_section(found))
+
+
+def preset_section(found: Preset) -> Iterator[str]:
+    """One preset."""
+    read = yaml.safe_load(found.text)
+    reason = one_way(found)
+    yield from (visible(found.about) + ".", "", visible(read["notes"].strip()), "")
+    yield f"**Source:** {visible(found.source)}"
+    for name, given in (read.get("given") or {}).items():
+        yield from ("", f"**Asks for** `{name}`: {visible(given['about'])}{found_at(given)}.")
+    yield from ("", f"**Back:** {visible(reason) if reason else 'with `--reverse`'}.")
+    yield from ("", "```yaml", rules_text(found.text).rstrip(), "```")
+
+
+def found_at(given: dict[str, Any]) -> str:
+    """Where a value comes from that is not said with --set."""
+    places = given.get("from", [])
+    listed = ", ".join(f"`{place}`" for place in ([places] if isinstance(places, str) else places))
+    parts = [f"read from {listed} where the file has it"] if listed else []
+    parts += [f"otherwise {given['default']}"] if "default" in given else []
+    return "".join(f"; {part}" for part in parts)
+
+
+def rules_text(text: str) -> str:
+    """A rules file without its head."""
+    return text[re.search(r"^(rules|stages):", text, re.MULTILINE).start() :]  # type: ignore[union-attr]
+
+
+def one_way(found: Preset) -> str:
+    """Why a preset has no inverse; empty where it has one."""
+    try:
+        load(found.text, found.name).inverse()
+    except RuleError as error:
+        return re.sub(rf"{found.name}:\d+(, | – )", "", str(error)).removeprefix(
+            "the rules cannot be reversed – "
+        )
+    return ""
+
+
 def cell(text: str) -> str:
     """Safe inside a table."""
     return text.replace("|", r"\|")
@@ -123,7 +177,11 @@ def module(name: str) -> ModuleType | None:
         return None
 
 
-PAGES: dict[str, Callable[[], Iterator[str]]] = {"cli.md": cli_page, "rules.md": rules_page}
+PAGES: dict[str, Callable[[], Iterator[str]]] = {
+    "cli.md": cli_page,
+    "presets.md": presets_page,
+    "rules.md": rules_page,
+}
 
 
 def pages() -> dict[Path, str]:
