@@ -49,9 +49,14 @@ class _Fields:
         return found
 
 
+def _of_class(annotation: object) -> bool:
+    """Whether an annotation, as text, says that the name belongs to the class and is no field."""
+    return isinstance(annotation, str) and annotation.partition("[")[0] in ("ClassVar", "typing.ClassVar")
+
+
 def _made(cls: type) -> type:
     body = dict(vars(cls))
-    annotations = body.get("__annotations__", {})
+    annotations = {n: a for n, a in body.get("__annotations__", {}).items() if not _of_class(a)}
     defaults = {name: body.pop(name) for name in annotations if name in body}
     for name in ("__dict__", "__weakref__"):
         body.pop(name, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import pytest
 
@@ -132,3 +132,15 @@ def test_what_runs_after_init_is_left_to_the_standard_library() -> None:
     assert Checked(1).x == 1
     with pytest.raises(ValueError, match="negative"):
         Checked(-1)
+
+
+def test_what_belongs_to_the_class_is_no_field() -> None:
+    @dataclass(frozen=True, slots=True)
+    class Named:
+        """Called something."""
+
+        value: int
+        name: ClassVar[str] = "named"
+
+    assert Named.name == "named"
+    assert repr(Named(1)).endswith("Named(value=1)")

@@ -50,6 +50,8 @@ def byte_range(given: Input) -> tuple[int, int]:
     tensor, storage = given.tensor, given.storage
     name = printable(given.name)
     _check(name, tensor)
+    if 0 in tensor.shape:  # a slice of nothing may begin past the storage's end
+        return 0, 0
     start = tensor.offset * tensor.dtype.bits // 8
     stop = start + tensor.dtype.nbytes(tensor.extent)
     have = storage.nbytes if storage.inline is None else len(storage.inline)

@@ -59,6 +59,8 @@ def _leaf(given: Input, swapped: bool) -> Spans | None:
     first = tensor.offset * tensor.dtype.bits
     if len(tensor.shape) != len(tensor.stride) or first % 8 or first < 0 or not tensor.contiguous:
         return None
+    if not tensor.nbytes:
+        return ()
     start, stop = first // 8, first // 8 + tensor.nbytes
     # A span that is shorter than its storage is deflated, or damaged.
     if stop > span.nbytes or span.nbytes != storage.nbytes:

@@ -33,6 +33,11 @@ def test_interleaved_attention_becomes_blocks() -> None:
     assert moved(op, [[0], [1], [2], [3], [4], [5]]) == [[[0], [3], [1], [4], [2], [5]]]
 
 
+def test_the_name_is_the_class_s() -> None:
+    assert ops.Roll.name == "roll"
+    assert repr(ops.Roll(0, 1)) == "Roll(dim=0, shift=1)"
+
+
 def test_background_row_goes_last() -> None:
     assert moved(ops.Roll(0, -1), [7, 1, 2]) == [[1, 2, 7]]
     assert moved(ops.Reorder(0, (1, 2, 0)), [7, 1, 2]) == [[1, 2, 7]]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from ckpttool import ops
-from ckpttool.draft import Input, Made
+from ckpttool.draft import Copied, Input, Made
 from ckpttool.dtypes import DTYPES, DType
 from ckpttool.errors import Unreadable
 from ckpttool.expressions import Applied, Expression, Form, Leaf, OpError, form_of
@@ -132,6 +132,15 @@ def test_other_orders_are_no_ranges(tmp_path: Path) -> None:
     for op, shape in ((ops.Transpose(), (4, 6)), (ops.Split(sections=2, dim=1), (6, 2))):
         assert as_copied(Made(Applied(op, (Leaf("a"),)), (given,), Form(FLOAT, shape))) is None
     assert as_copied(Made(Leaf("a"), (given,), Form(FLOAT, (6, 4))), swapped=True) is None
+
+
+def test_nothing_may_begin_past_the_end() -> None:
+    storage = Storage("x", FLOAT, 0, Span("never opened", 0, 0))
+    given = Input("x", Tensor(FLOAT, (0, 2), (1, 1), 3, 0), storage)
+    for op, shape in ((ops.Split(sections=2, dim=1), (0, 1)), (ops.Transpose(), (2, 0))):
+        made = Made(Applied(op, (Leaf("x"),)), (given,), Form(FLOAT, shape))
+        assert bytes(evaluate(made)) == b""
+    assert as_copied(Made(Leaf("x"), (given,), Form(FLOAT, (0, 2)))) == Copied(())
 
 
 def test_packed_elements_pass_only_as_they_are(tmp_path: Path) -> None:
