@@ -55,8 +55,8 @@ class Search:
             self._by_content(self.evidence)
             self._by_nearness(self.evidence)
         self._by_name()
-        self._by_neighbours()
         self._by_prefix()
+        self._by_neighbours()
         self._by_example()
         self._by_guess()
 
