@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from ckpttool.migration import RuleError, RuleFile, load
+from ckpttool.dtypes import DTYPES
+from ckpttool.expressions import Form
+from ckpttool.migration import RuleError, RuleFile, load, unreturned
+from ckpttool.rewriting import Named, Names
 
 
 def rules_of(text: str) -> RuleFile:
@@ -133,3 +136,27 @@ def test_stages_turn_round_and_names_come_back_before_contents() -> None:
     assert (back.from_, back.to, back.about) == ("2", "1", "reverse of: x")
     assert load(back.text, "rules.yaml").stages != ()
     assert back.inverse().about == "x"
+
+
+def names_of(*names: str) -> Names:
+    return Names(tuple(Named(name, Form(DTYPES["float32"], (2,))) for name in names))
+
+
+@pytest.mark.parametrize(
+    ("rules", "names", "lost"),
+    [
+        ("[{rename: a, to: b}]", ["a", "c"], ()),
+        ("[{rename: a, to: b}]", ["b"], ("b", "a")),
+        ("[{drop: a, restore: {zeros_like: b}}]", ["a", "b"], ()),
+        ("[{drop: a, restore: nothing}]", ["a", "b"], ("a",)),
+        (
+            "[{rename: 'x.{name}', to: 'y.{name}'}, {rename: 'z.k', to: 'y.z'}]",
+            ["x.a", "z.k"],
+            ("z.k", "x.z"),
+        ),
+    ],
+)
+def test_what_does_not_come_back_is_listed(rules: str, names: list[str], lost: tuple[str, ...]) -> None:
+    """The last one: both inverses match ``y.z``, and the first of them decides."""
+    there = rules_of(f"rules: {rules}")
+    assert unreturned(there, there.inverse(), names_of(*names)) == lost
