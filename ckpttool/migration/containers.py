@@ -51,6 +51,9 @@ def rebuild(editor: Editor, scope: Scope, entries: Sequence[Entry]) -> None:
                 f"{printable(scope.key(entry.name))} – two keys of the result have this name"
             )
         box.items[path[-1]] = (key_node, entry.index)
+    if scope.role == "other" and not scope.path:
+        for path, box in boxes.items():
+            _settle(editor, box, scope.containers.get(path))
     made: dict[Path, int] = {}
     for path in sorted(boxes, key=len, reverse=True):
         _close(editor, scope, boxes, path, made)
@@ -85,15 +88,35 @@ def _place(entry: Entry, known: MappingABC[str, Path]) -> tuple[Path, int | None
 
 def _segments(name: str, source: Path, known: MappingABC[str, Path]) -> Path:
     words = name.split(".")
+    one = _one_changed(name, source)
     for cut in range(len(words) - 1, 0, -1):
         path = known.get(".".join(words[:cut]))
-        if path is not None:
+        if path is not None and (one is None or len(path) > _shared(path, one)):
             return (*path, ".".join(words[cut:]))
+    if one is not None and len(one) > 1:
+        return one
     if len(source) > 1 and name.endswith("." + source[-1]):
         return (*_segments(name[: -len(source[-1]) - 1], source[:-1], known), source[-1])
     if len(source) > 1 and len(source) == len(words) and not any("." in step for step in source):
         return tuple(words)
     return (name,)
+
+
+def _one_changed(name: str, source: Path) -> Path | None:
+    """The source's path with one segment under another text, dots and all; None where more than one has changed."""
+    for place, old in enumerate(source):
+        head, tail = ".".join((*source[:place], "")), ".".join(("", *source[place + 1 :]))
+        head, tail = (head if place else ""), (tail if place + 1 < len(source) else "")
+        middle = name[len(head) : len(name) - len(tail)]
+        if name == head + middle + tail and middle and middle != old and "" not in middle.split("."):
+            return (*source[:place], middle, *source[place + 1 :])
+    return None
+
+
+def _shared(path: Path, other: Path) -> int:
+    """How many leading segments two paths have in common."""
+    pairs = zip(path, other, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(path), len(other)))
 
 
 def _opened(boxes: dict[Path, _Box], path: Path, entry: Entry) -> _Box:
@@ -104,6 +127,17 @@ def _opened(boxes: dict[Path, _Box], path: Path, entry: Entry) -> _Box:
         above.items.setdefault(path[-1], (None, path))
         boxes[path] = _Box(like=source[: len(path)])
     return boxes[path]
+
+
+def _settle(editor: Editor, box: _Box, old: int | None) -> None:
+    """Keys that a container of the tree had before stand as they stood, whichever was put in first."""
+    node = None if old is None else editor.nodes[old]
+    if isinstance(node, Mapping):
+        places = {key_text(editor.nodes[key]): place for place, key in enumerate(node.keys)}
+        known = sorted((key for key in box.items if key in places), key=places.__getitem__)
+        order = iter(known)
+        keys = [next(order) if key in places else key for key in box.items]
+        box.items = {key: box.items[key] for key in keys}
 
 
 def _close(
