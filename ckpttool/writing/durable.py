@@ -17,8 +17,9 @@ import signal
 import stat
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import FrameType
 
@@ -322,6 +323,32 @@ def flush_to_disk(descriptor: int) -> None:
             fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
             return
     os.fsync(descriptor)
+
+
+def start_flushing(descriptor: int, start: int, nbytes: int) -> None:
+    """Ask the system to begin writing a range to the disk, without waiting and without a promise (Linux alone).
+
+    What is written while the next range is being copied need not be waited for at the end. Failures are for
+    ``flush_to_disk`` to report.
+    """
+    if sys.platform != "linux":
+        return
+    begin = _sync_file_range()
+    if begin is not None:
+        begin(descriptor, start, nbytes, 2)  # SYNC_FILE_RANGE_WRITE
+
+
+@cache
+def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
+    try:
+        import ctypes
+
+        found = ctypes.CDLL(None).sync_file_range
+    except (ImportError, OSError, AttributeError):
+        return None
+    found.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+    made: Callable[[int, int, int, int], int] = found
+    return made
 
 
 def flush_folder(folder: Path) -> None:

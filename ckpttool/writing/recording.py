@@ -12,6 +12,7 @@ from ckpttool.measure.crc import crc32
 from ckpttool.model import Span
 from ckpttool.source import LocalFile, Source, open_source
 from ckpttool.units import count
+from ckpttool.writing.durable import start_flushing
 from ckpttool.writing.streams import Sink
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 20
 """Bytes compared at a time."""
+
+AHEAD = 32 << 20
+"""Bytes after which the disk is asked to begin: enough that small files are left alone."""
 
 
 @dataclass(slots=True)
@@ -42,6 +46,7 @@ class Recorder(Sink):
         self.copies: list[tuple[int, Span]] = []
         self._progress = progress
         self._is_copying = False
+        self._flushed = 0
 
     def write(self, data: Buffer) -> None:
         """Append bytes, and keep their checksum."""
@@ -54,6 +59,7 @@ class Recorder(Sink):
             run.crc = crc32(view, run.crc)
             run.nbytes += len(view)
         super().write(view)
+        self._flush_ahead()
         if self._progress is not None and not self._is_copying:
             self._progress(len(view))
 
@@ -66,8 +72,16 @@ class Recorder(Sink):
             self._is_copying = False
         if span.nbytes:
             self.copies.append((start, span))
+        self._flush_ahead()
         if self._progress is not None:
             self._progress(span.nbytes)
+
+    def _flush_ahead(self) -> None:
+        """Let the disk begin with what is complete."""
+        if self.position - self._flushed >= AHEAD:
+            self.file.flush()
+            start_flushing(self.file.fileno(), self._flushed, self.position - self._flushed)
+            self._flushed = self.position
 
     @property
     def written(self) -> int:
@@ -137,16 +151,15 @@ def _same(
     output: LocalFile, start: int, source: Source, span: Span, where: str, progress: Callable[[int], None]
 ) -> int:
     """The CRC-32 of a range that is the same on both sides."""
-    ours, theirs = memoryview(bytearray(BLOCK)), memoryview(bytearray(BLOCK))
     found = 0
     for at in range(0, span.nbytes, BLOCK):
         size = min(BLOCK, span.nbytes - at)
-        got = output.readinto(start + at, ours[:size])
-        have = source.readinto(span.start + at, theirs[:size])
-        if got < size or have < size or ours[:size] != theirs[:size]:
+        # As bytes: they are compared by memcmp, views element by element.
+        ours, theirs = output.read(start + at, size), source.read(span.start + at, size)
+        if len(ours) < size or ours != theirs:
             what = f"the copy at byte {count(start + at)} differs from byte {count(span.start + at)}"
             raise _mismatch(where, f"{what} of {span.source}")
-        found = crc32(ours[:size], found)
+        found = crc32(ours, found)
         progress(size)
     return found
 
