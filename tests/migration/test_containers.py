@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
-pytest.importorskip("yaml")
-
 from ckpttool.migration import load, rewrite
 from ckpttool.migration.planning import plan
 from ckpttool.migration.reach import Wishes

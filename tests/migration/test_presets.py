@@ -14,15 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ckpttool.dtypes import DTYPES
 from ckpttool.expressions import Form, Leaf, form_of
+from ckpttool.migration import RuleError, RuleFile, load, rewrite
 from ckpttool.rewriting import Named, Names, Rewriting
 from ckpttool.verbs.presets import presets
-
-pytest.importorskip("yaml")
-
-from ckpttool.migration import RuleError, RuleFile, load, rewrite
 
 HERE = Path(__file__).parent
 KEY = re.compile(r"([^\s,]+)(?: \[([\d, ]*)\])?")
@@ -152,8 +150,6 @@ def test_the_way_back_leads_to_the_same_names_and_shapes(name: str) -> None:
 
 @pytest.mark.parametrize("name", [preset.name for preset in presets()])
 def test_a_preset_says_what_becomes_of_moments(name: str) -> None:
-    import yaml
-
     notes = yaml.safe_load(TEXTS[name])["notes"]
     assert re.search(r"moment|buffer|weights and optimizers|optimizer|average cannot be continued", notes)
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from ckpttool.errors import UsageError
 from ckpttool.verbs.presets import Preset, preset, presets
-
-yaml = pytest.importorskip("yaml")
 
 
 def test_names_are_sorted_and_lower_case_with_hyphens() -> None:
