@@ -90,18 +90,35 @@ def moved_modules(
         if new in source_of:
             targets.setdefault(source_of[new], []).append(new)
     found: dict[str, str | None] = {}
-    complete = before.keys() <= {*old, ""}
     for module in old:
         for name in _targets(module, targets, before, needed):
-            if complete:
-                for above in reversed(list(_above(name))):
-                    if above in needed and above not in source_of:
-                        found.setdefault(above, None)
             found.setdefault(name, module)
-    if complete:
-        for name in needed:
-            found.setdefault(name, None)
-    return list(found.items())
+    complete = before.keys() <= {*old, ""}
+    return list(_with_new(found, needed) if complete else found.items())
+
+
+def _with_new(
+    found: MappingABC[str, str | None], needed: MappingABC[str, None]
+) -> Iterator[tuple[str, str | None]]:
+    """The modules, and those that the renaming brings about, each behind what stands before it among the keys."""
+    behind: dict[str, list[str]] = {}
+    anchor = ""
+    for name in needed:
+        if name in found:
+            anchor = name
+        else:
+            behind.setdefault(anchor, []).append(name)
+    waiting: list[str] = []
+    anchor = ""
+    for name, source in found.items():
+        # Modules without keys (an activation) belong to the module that they stand in.
+        if waiting and (name in needed or not name.startswith(anchor + ".")):
+            yield from ((new, None) for new in waiting)
+            waiting = []
+        yield name, source
+        if name in behind:
+            waiting, anchor = behind.pop(name), name
+    yield from ((new, None) for new in [*waiting, *(n for rest in behind.values() for n in rest)])
 
 
 def _targets(

@@ -25,6 +25,13 @@ SCALARS = frozenset({"step", "eta", "mu", "mu_product"})
 """States of torch's optimizers that count or scale, also where the parameter itself has one element."""
 
 
+FACTORED = frozenset(
+    "row_var col_var exp_avg_row exp_avg_col exp_avg_sq_row exp_avg_sq_col projector GG Q preconditioner "
+    "qmap1 qmap2 absmax1 absmax2 old_dirs".split()
+)
+"""Parts of states that speak of rows, columns, blocks or all parameters at once, whatever their shapes happen to be."""
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """One parameter's new state: the node, None for none; ``lossy`` says what was left behind and why."""
@@ -88,6 +95,10 @@ class Moments:
             return State(None, "the merged parameters' states hold different things, so they are left behind")
         found: list[int] = []
         for name in listed[0]:
+            if name in FACTORED:
+                return State(
+                    None, f"'{printable(name)}' cannot follow through {words}, so the state starts anew"
+                )
             below = [table.values[keys.index(name)] for table, keys in zip(tables, listed, strict=True)]
             made = self._item(member, expression, name, below)
             if made is None:

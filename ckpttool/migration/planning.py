@@ -17,6 +17,7 @@ from ckpttool.migration.groups import members
 from ckpttool.migration.modules import lost_versions, move_metadata
 from ckpttool.migration.moments import Read
 from ckpttool.migration.optimizers import move_optimizer
+from ckpttool.migration.ordering import ordered
 from ckpttool.migration.products import Product, carry_out
 from ckpttool.migration.reach import Wishes, apart, is_container, once, weight_scopes
 from ckpttool.migration.scopes import Scope, facts_of, names_of, prefix_of, scope_at, without_prefix
@@ -108,14 +109,16 @@ def _move(
 ) -> list[Product]:
     names = names_of(shop.editor.original, scope, facts)
     asked = rewrite(names)
-    rewriting = asked if target is None else _in_order(scope, asked, names, target)
+    known = [item.name for item in names.items]
+    rewriting = ordered(known, asked) if target is None else _in_order(scope, asked, names, target)
     products = carry_out(shop, scope, rewriting)
     pairs = [(p.name, p.sources[0].name or "") for p in products if p.sources and not p.tied]
     added = [p.name for p in products if not p.sources or p.tied]
     modules = move_metadata(shop.editor, scope, pairs, added)
     book.steps += weight_steps(scope, rewriting, products)
     if [one.name for one in rewriting.outputs] != [one.name for one in asked.outputs]:
-        book.steps.append(reordering(scope))
+        why = "keys of one module stand together" if target is None else "keys take the order of the target"
+        book.steps.append(reordering(scope, why))
     book.steps += metadata_steps(scope, modules, lost_versions(shop.editor.original, scope, modules))
     book.notes += untied(shop, scope, products)
     if not twin:

@@ -23,10 +23,10 @@ def weight_steps(scope: Scope, rewriting: Rewriting, products: Sequence[Product]
         yield Step("drop", (key,), (), _reason(rewriting, dropped.rules), "its content is not kept")
 
 
-def reordering(scope: Scope) -> Step:
-    """The step that puts keys into the target's order."""
+def reordering(scope: Scope, why: str) -> Step:
+    """The step that puts keys into another order."""
     where = (".".join([*scope.path, "*"]),)
-    return Step("reorder", where, where, "keys take the order of the target")
+    return Step("reorder", where, where, why)
 
 
 def metadata_steps(scope: Scope, modules: Sequence[tuple[str, str]], lost: Sequence[str]) -> Iterator[Step]:
