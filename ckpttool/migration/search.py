@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 from ckpttool.changes import Pair
@@ -46,6 +47,7 @@ class Search:
         self.couples: list[Couple] = []
         self.proved: list[Couple] = []
         self.texts: dict[int, str] = {}
+        self._namesakes = _namesakes(rest)
         self._named = tuple({one.side.key: one for one in side} for side in rest)
 
     def run(self) -> None:
@@ -154,14 +156,14 @@ class Search:
 
     def _by_nearness(self, evidence: Evidence) -> None:
         """What training changed a little: never certain by itself."""
-        wholes: dict[tuple[bool, int, Axes], list[tuple[Couple, float]]] = {}
         for near in by_nearness(self.rest, evidence.alike):
-            couple = self.all[0][near.a.place], self.all[1][near.b.place]
-            if near.a.whole and near.b.whole:
-                self._take_near(couple, near.a.axes, near.alike)
-            else:
-                split = near.b.whole
+            self._take_near((self.all[0][near.a.place], self.all[1][near.b.place]), near.a.axes, near.alike)
+        wholes: dict[tuple[bool, int, Axes], list[tuple[Couple, float]]] = {}
+        for near in by_nearness(self.rest, evidence.alike, parts=True):
+            split = near.b.whole
+            if near.a.whole != split:
                 key = split, (near.a if split else near.b).place, near.a.axes
+                couple = self.all[0][near.a.place], self.all[1][near.b.place]
                 wholes.setdefault(key, []).append((couple, near.alike))
         for (split, _, axes), some in wholes.items():
             couples = [couple for couple, _ in some]
@@ -175,8 +177,9 @@ class Search:
             return
         a, b = couple
         why = f"contents vary together (correlation {alike:.2f})"
-        if a.side.key == b.side.key and not axes and form(a) == form(b):
-            self._add([couple], "certain", f"same name, {why}", None, (), 1.0)
+        if (id(a), id(b)) in self._namesakes and not axes and form(a) == form(b):
+            but = "" if a.side.key == b.side.key else " but for a prefix"
+            self._add([couple], "certain", f"same name{but}, {why}", None, (), 1.0)
             self.proved.append(couple)
             return
         self._add([couple], "likely", why, _reshaping(couple, axes), axes, _near_score(alike))
@@ -259,7 +262,7 @@ class Search:
 
     def _by_example(self) -> None:
         """Other tensors of modules that are known to be split or put together: their biases go the same way."""
-        for link in [one for one in self.links if isinstance(one.op, (Split, Concat)) and one.op.dim == 0]:
+        for link in [one for one in self.links if isinstance(one.op, (Split, Concat))]:
             split = isinstance(link.op, Split)
             left = tuple({one.words: one for one in side} for side in self.rest)
             wholes, parts = (left[0], left[1]) if split else (left[1], left[0])
@@ -277,7 +280,7 @@ class Search:
         return self._named[side][name].words
 
     def _follow(self, whole: One, parts: Sequence[One], split: bool, link: Link) -> None:
-        op = link.op
+        op = Concat(0) if not split else replace(link.op, dim=0) if isinstance(link.op, Split) else None
         sizes = [part.tensor.shape[0] for part in parts if len(part.tensor.shape) == 1]
         if len(sizes) == len(parts) and sum(sizes) == whole.tensor.shape[0]:
             couples = [(whole, part) if split else (part, whole) for part in parts]
@@ -321,6 +324,16 @@ class Search:
         self.links.append(Link(old, new, sure, why, op, axes, score))
         self.couples += couples
         self.rest = without(self.rest, couples)
+
+
+def _namesakes(rest: Rest) -> set[tuple[int, int]]:
+    """Couples of equal names: as they are, behind wrappers, or but for one prefix for all."""
+    found = unique(rest, lambda one: one.side.key)
+    places, _, _ = by_place(rest)
+    prefixes, _, _ = by_prefix(without(rest, found))
+    pairs = [*places, *(pair for pair in prefixes if pair.score == 1)]
+    found += [(rest[0][pair.a.index], rest[1][pair.b.index]) for pair in pairs]
+    return {(id(a), id(b)) for a, b in found}
 
 
 def _joining(shape: tuple[int, ...], parts: Sequence[tuple[int, ...]], split: bool) -> Op:

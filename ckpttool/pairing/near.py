@@ -27,7 +27,7 @@ APART = 0.4
 PARTS = 8
 """Equal parts that a tensor is tried in."""
 
-CROWD = 600
+CROWD = 1500
 """Views of one shape that are compared; more of them are left alone: the cost is quadratic."""
 
 
@@ -62,8 +62,10 @@ class Near:
     next: float
 
 
-def by_nearness(rest: Rest, alike: Alike) -> list[Near]:
-    """Views of both sides that correlate with each other and with nothing else. Parts of a tensor come together.
+def by_nearness(rest: Rest, alike: Alike, *, parts: bool = False) -> list[Near]:
+    """Views of both sides that correlate with each other and with nothing else: wholes, or parts of them.
+
+    Parts of a tensor come together or not at all.
 
     Contents without variation correlate with nothing. Reads a sample of each tensor.
     """
@@ -72,7 +74,7 @@ def by_nearness(rest: Rest, alike: Alike) -> list[Near]:
     for side in (0, 1):
         for one in rest[side]:
             if one.tensor.numel >= TELLING and one.tensor.dtype.kind in ("float", "complex"):
-                for view, shape in _views(one, turn=side == 0):
+                for view, shape in _views(one, side == 0, parts):
                     kind = one.tensor.dtype.kind, shape
                     if kind in wanted[1 - side]:
                         groups[kind][side].append(view)
@@ -80,19 +82,20 @@ def by_nearness(rest: Rest, alike: Alike) -> list[Near]:
     return _whole(found, rest)
 
 
-def _views(one: One, turn: bool) -> Iterator[tuple[View, Shape]]:
+def _views(one: One, turn: bool, parts: bool) -> Iterator[tuple[View, Shape]]:
+    """The tensor as it is and transposed where ``turn`` allows it, and with ``parts`` equal parts of both."""
     shape, at = one.tensor.shape, one.side.index
     yield View(at), shape
     turns: list[Shape] = [()]
     if turn and len(shape) == 2 and 1 not in shape:
         yield View(at, (1, 0)), shape[::-1]
         turns.append((1, 0))
-    for axes in turns:
+    for axes in turns if parts else []:
         turned = shape[::-1] if axes else shape
         for dim, size in enumerate(turned):
-            for parts in range(2, PARTS + 1):
-                if size % parts == 0 and size > parts:
-                    step = size // parts
+            for count in range(2, PARTS + 1):
+                if size % count == 0 and size > count:
+                    step = size // count
                     piece = (*turned[:dim], step, *turned[dim + 1 :])
                     for start in range(0, size, step):
                         yield View(at, axes, dim, start, start + step), piece
