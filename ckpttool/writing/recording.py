@@ -12,7 +12,7 @@ from ckpttool.measure.crc import crc32
 from ckpttool.model import Span
 from ckpttool.source import LocalFile, Source, open_source
 from ckpttool.units import count
-from ckpttool.writing.durable import start_flushing
+from ckpttool.writing.flushing import start_flushing
 from ckpttool.writing.streams import Sink
 
 if TYPE_CHECKING:

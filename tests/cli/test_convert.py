@@ -87,9 +87,7 @@ def test_a_section_becomes_a_checkpoint(run: Any, source: Path) -> None:
     ],
 )  # fmt: skip
 def test_the_name_says_the_format(run: Any, source: Path, target: str, kind: str, files: list[str]) -> None:
-    result = run(
-        "convert", source, "-o", target, "--section", "weights", "--max-shard-size", "9KB", "--json"
-    )
+    result = run("convert", source, "-o", target, "--section", "weights", "--max-shard-size", "9KB", "--json")
     found = json.loads(result.stdout)
     assert found["format"] == kind
     assert [Path(name).name for name in found["files"]] == files
