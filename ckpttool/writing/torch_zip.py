@@ -56,7 +56,8 @@ def write(
     called with bytes written. Raises ``WriteFailed`` for what no such file can hold, ``Unreadable``, ``OSError``.
     """
     refuse_code(draft)
-    emitter = Emitter(draft.checkpoint, arrays=changed_arrays(draft), renumber=not keeps_keys(draft))
+    kept = keeps_keys(draft)
+    emitter = Emitter(draft.checkpoint, arrays=changed_arrays(draft), renumber=not kept)
     pickled = emitter.run()
     order = order_of(draft, emitter.mentioned)
     alignment = _alignment(draft)
@@ -64,7 +65,7 @@ def write(
     for name, data in _head(pickled, alignment, order.big):
         archive.add(name, data)
     for index, number in emitter.mentioned.items():
-        key = draft.checkpoint.storages[index].key if keeps_keys(draft) else str(number)
+        key = draft.checkpoint.storages[index].key if kept else str(number)
         archive.stream(f"data/{key}", draft.contents[index], order, index)
     archive.add("version", b"3\n")
     noted = draft.checkpoint.metadata.get("migrations")

@@ -259,6 +259,15 @@ def test_strange_records_and_headers_are_counted_as_lost() -> None:
     assert [loss.key for loss in torch_zip.losses(header)] == ["__metadata__.format"]
 
 
+def test_keys_are_judged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking at all keys for each storage would take hours for 100,000 of them."""
+    asked: list[Draft] = []
+    real = torch_zip.keeps_keys
+    monkeypatch.setattr(torch_zip, "keeps_keys", lambda draft: asked.append(draft) or real(draft))
+    written(torch_zip, made(1, 2, 3))
+    assert len(asked) == 1
+
+
 def test_progress_counts_bytes() -> None:
     seen: list[int] = []
     written(torch_zip, made(100, 200), progress=seen.append)
