@@ -155,7 +155,10 @@ def _compiled(
         return Compiled(rule, number, kind, (), (), (), numbers, settings)
     patterns = [pattern_of(text, settings) for text in made_from(rule)]
     reference = patterns[0] if patterns else Pattern("", ((),))
-    patterns = [patterns[0], *(resolve(p, reference, strict=False) for p in patterns[1:])] if patterns else []
+    patterns = [
+        pattern if place == 0 else resolve(pattern, reference, strict=False, mark=str(place))
+        for place, pattern in enumerate(patterns)
+    ]
     spreads = rule.kind in ("split", "unstack") and len(rule.targets) == 1
     targets = tuple(
         resolve(pattern_of(text, settings), reference, strict=not spreads) for text in rule.targets

@@ -126,11 +126,12 @@ def without_given(pattern: Pattern, values: dict[str, str | int | float]) -> Pat
     return replace(pattern, segments=segments)
 
 
-def resolve(pattern: Pattern, source: Pattern, *, strict: bool = True) -> Pattern:
+def resolve(pattern: Pattern, source: Pattern, *, strict: bool = True, mark: str = "") -> Pattern:
     """The pattern with its nameless captures bound to those of ``source``: same text first, then by position.
 
     Alternatives of another text take the place of the next ones that have equally many. Raises ``PatternFault``
-    for a capture that the source has no counterpart for; unless ``strict``, such a one stays open.
+    for a capture that the source has no counterpart for; unless ``strict``, such a one stays open, under a key
+    of its own that holds ``mark``.
     """
     free = [c for c in source.captures if c.anonymous]
     bound: dict[str, str] = {}
@@ -147,7 +148,7 @@ def resolve(pattern: Pattern, source: Pattern, *, strict: bool = True) -> Patter
             f"'{printable(lacking.text)}' in '{printable(pattern.text)}' has no counterpart"
             f" in '{printable(source.text)}'"
         )
-    return _rekeyed(pattern, bound)
+    return _rekeyed(pattern, bound, mark)
 
 
 def _alike(capture: Capture, other: Capture, same_text: bool) -> bool:
@@ -156,10 +157,10 @@ def _alike(capture: Capture, other: Capture, same_text: bool) -> bool:
     return capture.kind == other.kind == "choice" and len(capture.choices) == len(other.choices)
 
 
-def _rekeyed(pattern: Pattern, keys: dict[str, str]) -> Pattern:
+def _rekeyed(pattern: Pattern, keys: dict[str, str], mark: str) -> Pattern:
     def moved(part: Part) -> Part:
         if isinstance(part, Capture) and part.anonymous:
-            return replace(part, key=keys.get(part.key, "#" + part.key))
+            return replace(part, key=keys.get(part.key, f"#{mark}{part.key}"))
         return part
 
     return replace(pattern, segments=tuple(tuple(map(moved, segment)) for segment in pattern.segments))

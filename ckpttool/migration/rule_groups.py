@@ -56,13 +56,18 @@ def gather(claims: Mapping[str, Claim], items: Mapping[str, Item], tally: Tally)
 
 def _checked(found: _Found, claims: Mapping[str, Claim], items: Mapping[str, Item]) -> Group:
     rule = found.rule
-    everyone = {value for members in found.sources for value in members}
     for place, members in enumerate(found.sources):
         if not members:
             binding = {**found.binding}
             raise _missing(found, place, binding, claims, items)
         if rule.gathered[place]:
-            for value in sorted(_expected(everyone, len(rule.gathered[place])) - members.keys(), key=_order):
+            alike = [
+                one
+                for keys, one in zip(rule.gathered, found.sources, strict=True)
+                if keys == rule.gathered[place]
+            ]
+            expected = _expected({value for one in alike for value in one})
+            for value in sorted(expected - members.keys(), key=_order):
                 binding = {**found.binding, **dict(zip(rule.gathered[place], value, strict=True))}
                 raise _missing(found, place, binding, claims, items)
     names = [members[value] for members in found.sources for value in sorted(members, key=_order)]
@@ -72,15 +77,13 @@ def _checked(found: _Found, claims: Mapping[str, Claim], items: Mapping[str, Ite
     return Group(target, tuple(names))
 
 
-def _expected(have: set[tuple[str, ...]], width: int) -> set[tuple[str, ...]]:
+def _expected(have: set[tuple[str, ...]]) -> set[tuple[str, ...]]:
     """What members there must be: all that any source has, and numbers from 0 up without a gap."""
-    same = {value for value in have if len(value) == width}
-    if width == 1 and same and all(value[0].isdecimal() for value in same):
-        highest = max(int(value[0]) for value in same)
-        if highest <= 10 * len(same) + 100:
-            numbers = {int(value[0]) for value in same}
-            return same | {(str(n),) for n in range(highest) if n not in numbers}
-    return same
+    if not all(len(value) == 1 and value[0].isdecimal() for value in have):
+        return have
+    numbers = {int(value[0]) for value in have}
+    first_gap = next(n for n in range(len(numbers) + 1) if n not in numbers)
+    return have | ({(str(first_gap),)} if first_gap < len(numbers) else set())
 
 
 def _order(value: tuple[str, ...]) -> tuple[tuple[int, str], ...]:

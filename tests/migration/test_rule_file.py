@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from ckpttool.dtypes import DTYPES
 from ckpttool.errors import CkpttoolError
-from ckpttool.migration import RuleError, dump, load
-from ckpttool.migration.rule_nouns import Given, RuleFile
+from ckpttool.expressions import Form, form_of
+from ckpttool.migration import RuleError, RuleFile, dump, load, rewrite
+from ckpttool.migration.patterns import escape
+from ckpttool.migration.rule_nouns import Given, Guard, Rule, Stage
 from ckpttool.migration.vocabulary import KINDS
+from ckpttool.rewriting import Named, Names
 
 EVERYTHING = r"""
 ckpttool: 1
@@ -124,6 +128,18 @@ stages:
     to: "state_dict.**"
     in: tree
 """
+
+
+NAMES = Names(
+    tuple(
+        Named(name, Form(DTYPES["float32"], shape))
+        for name, shape in [
+            ("module.h.0.attn.bias", (4,)), ("in_proj_weight", (6, 2)), ("experts.w", (3, 2)), ("a", (2,)), ("b", (3,)),
+            ("m.0", (2,)), ("m.1", (2,)), ("w", (4, 4)), ("q", (16, 4)), ("s", ()), ("p", (3, 5)), ("r", (4,)),
+            ("wte", (50257, 2)), ("i", (2, 2, 4, 4)), ("x.running_mean", (4,)), ("sc", (2,)), ("o", (3,)),
+        ]
+    )
+)  # fmt: skip
 
 
 def rules_of(text: str) -> RuleFile:
@@ -309,6 +325,78 @@ def test_no_damage_is_a_traceback(data: st.DataObject) -> None:
     try:
         rules = load(EVERYTHING[:at] + middle + EVERYTHING[to:], "rules.yaml")
         assert plain(load(dump(rules), "rules.yaml")) == plain(rules)
+        rewrite(rules, NAMES, {"width": 4} if "width" in rules.names else {})
         rules.inverse()
     except RuleError:
         pass
+
+
+def test_everything_does_not_fit_one_checkpoint() -> None:
+    with pytest.raises(RuleError):
+        rewrite(load(EVERYTHING, "rules.yaml"), NAMES, {"width": 4})
+
+
+SHAPES = [(), (0,), (1,), (2, 3), (4, 4), (3, 0, 2), (1, 5, 8), (2, 1, 2, 2)]
+OPTIONS = {
+    "whole": st.integers(-5, 5).map(str),
+    "wholes": st.lists(st.integers(-3, 3), max_size=4).map(str),
+    "term": st.sampled_from(["0", "1", "-1", "7", "d0", "d1//2", "d0-9", "d0%d1", "9*9*d0"]),
+    "terms": st.lists(st.sampled_from(["0", "1", "-1", "2", "d0", "d1", "d0*d1", "-7"]), max_size=4).map(
+        lambda parts: "[" + ", ".join(parts) + "]"
+    ),
+    "ratio": st.sampled_from(["0", "2.5", "1/0", "1/3", "-1"]),
+    "scalar": st.sampled_from(["0", "-1.5", "true", "inf", "nan", "mean", "word", "1e30"]),
+    "flag": st.sampled_from(["true", "false"]),
+    "dtype": st.sampled_from(["float16", "int8", "bool", "quint4x2", "complex64", "float8_e4m3fn"]),
+    "name": st.sampled_from(["a", '"b[:, 0]"', '"c[0:9]"', '"b[x]"', "zz"]),
+}
+
+
+@st.composite
+def any_rules(draw: st.DrawFn) -> str:
+    """One rule of any kind with options of the right types and any values."""
+    kind = KINDS[draw(st.sampled_from(sorted(KINDS)))]
+    some = ["a", "b", "c", "e.{i}", "{name}", "**", "{a|b}"]
+    names = st.sampled_from(some).map(lambda text: f'"{text}"')
+    lists = st.lists(names, min_size=1, max_size=3).map(lambda parts: "[" + ", ".join(parts) + "]")
+    fields = [f"{kind.name}: {draw(lists if kind.many == 'sources' else names)}"]
+    if kind.target:
+        fields.append(f"{kind.target}: {draw(lists if kind.many == 'targets' else names)}")
+    for field in kind.fields:
+        if field.choices and (field.required or draw(st.booleans())):
+            fields.append(f"{field.name}: {draw(st.sampled_from(field.choices))}")
+        elif field.takes in OPTIONS and (field.required or draw(st.booleans())):
+            fields.append(f"{field.name}: {draw(OPTIONS[field.takes])}")
+    return "{" + ", ".join(fields) + "}"
+
+
+@settings(max_examples=300)
+@given(st.lists(any_rules(), min_size=1, max_size=3), st.data())
+def test_no_tensor_is_a_traceback(rules: list[str], data: st.DataObject) -> None:
+    dtypes = st.sampled_from(["float32", "int64", "bool", "quint4x2", "bfloat16"])
+    names = Names(
+        tuple(
+            Named(name, Form(DTYPES[data.draw(dtypes)], data.draw(st.sampled_from(SHAPES))))
+            for name in ("a", "b", "c", "e.0", "e.1")
+        )
+    )
+    try:
+        rewriting = rewrite(rules_of("rules: [" + ", ".join(rules) + "]"), names)
+    except RuleError as error:
+        assert str(error).startswith("rules.yaml:2 – ")
+        return
+    forms = {named.name: named.form for named in names.items if named.form is not None}
+    for output in rewriting.outputs:
+        form_of(output.expression, forms)
+
+
+@pytest.mark.parametrize(
+    "word", ["null", "true", "No", "~", "1", "1.5", "", "a b", "\x1b", "\ud800", "\U0001f600", "a'\\"]
+)
+def test_any_word_is_printed_so_that_it_reads_back(word: str) -> None:
+    rule = Rule(
+        "rename", (escape(word),), (escape("b" + word),), when=Guard(metadata=(("path", (word, None)),))
+    )
+    rules = RuleFile((Stage((rule,)),), about=word, given=(Given("text", word, about=word),))
+    again = load(dump(rules), "rules.yaml")
+    assert plain(again) == plain(rules)
