@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ckpttool.limits import Limits as Limits
     from ckpttool.model import Checkpoint as Checkpoint, Finding as Finding
     from ckpttool.report import Report as Report
+    from ckpttool.saving.digest import digest_of as digest_of
     from ckpttool.saving.load import load as load
     from ckpttool.saving.save import Saved as Saved, save as save
     from ckpttool.saving.store import CheckpointStore as CheckpointStore
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from ckpttool.verbs.infer import infer as infer
     from ckpttool.verbs.inspect import inspect as inspect
     from ckpttool.verbs.latest import latest as latest
+    from ckpttool.verbs.migrate import migrate as migrate
     from ckpttool.verbs.prune import prune as prune
     from ckpttool.verbs.seal import seal as seal
     from ckpttool.verbs.verify import verify as verify
@@ -64,10 +66,12 @@ _HOMES = {
     "convert": "ckpttool.verbs.convert",
     "describe": "ckpttool.formats",
     "diff": "ckpttool.verbs.diff",
+    "digest_of": "ckpttool.saving.digest",
     "explain": "ckpttool.verbs.explain",
     "infer": "ckpttool.verbs.infer",
     "inspect": "ckpttool.verbs.inspect",
     "latest": "ckpttool.verbs.latest",
+    "migrate": "ckpttool.verbs.migrate",
     "load": "ckpttool.saving.load",
     "prune": "ckpttool.verbs.prune",
     "save": "ckpttool.saving.save",

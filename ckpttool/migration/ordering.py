@@ -35,3 +35,14 @@ def ordered(names: Sequence[str], rewriting: Rewriting) -> Rewriting:
     return replace(
         rewriting, outputs=tuple(sorted(rewriting.outputs, key=lambda output: places[output.name]))
     )
+
+
+def comes_back(names: Sequence[str], rewriting: Rewriting) -> bool:
+    """Whether the way back gives keys their order again: not where tensors that stood apart have become one."""
+    order = dict.fromkeys(name for output in rewriting.outputs for name in output.inputs)
+    kept = [name for name in names if name in order]
+    return list(order) == kept or by_module(order) == kept or not _merges(rewriting)
+
+
+def _merges(rewriting: Rewriting) -> bool:
+    return any(len(output.inputs) > 1 for output in rewriting.outputs)

@@ -116,9 +116,7 @@ def _move(
     added = [p.name for p in products if not p.sources or p.tied]
     modules = move_metadata(shop.editor, scope, pairs, added)
     book.steps += weight_steps(scope, rewriting, products)
-    if [one.name for one in rewriting.outputs] != [one.name for one in asked.outputs]:
-        why = "keys of one module stand together" if target is None else "keys take the order of the target"
-        book.steps.append(reordering(scope, why))
+    book.steps += reordering(scope, asked, rewriting, known, target is not None)
     book.steps += metadata_steps(scope, modules, lost_versions(shop.editor.original, scope, modules))
     book.notes += untied(shop, scope, products)
     if not twin:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from ckpttool.errors import printable
 from ckpttool.expressions import Leaf as Input, is_bijective
+from ckpttool.migration.ordering import comes_back
 from ckpttool.migration.products import Product
 from ckpttool.migration.scopes import Scope
 from ckpttool.migration.workshop import Workshop, operations
@@ -23,10 +24,17 @@ def weight_steps(scope: Scope, rewriting: Rewriting, products: Sequence[Product]
         yield Step("drop", (key,), (), _reason(rewriting, dropped.rules), "its content is not kept")
 
 
-def reordering(scope: Scope, why: str) -> Step:
-    """The step that puts keys into another order."""
-    where = (".".join([*scope.path, "*"]),)
-    return Step("reorder", where, where, why)
+def reordering(
+    scope: Scope, asked: Rewriting, made: Rewriting, names: Sequence[str], target: bool
+) -> Iterator[Step]:
+    """The step that puts keys into another order than the rules gave, or into one that has no way back."""
+    moved = [one.name for one in made.outputs] != [one.name for one in asked.outputs]
+    lost = not target and not comes_back(names, made)
+    if moved or lost:
+        where = (".".join([*scope.path, "*"]),)
+        why = "keys take the order of the target" if target else "keys of one module stand together"
+        lossy = "tensors that stood apart become one: the way back lists them side by side" if lost else ""
+        yield Step("reorder", where, where, why, lossy)
 
 
 def metadata_steps(scope: Scope, modules: Sequence[tuple[str, str]], lost: Sequence[str]) -> Iterator[Step]:
