@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from typing import Any
 
@@ -67,9 +68,9 @@ class Arena:
         return objects, index
 
     def _atom(self, value: Any) -> int:
-        # repr tells 0.0 from -0.0 and one NaN spelling from a number; equality does not.
+        # Bits tell 0.0 from -0.0 and one NaN from another; equality and repr do not.
         kind = type(value)
-        key = value if kind is str else (kind, repr(value) if kind in (float, complex) else value)
+        key = value if kind is str else (kind, _bits(value) if kind in (float, complex) else value)
         found = self._atoms.get(key)
         if found is None:
             found = self._atoms[key] = len(self.nodes)
@@ -122,6 +123,10 @@ class Arena:
             return Tensor(obj.dtype, shape, (1,), obj.start, obj.index, False, form="storage")
         assert type(obj) is Named, type(obj)
         return Global(obj.module, obj.name)
+
+
+def _bits(value: complex) -> bytes:
+    return struct.pack(">dd", value.real, value.imag)
 
 
 def _children(obj: Any) -> list[Any]:

@@ -456,3 +456,9 @@ def test_tensors_of_other_formats_are_plain_ones() -> None:
     node = Tensor(FLOAT, (2,), (1,), 0, 0, form="safetensors")
     found = again(tree(node, storages=(Storage("0", FLOAT, 8),)))
     assert found.nodes[0] == replace(node, form="torch._utils._rebuild_tensor_v2")
+
+
+def test_nans_of_different_bits_stay_apart() -> None:
+    first, second = (b"G" + bits.to_bytes(8, "big") for bits in (0x7FF8000000000001, 0x7FF8000000000002))
+    data = b"\x80\x02" + first + second + b"\x86q\x00."
+    assert emit(described(data)) == data
