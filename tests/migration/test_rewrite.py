@@ -204,6 +204,13 @@ def test_a_gap_in_what_is_gathered() -> None:
     )
 
 
+def test_sources_that_gather_different_things() -> None:
+    rewriting = run("rules: [{concat: ['a.{i}', 'b.{name}'], into: c}]", names_of("a.0", "a.1", "b.x"))
+    assert rewriting.outputs[0].inputs == ("a.0", "a.1", "b.x")
+    said = fault("rules: [{concat: ['a.{i}', 'b.{i}'], into: c}]", names_of("a.0", "b.0", "b.1"))
+    assert "'a.0', 'b.{0,1}' are there and 'a.1' is missing" in said
+
+
 def test_one_tensor_becomes_counted_ones() -> None:
     rewriting = run("rules: [{unstack: w, into: 'e.{i+1}.w'}]", names_of(("w", (3, 2))))
     assert [output.name for output in rewriting.outputs] == ["e.1.w", "e.2.w", "e.3.w"]
