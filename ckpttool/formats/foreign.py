@@ -79,6 +79,8 @@ def polyglot(source: Source, names: SequenceABC[str]) -> Iterator[Damage]:
     also = list(names)
     if "torch-legacy" in also and "pickle" in also:
         also.remove("pickle")  # the old layout is a row of pickles
+    if "safetensors" in also and "pickle" in also and source.read(2, 1) == b"\0":
+        also.remove("pickle")  # a header of 640 bytes and the like: NUL is no opcode
     titles = [_TITLES.get(name, name) for name in also]
     if "torch-zip" not in also:
         directory = read_directory(source, DEFAULT)

@@ -11,10 +11,11 @@ from ckpttool.model import Checkpoint, Json, Mapping, Storage, Tensor
 from ckpttool.tree import key_text
 from ckpttool.writing.losses import Kind, Loss
 
-TORCH = ("torch-zip", "torch-legacy", "torch-tar", "pickle")
+TORCH = ("torch-zip", "torch-legacy", "pickle")
 """Formats whose trees are spelled as torch spells them already."""
 
 FLAT = "safetensors"
+FORMLESS = (FLAT, "torch-tar")
 """How readers call the form of a tensor that no function rebuilds."""
 
 _CLASSES = {dtype.name for dtype in STORAGE_CLASSES.values()}
@@ -31,7 +32,7 @@ def for_torch(draft: Draft) -> Draft:
         return draft
     editor = Editor(checkpoint, draft.contents)
     for index, node in enumerate(checkpoint.nodes):
-        if isinstance(node, Tensor) and node.form == FLAT and node.storage is not None:
+        if isinstance(node, Tensor) and node.form in FORMLESS and node.storage is not None:
             editor.replace(index, _spelled(node))
             editor.storages[node.storage] = _classed(editor.storages[node.storage], node.dtype)
     _tie(editor, checkpoint)

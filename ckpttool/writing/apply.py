@@ -150,7 +150,7 @@ def _check(file: File, path: Path, where: str) -> None:
         return
     found = describe(path)
     damage = [one.message for one in found.damage if one.rule != "in-progress"]
-    why = found.kind or file.check(found) or (damage[0] if damage and not found.root else "")
+    why = found.kind or file.check(found) or (damage[0] if damage and found.root is None else "")
     if why:
         raise WriteFailed(
             where, f"what was written does not read back as meant: {printable(why)}; nothing was replaced"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TypeAlias
 
@@ -12,6 +13,9 @@ from ckpttool.writing.streams import chunks
 Piece: TypeAlias = "Span | memoryview"
 """A range of a file that is to be copied, or bytes at hand."""
 
+PIECE = 64 << 20
+"""Bytes of a view that are gathered at a time."""
+
 
 def pieces(draft: Draft, tensor: Tensor) -> Iterator[Piece]:
     """The tensor's bytes, in order. What must be gathered takes the memory of the range that it looks into."""
@@ -21,7 +25,7 @@ def pieces(draft: Draft, tensor: Tensor) -> Iterator[Piece]:
     stop = start + tensor.dtype.nbytes(tensor.extent)
     content = _content(draft, tensor)
     if not _as_it_lies(draft, tensor):
-        yield _gathered(joined(content, start, stop), tensor, swapped=_is_swapped(draft, tensor))
+        yield from _gathered(joined(content, start, stop), tensor, swapped=_is_swapped(draft, tensor))
     elif isinstance(content, Copied) and content.inflates_to is None:
         yield from cut(content.spans, start, stop)
     else:
@@ -64,15 +68,22 @@ def _as_it_lies(draft: Draft, tensor: Tensor) -> bool:
     return tensor.contiguous and not (_is_swapped(draft, tensor) and tensor.dtype.bits > 8)
 
 
-def _gathered(data: memoryview, tensor: Tensor, *, swapped: bool) -> memoryview:
-    """The elements of a view in row-major order, as bytes."""
+def _gathered(data: memoryview, tensor: Tensor, *, swapped: bool) -> Iterator[memoryview]:
+    """The elements of a view in row-major order, as bytes in pieces of about ``PIECE``."""
     import numpy as np
 
     width = tensor.dtype.itemsize
     part = width // 2 if tensor.dtype.kind == "complex" else width
     flat = np.frombuffer(data, f"u{part}")
-    shape = (*tensor.shape, width // part)
-    steps = (*(step * width for step in tensor.stride), part)
+    shape = (*(tensor.shape or (1,)), width // part)
+    steps = (*(step * width for step in tensor.stride or (0,)), part)
     view = np.lib.stride_tricks.as_strided(flat, shape, steps, writeable=False)
-    found = np.ascontiguousarray(view)
-    return (found.byteswap() if swapped else found).reshape(-1).view(np.uint8).data
+    # Cut along the first dimensions until what follows is small enough.
+    axis = next(
+        (k for k in range(len(shape) - 1) if math.prod(shape[k + 1 :]) * part <= PIECE), len(shape) - 2
+    )
+    rows = max(1, PIECE // max(math.prod(shape[axis + 1 :]) * part, 1))
+    for outer in np.ndindex(*shape[:axis]):
+        for start in range(0, shape[axis], rows):
+            found = np.ascontiguousarray(view[outer][start : start + rows])
+            yield (found.byteswap() if swapped else found).reshape(-1).view(np.uint8).data

@@ -34,6 +34,11 @@ ONLY_TENSORS = "the format holds tensors only"
 BARE = "tensor"
 """The name of a tensor that is the whole checkpoint."""
 
+SPELLED_OUT = 1 << 30
+"""Bytes that a view may take when it repeats its elements more than ``MOST_REPEATS`` times."""
+
+MOST_REPEATS = 4096
+
 _SUBCLASS = "torch._tensor._rebuild_from_type_v2"
 
 
@@ -112,6 +117,8 @@ def _unfit(checkpoint: Checkpoint, tensor: Tensor) -> str:
         return f"a strided view of elements of {tensor.dtype.bits} bits"
     if tensor.dtype.name == "float4_e2m1fn_x2" and not tensor.shape:
         return "a packed pair without a dimension"
+    if tensor.nbytes > SPELLED_OUT and tensor.numel > MOST_REPEATS * max(tensor.extent, 1):
+        return f"a view that repeats {tensor.extent} elements as {tensor.numel}"
     if is_lazy(checkpoint, tensor):
         return "a view that torch conjugates or negates when it is read"
     return ""

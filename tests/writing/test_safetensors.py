@@ -222,3 +222,29 @@ def test_two_tensors_of_one_name_are_refused(value: dict[Any, Any], tmp_path: Pa
 
 def test_a_tensor_alone_gets_a_name(tmp_path: Path) -> None:
     assert list(header(written(tensor((1,), bytes(4)), tmp_path))) == ["__metadata__", "tensor"]
+
+
+def test_large_views_are_gathered_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = Storage(bytes(range(240)), DTYPES["float32"])
+    value = {"v": Tensor(storage, (5, 4, 3), (1, 5, 20)), "row": Tensor(storage, (7,), (3,), 2)}
+    whole = written(value, tmp_path)
+    for piece in (1, 8, 13, 50):
+        monkeypatch.setattr("ckpttool.writing.dense.PIECE", piece)
+        assert written(value, tmp_path) == whole
+
+
+def test_a_view_that_repeats_without_end_is_not_carried(tmp_path: Path) -> None:
+    storage = Storage(bytes(32), DTYPES["float32"])
+    value = {"v": Tensor(storage, (1 << 30, 8), (0, 1)), "w": tensor((1,), bytes(4))}
+    assert lost(value, tmp_path) == [("v", "float32 tensor", "content")]
+
+
+@pytest.mark.parametrize("length", [640, 896, 1152, 1408])
+def test_a_header_whose_length_reads_like_a_pickle(length: int, tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(safetensors_file({"w": tensor((1,), bytes(4))}, {"note": ""}))
+    bare = len(json.dumps(header((tmp_path / "a.safetensors").read_bytes()), separators=(",", ":")))
+    metadata = {"note": "x" * (length - bare)}
+    (tmp_path / "a.safetensors").write_bytes(safetensors_file({"w": tensor((1,), bytes(4))}, metadata))
+    data = converted(tmp_path / "a.safetensors")
+    assert data[:2] == bytes([0x80, length >> 8])
+    assert describe(tmp_path / "a.safetensors").damage == ()
