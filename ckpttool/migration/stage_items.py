@@ -90,6 +90,8 @@ class Index:
 
     def _candidates(self, name: str) -> list[Entry]:
         by_word = self.by_word
+        if not by_word:
+            return self.open
         words = tuple([word for word in name.split(".") if word in by_word])
         if not words:
             return self.open

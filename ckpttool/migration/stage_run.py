@@ -10,6 +10,7 @@ from ckpttool.errors import printable
 from ckpttool.expressions import Applied, Expression, Form, OpError
 from ckpttool.migration.arithmetic import ArithmeticFault
 from ckpttool.migration.compiled import Compiled
+from ckpttool.migration.guards import Surroundings
 from ckpttool.migration.operations import content_op, joining_op, parting_op
 from ckpttool.migration.rule_groups import Group, gather
 from ckpttool.migration.stage_extras import add_extras
@@ -57,9 +58,9 @@ def _stripped(rule: Compiled, items: Mapping[str, Item], tally: Tally) -> dict[s
     return emission.finish()
 
 
-def _changed(item: Item, index: Index, around: object, tally: Tally) -> Item:
+def _changed(item: Item, index: Index, around: Surroundings, tally: Tally) -> Item:
     """The item after every content rule that matches its name, in order."""
-    for claim in index.claims(item.name, around):  # type: ignore[arg-type]
+    for claim in index.claims(item.name, around):
         rule = claim.rule
         form = tensor_form(rule, item)
         op = fitted(rule, (item.name,), lambda rule=rule, form=form: content_op(rule, form))  # type: ignore[misc]
