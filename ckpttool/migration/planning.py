@@ -118,7 +118,7 @@ def _move(
     book.steps += weight_steps(scope, rewriting, products)
     book.steps += reordering(scope, asked, rewriting, known, target is not None)
     book.steps += metadata_steps(scope, modules, lost_versions(shop.editor.original, scope, modules))
-    book.notes += untied(shop, scope, products)
+    book.steps += untied(shop, scope, products)
     if not twin:
         book.notes += rewriting.notes
         book.uses = _summed(book.uses, rewriting.rules)

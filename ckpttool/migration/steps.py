@@ -72,18 +72,16 @@ def _reason(rewriting: Rewriting, rules: Sequence[int]) -> str:
     return "; ".join(f"{use.where}: {use.text}" for use in uses)
 
 
-def untied(shop: Workshop, scope: Scope, products: Sequence[Product]) -> Iterator[str]:
-    """A note for tensors that shared storage and no longer do."""
-    before: dict[object, str] = {}
-    after: dict[str, object] = {}
+def untied(shop: Workshop, scope: Scope, products: Sequence[Product]) -> Iterator[Step]:
+    """A step for each tensor that shared another one's elements and no longer does."""
+    before: dict[object, Product] = {}
     for product in products:
         if len(product.sources) != 1 or product.tied or shop.tensor(product.index) is None:
             continue
-        place = shop.place(product.sources[0].index)
-        first = before.setdefault(place, product.name)
-        after[product.name] = shop.place(product.index)
-        if first != product.name and after[first] != after[product.name]:
-            yield (
-                f"{printable(scope.key(first))} and {printable(scope.key(product.name))} come from one tensor and will "
-                "be two"
-            )
+        first = before.setdefault(shop.place(product.sources[0].index), product)
+        if first is not product and shop.place(first.index) != shop.place(product.index):
+            old = (scope.key(first.sources[0].name or ""), scope.key(product.sources[0].name or ""))
+            # A part of a split tensor, or a second use of one key, was never a tensor of its own.
+            if old[0] != old[1]:
+                new = (scope.key(first.name), scope.key(product.name))
+                yield Step("untie", old, new, "what was done to them differs", "that they were one tensor")
