@@ -76,7 +76,7 @@ def by_nearness(rest: Rest, alike: Alike, *, parts: bool = False) -> list[Near]:
             if one.tensor.numel >= TELLING and one.tensor.dtype.kind in ("float", "complex"):
                 for view, shape in _views(one, side == 0, parts):
                     kind = one.tensor.dtype.kind, shape
-                    if kind in wanted[1 - side]:
+                    if view.whole or kind in wanted[1 - side]:
                         groups[kind][side].append(view)
     found = [near for ours, theirs in groups.values() for near in _matched(ours, theirs, alike)]
     return _whole(found, rest)
