@@ -1,4 +1,4 @@
-"""Autoencoders of latent diffusion, against diffusers' own conversion of them."""
+"""Autoencoders and U-Nets of latent diffusion, against diffusers' own conversion of them."""
 
 from __future__ import annotations
 
@@ -49,3 +49,36 @@ def test_an_autoencoder_of_latent_diffusion_is_what_diffusers_makes_of_it(
     made = migrate(old, "sd-vae-to-diffusers", levels=2)
     agree(torch.load(made, weights_only=True), expected, equal)
     autoencoder.load_state_dict(torch.load(made, weights_only=True), strict=True)
+
+
+@pytest.fixture
+def unet(framework: Any) -> Any:
+    """Stable Diffusion's levels, layers and attention, of few channels."""
+    framework("diffusers")
+    kind = importlib.import_module("diffusers.models.unets.unet_2d_condition").UNet2DConditionModel
+    torch.manual_seed(6)
+    return kind(
+        block_out_channels=(4, 8, 8, 8),
+        layers_per_block=2,
+        cross_attention_dim=6,
+        attention_head_dim=2,
+        norm_num_groups=2,
+        sample_size=8,
+    )
+
+
+def test_a_unet_of_stable_diffusion_is_what_diffusers_makes_of_it(
+    unet: Any, migrate: Any, equal: Any, tmp_path: Path
+) -> None:
+    """diffusers looks for the U-Net of a whole Stable Diffusion file."""
+    single = importlib.import_module("diffusers.loaders.single_file_utils")
+    where = "model.diffusion_model."
+    expected = dict(unet.state_dict())
+    torch.save({where + key: value for key, value in expected.items()}, tmp_path / "new.pth")
+    old = migrate(tmp_path / "new.pth", "sd-unet-to-diffusers", "--reverse")
+    state = torch.load(old, weights_only=True)
+    assert {f"{where}input_blocks.3.0.op.weight", f"{where}output_blocks.8.2.conv.bias"} <= state.keys()
+    assert not [key for key in state if "_blocks.0.resnets" in key or "mid_block" in key]
+    agree(single.convert_ldm_unet_checkpoint(dict(state), dict(unet.config)), expected, equal)
+    made = torch.load(migrate(old, "sd-unet-to-diffusers"), weights_only=True)
+    agree({key.removeprefix(where): value for key, value in made.items()}, expected, equal)

@@ -535,3 +535,25 @@ def test_wav2vec2_of_fairseq_computes_the_same(framework: Any, migrate: Any, tmp
     other.load_state_dict(torch.load(made, weights_only=True), strict=True)
     sound = torch.randn(1, 400, generator=torch.Generator().manual_seed(3))
     assert torch.equal(other(sound).last_hidden_state, model(sound).last_hidden_state)
+
+
+def test_a_padded_vocabulary_stays_tied_and_trains_on(
+    gpt2_saved: Path, migrate: Any, tmp_path: Path, train: Any
+) -> None:
+    """Rows of zeros, for the moments too; the head shares the embedding's storage as before."""
+    nano = migrate(gpt2_saved, "gpt2-hf-to-nanogpt")
+    made = migrate(nano, "pad-vocabulary", old=TOKENS, new=16)
+    saved, before = torch.load(made, weights_only=True), torch.load(nano, weights_only=True)
+    weight = saved["model"]["transformer.wte.weight"]
+    assert saved["model"]["lm_head.weight"].data_ptr() == weight.data_ptr()
+    assert torch.equal(weight[:TOKENS], before["model"]["transformer.wte.weight"])
+    assert not weight[TOKENS:].any()
+    moment = saved["optimizer"]["state"][0]["exp_avg"]
+    assert torch.equal(moment[:TOKENS], before["optimizer"]["state"][0]["exp_avg"])
+    assert not moment[TOKENS:].any()
+    model = NanoGpt()
+    model.lm_head = nn.Linear(8, 16, bias=False)
+    model.transformer.wte = nn.Embedding(16, 8)
+    model.transformer.wte.weight = model.lm_head.weight
+    losses = train(model, resumed(model, made), next_token, range(3, 5))
+    assert all(math.isfinite(loss) for loss in losses)

@@ -179,6 +179,20 @@ def test_splitting_and_fusing_undo_each_other(train: Any, migrate: Any, equal: A
     assert equal(torch.load(migrate(made, "mha-fuse")), torch.load(path))
 
 
+def test_attention_of_other_key_sizes_is_split(migrate: Any, equal: Any, tmp_path: Path) -> None:
+    fused = nn.ModuleDict({"attn": nn.MultiheadAttention(6, 2, kdim=5, vdim=4)})
+    nn.init.normal_(fused["attn"].in_proj_bias)
+    torch.save(fused.state_dict(), tmp_path / "fused.pt")
+    made = migrate(tmp_path / "fused.pt", "mha-kdim-split")
+    apart = nn.ModuleDict({"attn": SplitAttention()})
+    apart["attn"].k_proj, apart["attn"].v_proj = nn.Linear(5, 6), nn.Linear(4, 6)
+    apart.load_state_dict(torch.load(made, weights_only=True), strict=True)
+    assert torch.equal(apart["attn"].v_proj.bias, fused["attn"].in_proj_bias[12:])
+    back = torch.load(migrate(made, "mha-kdim-split", "--reverse"))
+    assert back.keys() == fused.state_dict().keys()
+    assert all(equal(back[key], value) for key, value in fused.state_dict().items())
+
+
 # --- wrappers ------------------------------------------------------------------------------------------
 
 

@@ -372,3 +372,12 @@ def test_detectors_of_torchvision_get_their_second_version(
         torch.load(migrate(path, "torchvision-fpn-v2", "--reverse")), torch.load(tmp_path / "old.pth")
     )
     assert train(new, resumed, square, range(2, 4)) == train(old, optimizer, square, range(2, 4))
+
+
+def test_positions_are_resampled_as_timm_resamples_them(timm: Any, migrate: Any, tmp_path: Path) -> None:
+    """Up in one direction and down in the other, two register tokens beside the class token's."""
+    positions = torch.randn(1, 3 + 16, 8)
+    torch.save({"pos_embed": positions, "cls_token": torch.randn(1, 1, 8)}, tmp_path / "vit.pth")
+    made = torch.load(migrate(tmp_path / "vit.pth", "vit-resize-positions", rows=7, columns=3, prefix=3))
+    expected = timm("layers").resample_abs_pos_embed(positions, (7, 3), num_prefix_tokens=3)
+    torch.testing.assert_close(made["pos_embed"], expected, rtol=1e-5, atol=1e-6)
