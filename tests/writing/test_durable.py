@@ -569,3 +569,25 @@ def test_writers_of_one_target_do_not_disturb_each_other(target: Path) -> None:
         thread.join()
     assert target.read_bytes() in contents
     assert names(target.parent) == ["model.pt"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descriptors have no names here")
+def test_everything_is_flushed_before_it_gets_its_name_and_the_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    rename, replace = Path.rename, Path.replace
+
+    def noted(descriptor: int) -> None:
+        name = Path(f"/proc/self/fd/{descriptor}").readlink().name
+        steps.append("temporary" if name.endswith(".tmp") else name)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(Path, "replace", lambda old, new: steps.append("named") or replace(old, new))
+    monkeypatch.setattr(Path, "rename", lambda old, new: steps.append("named") or rename(old, new))
+    put(tmp_path / "a")
+    assert steps == ["temporary", "named", tmp_path.name]
+    steps.clear()
+    with publishing(tmp_path / "shards") as folder:
+        (folder / "x").write_bytes(NEW)
+    assert steps == ["x", "temporary", "named", tmp_path.name]

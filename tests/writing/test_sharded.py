@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -207,3 +208,17 @@ def test_any_sizes_are_split_as_the_library_splits_them(sizes: list[int], most: 
     ]
     ours = [[item.name for item in shard] for shard in split(items, state, most)]
     assert ours == list(theirs.filename_to_tensors.values())
+
+
+def test_the_index_gets_its_name_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[str] = []
+    link = os.link
+
+    def noted(old: Path, new: Path) -> None:
+        named.append(Path(new).name)
+        link(old, new)
+
+    monkeypatch.setattr(os, "link", noted)
+    written = sharded(source(tmp_path, STATE), tmp_path / "x.safetensors.index.json", max_shard_size=80)
+    assert named == [Path(name).name for name in written.files]
+    assert named[-1] == "x.safetensors.index.json"
