@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ckpttool.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from ckpttool.changes import Tolerance as Tolerance
     from ckpttool.errors import (
@@ -43,8 +45,6 @@ if TYPE_CHECKING:
     from ckpttool.verbs.prune import prune as prune
     from ckpttool.verbs.seal import seal as seal
     from ckpttool.verbs.verify import verify as verify
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "Checkpoint": "ckpttool.model",

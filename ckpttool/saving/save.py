@@ -138,8 +138,8 @@ _BROKEN = frozenset(
 
 
 def _manifest(file: Replacement, obj: object) -> Manifest:
-    from ckpttool import __version__
     from ckpttool.measure.seals import block_digests
+    from ckpttool.version import __version__
 
     facts = file.path.stat()
     block = block_size(facts.st_size)

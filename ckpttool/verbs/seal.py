@@ -73,8 +73,8 @@ def manifest_of(
     progress: Progress | None = None,
 ) -> Manifest:
     """The manifest of a checkpoint as its files are now; names are relative to its folder."""
-    from ckpttool import __version__
     from ckpttool.measure.seals import tensor_seals
+    from ckpttool.version import __version__
 
     base, names = files_of(checkpoint, path)
     total = sum((base / name).stat().st_size for name in names)

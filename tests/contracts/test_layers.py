@@ -37,6 +37,7 @@ GROUND = {
     "tree",
     "frozen",
     "units",
+    "version",
 }
 BYTES = {"source", "measure", "pool"}
 PURE = {"checks", "comparing", "migration", "ops", "pairing", "profiles", "repairing"}
@@ -79,7 +80,7 @@ MAY_BE_IMPORTED_BY: dict[str, set[str]] = {
     "numpy": {"measure", "ops", "pairing", "writing", "verbs", "determinism", "testing", "trainer"},
     "isal": {"source", "measure", "formats", "verbs", "writing"},
     "fsspec": {"source"},
-    "xxhash": {"measure", "writing"},
+    "xxhash": {"measure", "saving", "writing"},
     "yaml": {"migration"},
     "lap": {"pairing"},
     "rapidfuzz": {"pairing"},
