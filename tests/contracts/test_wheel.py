@@ -36,6 +36,9 @@ def test_holds_the_package_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name.split("/")[0].split("-")[0] for name in names} == {"ckpttool"}
     assert "ckpttool/py.typed" in names
+    presets = {f"ckpttool/presets/{path.name}" for path in (ROOT / "ckpttool" / "presets").glob("*.yaml")}
+    assert presets
+    assert presets <= names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 

@@ -148,6 +148,19 @@ def test_the_way_back_leads_to_the_same_names_and_shapes(name: str) -> None:
     assert (found == wanted) == (golden.lost is not None), "the golden file claims otherwise"
 
 
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_second_run_changes_nothing_or_is_announced(name: str) -> None:
+    """``repeats`` is what the command asks a stamp for; without it, the rules must leave their own result alone."""
+    golden = read(name)
+    rules, made = forward(name, golden)
+    again = Names(named(golden, made), facts=golden.facts)
+    try:
+        changes = rewrite(rules, again, golden.settings).changes
+    except RuleError:
+        changes = True
+    assert made.repeats or not changes
+
+
 @pytest.mark.parametrize("name", [preset.name for preset in presets()])
 def test_a_preset_says_what_becomes_of_moments(name: str) -> None:
     notes = yaml.safe_load(TEXTS[name])["notes"]
