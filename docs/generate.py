@@ -114,7 +114,7 @@ def presets_page() -> Iterator[str]:
     yield "where the table says so. `ckpttool migrate --list-presets` prints the list."
     yield from ("", "| preset | | back |", "|---|---|---|")
     for found in presets():
-        back = "" if one_way(found) else "yes"
+        back = "yes" if reversible(found) else ""
         yield f"| [{found.name}](#{found.name}) | {visible(cell(found.about))} | {back} |"
     for found in presets():
         yield from ("", f"## {found.name}", "", *preset_section(found))
@@ -123,12 +123,16 @@ def presets_page() -> Iterator[str]:
 def preset_section(found: Preset) -> Iterator[str]:
     """One preset."""
     read = yaml.safe_load(found.text)
-    reason = one_way(found)
     yield from (visible(found.about) + ".", "", visible(read["notes"].strip()), "")
     yield f"**Source:** {visible(found.source)}"
     for name, given in (read.get("given") or {}).items():
         yield from ("", f"**Asks for** `{name}`: {visible(given['about'])}{found_at(given)}.")
-    yield from ("", f"**Back:** {visible(reason) if reason else 'with `--reverse`'}.")
+    back = (
+        "with `--reverse`"
+        if reversible(found)
+        else "none; `--reverse` names the rules that keep too little for it"
+    )
+    yield from ("", f"**Back:** {back}.")
     yield from ("", "```yaml", rules_text(found.text).rstrip(), "```")
 
 
@@ -146,15 +150,13 @@ def rules_text(text: str) -> str:
     return text[re.search(r"^(rules|stages):", text, re.MULTILINE).start() :]  # type: ignore[union-attr]
 
 
-def one_way(found: Preset) -> str:
-    """Why a preset has no inverse; empty where it has one."""
+def reversible(found: Preset) -> bool:
+    """Whether `--reverse` leads back."""
     try:
         load(found.text, found.name).inverse()
-    except RuleError as error:
-        return re.sub(rf"{found.name}:\d+(, | – )", "", str(error)).removeprefix(
-            "the rules cannot be reversed – "
-        )
-    return ""
+    except RuleError:
+        return False
+    return True
 
 
 def cell(text: str) -> str:

@@ -100,6 +100,15 @@ def test_megatron_gets_heads_outermost(version: float | None, row: Any) -> None:
     assert (made[key] == weight[rows]).all()
 
 
+def test_megatron_gets_heads_outermost_in_cross_attention() -> None:
+    """Two heads of three rows, keys and values only."""
+    weight = counted(12, 2)
+    key = "decoder.layers.0.inter_attention.key_value.weight"
+    made = carried("megatron-qkv-v2", {key: weight}, {"checkpoint_version": 1.0}, heads=2)
+    rows = [6 * head + 2 * place + which for head in range(2) for which in range(2) for place in range(3)]
+    assert (made[key] == weight[rows]).all()
+
+
 @pytest.mark.parametrize("version", [2.0, 3.0])
 def test_megatron_of_today_stays(version: float) -> None:
     weight = counted(18, 2)
