@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ckpttool.errors import printable
 from ckpttool.expressions import Leaf as Input, is_bijective
 from ckpttool.migration.ordering import comes_back
 from ckpttool.migration.products import Product
