@@ -35,7 +35,8 @@ class Search:
 
     A link is certain in three cases only: exact content that is theirs alone and not one row over and over; equal
     names and forms (wrappers, or one prefix for all, aside) that no content contradicts, in modules that both sides
-    count alike; equal names and forms in modules whose other tensors content has proved. All else is likely at most.
+    count alike; equal names and forms in modules whose other tensors content has proved. Where contents tell of some
+    tensors, what has another content than its namesake needs the latter. All else is likely at most.
     """
 
     def __init__(self, rest: Rest, evidence: Evidence | None, ordered: bool) -> None:
@@ -60,6 +61,7 @@ class Search:
         self._by_prefix()
         self._by_neighbours()
         self._by_example()
+        self._by_module()
         self._by_guess()
 
     # --- content ------------------------------------------------------------------------------------------
@@ -201,14 +203,20 @@ class Search:
                 continue
             if form(couple[0]) != form(couple[1]):
                 self._take_other_form(couple, why)
-            elif score == 1 and (moved or counted):
+            elif score == 1 and self._sure(couple, moves, counted):
                 told = "; its module's contents agree" if moved else ""
                 self._add([couple], "certain", why + told, None, (), 1.0)
             else:
-                told = "" if counted else "; the two count their layers differently"
+                told = "; contents differ" if counted else "; the two count their layers differently"
                 self._add(
-                    [couple], "likely", why + told, None, (), min(score, COUNTED if not counted else LIKELY)
+                    [couple], "likely", why + told, None, (), min(score, LIKELY if counted else COUNTED)
                 )
+
+    def _sure(self, couple: Couple, moves: Moves, counted: bool) -> bool:
+        """Whether equal names are certain: where contents prove others, but not this one, its own module has to be."""
+        if self.proved and not self._equal(couple):
+            return moves.verdict(couple, within=1) is True
+        return moves.verdict(couple) is True or counted
 
     def _take_other_form(self, couple: Couple, why: str) -> None:
         """Equal names of another element type, or of a shape that is reversed or differs in axes of size 1."""
@@ -285,6 +293,16 @@ class Search:
         if len(sizes) == len(parts) and sum(sizes) == whole.tensor.shape[0]:
             couples = [(whole, part) if split else (part, whole) for part in parts]
             self._add(couples, "likely", "goes as its module's weight does", op, (), NAMESAKE)
+
+    def _by_module(self) -> None:
+        """Tensors of one form and last name in modules whose other tensors are known."""
+        moves, counts = Moves(self.proved), Counts(self.all)
+        same = {id(one): "" for side in self.rest for one in side}
+        for couple in by_neighbours(self.rest, self.couples, same):
+            moved = moves.verdict(couple)
+            lost = moved is False or (not moved and counts.shrink(couple))
+            if not lost and form(couple[0]) == form(couple[1]) and not self._square_doubt()(couple):
+                self._add([couple], "likely", "in a module whose other tensors are known", None, (), NAMESAKE)
 
     def _by_guess(self) -> None:
         if not (self.rest[0] and self.rest[1]):

@@ -53,13 +53,13 @@ class Moves:
                 for n in range(1, len(mine)):
                     known.setdefault(mine[:n], set()).add(other)
 
-    def verdict(self, couple: Couple) -> bool | None:
+    def verdict(self, couple: Couple, within: int = 1 << 30) -> bool | None:
         """Whether the tensors proved nearest to both stand for each other's neighbours; None where there are none.
 
-        Nearest are those below the deepest module that both names end alike in and that holds any.
+        Nearest are those below the innermost modules around both that hold any, up to ``within`` levels out.
         """
         a, b = couple[0].words, couple[1].words
-        for depth in range(1, min(len(a), len(b))):
+        for depth in range(1, min(len(a), len(b), within + 1)):
             ours, theirs = a[:-depth], b[:-depth]
             forth, back = self._old.get(ours, set()), self._new.get(theirs, set())
             if forth or back:

@@ -66,9 +66,7 @@ def test_the_rules_are_written_and_can_be_read(run: Run, pair: tuple[Path, Path]
     assert (result.exit_code, result.stderr) == (0, "")
     assert "2 keys found: 2 certain, 0 likely" in result.stdout
     rules = load((tmp_path / "rules.yaml").read_text(), "rules.yaml")
-    assert [rule.text for rule in rules.rules] == [
-        "rename 'layers.{i}.fc.weight' to 'h.{i}.up.weight'"
-    ]
+    assert [rule.text for rule in rules.rules] == ["rename 'layers.{i}.fc.weight' to 'h.{i}.up.weight'"]
 
 
 def test_rules_to_stdout_stand_alone(run: Run, pair: tuple[Path, Path]) -> None:
@@ -120,7 +118,7 @@ def test_usage_is_2(run: Run) -> None:
         assert "error:" in result.stderr
 
 
-FACTORIES = '''
+FACTORIES = """
 class Tensor:
     def __init__(self, *shape): self.shape, self.dtype = shape, "torch.float32"
 
@@ -133,7 +131,7 @@ class Model:
 
 def breaks(): raise RuntimeError("no such\\nconfig")
 def number(): return 5
-'''
+"""
 
 
 @pytest.fixture
@@ -186,6 +184,8 @@ def test_a_real_model_on_the_meta_device(run: Run, torch: object, tmp_path: Path
     )
     old = {"module.0.weight": (3, 4), "module.0.bias": (3,), "module.1.weight": (3,), "module.1.bias": (3,)}
     old |= {"module.1.running_mean": (3,), "module.1.running_var": (3,)}
-    data = json.loads(run("infer", save(tmp_path / "old.pth", old), "--to-model", "nets:build", "--json").stdout)
+    data = json.loads(
+        run("infer", save(tmp_path / "old.pth", old), "--to-model", "nets:build", "--json").stdout
+    )
     assert data["missing"] == ["1.num_batches_tracked"]
     assert {one["confidence"] for one in data["pairs"]} == {"certain"}

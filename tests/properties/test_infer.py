@@ -234,7 +234,8 @@ def wrong(case: Case, found: Inference) -> Iterator[str]:
             said = (f"{'transpose ' if link.axes else ''}{link.op.name if link.op else ''}").strip()
             said += f" {part}" if said == "split" else ""
             alike = len(olds) == len(link.old) and all(
-                x == y or np.array_equal(case.old[x], case.old[y]) for x, y in zip(olds, link.old, strict=True)
+                x == y or np.array_equal(case.old[x], case.old[y])
+                for x, y in zip(olds, link.old, strict=True)
             )
             if not alike or said != how:
                 yield f"{link} but {new} is {how or 'the same as'} {olds}"
