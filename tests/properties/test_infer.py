@@ -255,7 +255,7 @@ def written_is_found(found: Inference, names: Names) -> None:
     assert {one.name: set(one.inputs) for one in found.rewriting.outputs} == said
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(cases(ANY))
 def test_with_contents_nothing_wrong_is_certain(case: Case) -> None:
     found, names = found_in(case)
@@ -279,7 +279,7 @@ def test_without_contents_nothing_wrong_is_certain(case: Case) -> None:
     written_is_found(found, names)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(cases(ANY))
 def test_every_content_of_its_own_is_found(case: Case) -> None:
     """What no other tensor equals and is not one row over and over has to be found, and to be certain."""
