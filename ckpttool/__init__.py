@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from ckpttool.verbs.latest import latest as latest
     from ckpttool.verbs.migrate import migrate as migrate
     from ckpttool.verbs.prune import prune as prune
+    from ckpttool.verbs.repair import repair as repair
     from ckpttool.verbs.seal import seal as seal
     from ckpttool.verbs.verify import verify as verify
 
@@ -74,6 +75,7 @@ _HOMES = {
     "migrate": "ckpttool.verbs.migrate",
     "load": "ckpttool.saving.load",
     "prune": "ckpttool.verbs.prune",
+    "repair": "ckpttool.verbs.repair",
     "save": "ckpttool.saving.save",
     "seal": "ckpttool.verbs.seal",
     "verify": "ckpttool.verbs.verify",

@@ -14,16 +14,17 @@ from typing import Any
 
 import pytest
 
+from ckpttool.dtypes import DTYPES
 from ckpttool.expressions import Applied, Leaf
 from ckpttool.formats import describe
 from ckpttool.migration.moments import Read
 from ckpttool.migration.planning import plan
 from ckpttool.migration.reach import Wishes
-from ckpttool.ops import Concat, Split, Transpose
+from ckpttool.ops import Concat, Fill, Split, Transpose
 from ckpttool.plan import Plan
 from ckpttool.profiles import lay_out
 from ckpttool.profiles.parameters import is_buffer
-from ckpttool.rewriting import Names, Output, Rewriting
+from ckpttool.rewriting import Dropped, Names, Output, Rewriting
 from ckpttool.verbs.reading import counter
 from ckpttool.writing.apply import apply
 
@@ -100,14 +101,6 @@ class New(torch.nn.Module):
         q, k, v = self.qkv(h).split(WIDTH, -1)
         h = torch.softmax(q * k, -1) * v
         return self.lm_head(torch.relu(self.fc(self.ln(h))))
-
-
-RENAMED = {
-    "embed.weight": "wte.weight",
-    "norm.{}": "ln.{}",
-    "head.weight": "lm_head.weight",
-    "mlp.bias": "fc.bias",
-}
 
 
 def forward(names: Names) -> Rewriting:
@@ -235,3 +228,88 @@ def test_training_goes_on_as_if_nothing_had_happened(
     expected = train(old, optimizer, 3)
     assert train(first, third, 3) == expected
     assert close(train(model, again, 3), expected)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_frozen_parameters_stay_out_and_nothing_has_to_be_assumed(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    old = Old(tied=False)
+
+    def trained(model: Any) -> Any:
+        frozen = {"mlp", "fc", "norm", "ln"}
+        for key, parameter in model.named_parameters():
+            parameter.requires_grad_(key.partition(".")[0] not in frozen)
+        return [(key, parameter) for key, parameter in model.named_parameters() if parameter.requires_grad]
+
+    optimizer = OPTIMIZERS[name](trained(old))
+    train(old, optimizer, 2)
+    found = migrate(save(old, optimizer, tmp_path / "old.pt"), tmp_path / "new.pt", forward)
+    assert found.lossless
+    model, again = resumed(tmp_path / "new.pt", New(tied=False), OPTIMIZERS[name], trained)
+    assert close(train(model, again, 3), train(old, optimizer, 3))
+
+
+class Deeper(Old):
+    """The old model with one layer more, which adds nothing at first, and a head of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extra = torch.nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Any) -> Any:
+        h = self.embed(x)
+        h = torch.softmax(self.q(h) * self.k(h), -1) * self.v(h)
+        h = torch.relu(self.mlp(self.norm(h)))
+        return self.head(h + self.extra(h))
+
+
+def deeper(names: Names) -> Rewriting:
+    float32 = DTYPES["float32"]
+    outputs = [Output(item.name, Leaf(item.name)) for item in names.items]
+    new = [
+        Output("extra.weight", Applied(Fill((WIDTH, WIDTH), float32), ())),
+        Output("extra.bias", Applied(Fill((WIDTH,), float32), ())),
+    ]
+    return Rewriting((*outputs, *new))
+
+
+def shallower(names: Names) -> Rewriting:
+    kept = tuple(Output(i.name, Leaf(i.name)) for i in names.items if not i.name.startswith("extra."))
+    return Rewriting(kept, tuple(Dropped(i.name) for i in names.items if i.name.startswith("extra.")))
+
+
+@pytest.mark.parametrize("groups", [everything, by_decay, named])
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "SGD"])
+def test_added_layers_start_without_state_and_dropped_ones_leave(
+    name: str, groups: Callable[[Any], Any], tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    old = Old()
+    optimizer = OPTIMIZERS[name](groups(old))
+    train(old, optimizer, 2)
+    source = save(old, optimizer, tmp_path / "old.pt")
+    assert migrate(source, tmp_path / "new.pt", deeper).lossless
+    model, again = resumed(tmp_path / "new.pt", Deeper(), OPTIMIZERS[name], groups)
+    found = migrate(tmp_path / "new.pt", tmp_path / "back.pt", shallower)
+    assert not found.lossless
+    first, third = resumed(tmp_path / "back.pt", Old(), OPTIMIZERS[name], groups)
+    expected = train(old, optimizer, 3)
+    assert train(model, again, 3)[0] == expected[0]
+    assert train(first, third, 3) == expected
+
+
+def test_an_averaged_model_moves_along(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    old = Old()
+    average = torch.optim.swa_utils.AveragedModel(old)
+    average.update_parameters(old)
+    torch.save({"model": old.state_dict(), "ema": average.state_dict()}, tmp_path / "old.pt")
+    migrate(tmp_path / "old.pt", tmp_path / "new.pt", forward)
+    state = torch.load(tmp_path / "new.pt", weights_only=True)
+    model = torch.optim.swa_utils.AveragedModel(New())
+    model.load_state_dict(state["ema"], strict=True)
+    x = batches(5)[0][0]
+    assert model.n_averaged == 1
+    model.eval()
+    average.eval()
+    assert torch.allclose(model(x), average(x), atol=1e-5)

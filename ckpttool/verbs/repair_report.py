@@ -1,0 +1,170 @@
+"""The report of ``repair``: what is intact, what is lost and why, what was written. For someone at 2 a.m."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from ckpttool.errors import ExitCode, printable
+from ckpttool.folding import fold
+from ckpttool.frozen import dataclass
+from ckpttool.model import Finding, Json
+from ckpttool.repairing.case import Loss, State, Verdict, Wishes
+from ckpttool.report import Block, Deferred, Details, Facts, Findings, Report, Table, Text
+from ckpttool.units import count, plural, size
+from ckpttool.verbs.migrate_report import step_rows
+from ckpttool.verbs.repair_reading import Broken
+from ckpttool.writing.apply import Written
+
+ROWS = 40
+"""Folded lines that people are shown; the data has all."""
+
+WORDS: dict[State, str] = {
+    "proved": "intact, proved by checksum",
+    "unprovable": "whole, not provable: the format has no checksums",
+    "unproved": "whole, unproved: the checksum is gone",
+    "damaged": "damaged: the checksum disagrees",
+    "partial": "partly lost",
+    "lost": "lost",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a repair came to; ``written`` is None where nothing was, ``destination`` empty for a plan."""
+
+    broken: Broken
+    verdict: Verdict
+    hurt: tuple[Finding, ...]
+    written: Written | None
+    destination: str
+    wishes: Wishes
+    idle: bool
+
+
+def report(result: Result) -> Report:
+    """The result as a report; losses are findings."""
+    code = ExitCode.FINDINGS if result.verdict.lost else ExitCode.OK
+    return Report("repair", Deferred(lambda: _data(result)), tuple(_blocks(result)), code)
+
+
+# --- data ------------------------------------------------------------------------------------------------------
+
+
+def _data(result: Result) -> dict[str, Json]:
+    verdict, written = result.verdict, result.written
+    return {
+        "path": result.broken.checkpoint.source,
+        "sound": result.idle,
+        "recovered": [{"key": key, "proof": proof.state} for key, proof in verdict.kept.items()],
+        "lost": [_lost(loss) for loss in verdict.lost],
+        "plan": [
+            {"op": s.op, "from": [*s.old], "to": [*s.new], "reason": s.reason, "lossy": s.lossy or None}
+            for s in verdict.steps
+        ],
+        "damage": [
+            {"code": f.code, "name": f.name, "where": f.where, "message": f.message} for f in result.hurt
+        ],
+        "notes": [*result.broken.notes, *verdict.notes],
+        "payload": _payload(result),
+        "written": None if written is None else written.path,
+        "files": [] if written is None else [*written.files],
+        "bytes": 0 if written is None else written.nbytes,
+    }
+
+
+def _lost(loss: Loss) -> Json:
+    return {
+        "key": loss.key,
+        "reason": loss.reason,
+        "elements": loss.numel,
+        "missing": loss.missing,
+        "filled": loss.filled or None,
+    }
+
+
+def _payload(result: Result) -> Json:
+    """Bytes of storages: all that the tree declares, and those of each worth."""
+    checkpoint = result.broken.checkpoint
+    found: Counter[str] = Counter()
+    for storage in checkpoint.storages:
+        found["bytes"] += storage.nbytes
+    kept = result.verdict.draft
+    found["kept"] = sum(content.nbytes for content in kept.contents)
+    return {**found}
+
+
+# --- for people ------------------------------------------------------------------------------------------------
+
+
+def _blocks(result: Result) -> Iterator[Block]:
+    towards = f" → {printable(result.destination)}" if result.destination else ""
+    yield Text(f"{printable(result.broken.checkpoint.source)}{towards}", "title")
+    yield _verdict(result)
+    if result.idle:
+        return
+    yield Facts(tuple(_counts(result)))
+    yield from (Text(printable(note), "warning") for note in (*result.broken.notes, *result.verdict.notes))
+    yield from _tables(result.verdict.lost)
+    rows = tuple(step_rows(step for step in result.verdict.steps if step.op not in ("drop", "fill")))
+    if rows:
+        yield Table(("step", "from", "to", "keys"), rows[:ROWS], "lllr", "plan")
+    if result.hurt:
+        yield Details(f"what is damaged: {plural(len(result.hurt), 'finding')}", (Findings(result.hurt),))
+    yield from _next(result)
+
+
+def _verdict(result: Result) -> Text:
+    verdict = result.verdict
+    if result.idle:
+        return Text("nothing to repair: the file is sound; nothing was written", "good")
+    done = "written" if result.written is not None else "can be got back"
+    total = len({e.index for e, _ in result.broken.checkpoint.tensors()})
+    kept = len({e.index for e, _ in verdict.draft.checkpoint.tensors()})
+    words = f"{done}: {count(kept)} of {plural(total, 'tensor')}"
+    if not verdict.lost:
+        return Text(f"{words}, nothing lost", "good")
+    return Text(f"{words}, {count(len(verdict.lost))} lost or completed", "warning" if kept else "bad")
+
+
+def _counts(result: Result) -> Iterator[tuple[str, str]]:
+    kept = Counter(proof.state for proof in result.verdict.kept.values())
+    for state, words in WORDS.items():
+        if kept[state]:
+            yield "kept", f"{plural(kept[state], 'tensor')} {words}"
+    declared = sum(storage.nbytes for storage in result.broken.checkpoint.storages)
+    have = sum(content.nbytes for content in result.verdict.draft.contents)
+    share = f" ({100 * have / declared:.1f} %)" if declared else ""
+    yield "content", f"{size(have)} of {size(declared)}{share}"
+
+
+def _tables(lost: Sequence[Loss]) -> Iterator[Block]:
+    left = [loss for loss in lost if not loss.filled]
+    made = [loss for loss in lost if loss.filled]
+    for title, some in (("left out", left), ("completed", made)):
+        if not some:
+            continue
+        folds = fold(
+            [(printable(loss.key), (_missing(loss), printable(loss.filled or loss.reason))) for loss in some]
+        )
+        rows = [(one.text, one.mark[0], one.mark[1]) for one in folds[:ROWS]]
+        if len(folds) > ROWS:
+            rows.append(("…", "", f"{count(len(folds) - ROWS)} more lines, --json has them all"))
+        yield Table(("key", "elements", "why"), tuple(rows), "lrl", f"{title}: {plural(len(some), 'tensor')}")
+
+
+def _missing(loss: Loss) -> str:
+    if loss.missing is None:
+        return f"? of {count(loss.numel)}"
+    return "all" if loss.missing == loss.numel else f"{count(loss.missing)} of {count(loss.numel)}"
+
+
+def _next(result: Result) -> Iterator[Block]:
+    left = any(not loss.filled for loss in result.verdict.lost)
+    if result.written is not None:
+        rows = [("written", f"{printable(result.written.path)}, {size(result.written.nbytes)}, read back")]
+        if left:
+            rows.append(("next", "load it with strict=False, or complete it: --fill zero, nan or GOOD.pth"))
+        yield Facts(tuple(rows))
+    elif not result.destination:
+        yield Text("this is the plan; -o DST writes it, and the damaged file stays as it is", "dim")
