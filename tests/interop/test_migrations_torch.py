@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -248,30 +248,41 @@ def test_wrappers_come_off_in_any_order(migrate: Any, equal: Any, tmp_path: Path
     network().load_state_dict(torch.load(made, weights_only=True), strict=True)
 
 
-def test_ddp_and_fsdp_come_off_with_the_optimizer(
-    train: Any, migrate: Any, equal: Any, tmp_path: Path
-) -> None:
-    """Both of one process; FSDP's own names are those that its modules have while it holds them."""
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[None]:
+    """A process group of this process."""
     distributed = torch.distributed
     if distributed.is_initialized():
         pytest.skip("a process group is there already")
     store = f"file://{tmp_path / 'store'}"
     distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
-    try:
-        plain = network()
-        model = nn.parallel.DistributedDataParallel(plain)
-        path = saved_after(model, train, tmp_path / "ddp.pt")
-    finally:
-        distributed.destroy_process_group()
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("alone")
+def test_ddp_comes_off_with_the_optimizer(train: Any, migrate: Any, equal: Any, tmp_path: Path) -> None:
+    """And is put on again."""
+    model = nn.parallel.DistributedDataParallel(network())
+    path = saved_after(model, train, tmp_path / "ddp.pt")
     assert all(name.startswith("module.") for name in torch.load(path)["model"])
     made = migrate(path, "strip-wrappers")
-    assert continued(network(), made, train) == continued(nn.DataParallel(network()), path, train)
+    assert continued(network(), made, train) == continued(model, path, train)
+    assert equal(torch.load(migrate(made, "wrap-ddp")), torch.load(path))
 
-    fsdp = {
-        f"_fsdp_wrapped_module.{k.replace('2.0', '2._fsdp_wrapped_module.0')}": v
-        for k, v in named(network()).items()
-    }
-    torch.save(fsdp, tmp_path / "fsdp.pt")
+
+@pytest.mark.usefixtures("alone")
+def test_fsdp_comes_off_at_any_depth(migrate: Any, equal: Any, tmp_path: Path) -> None:
+    """The names that FSDP's modules have while it holds them, one inside the other."""
+    fsdp = importlib.import_module("torch.distributed.fsdp").FullyShardedDataParallel
+    settings = {"use_orig_params": True, "device_id": torch.device("cpu")}
+    model = network()
+    model[2] = fsdp(model[2], **settings)
+    wrapped = named(compiled(parallel(fsdp(model, **settings))))
+    wrapped = {name: value.clone() for name, value in wrapped.items()}
+    inner = "_orig_mod.module._fsdp_wrapped_module.2._fsdp_wrapped_module.0.weight"
+    assert inner in wrapped
+    torch.save(wrapped, tmp_path / "fsdp.pt")
     assert equal(torch.load(migrate(tmp_path / "fsdp.pt", "strip-wrappers")), named(network()))
 
 
