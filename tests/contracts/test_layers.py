@@ -74,9 +74,10 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 # Package from elsewhere -> the rooms (or modules) that may import it. The ground imports none.
 MAY_BE_IMPORTED_BY: dict[str, set[str]] = {
-    "click": {"cli"},
+    "click": {"cli", "trainer.options"},
     "deepdiff": {"comparing"},
     "rich": {"cli", "render"},
+    "matplotlib": {"trainer.logs"},
     "numpy": {"measure", "ops", "pairing", "writing", "verbs", "determinism", "testing", "trainer"},
     "isal": {"source", "measure", "formats", "verbs", "writing"},
     "fsspec": {"source"},

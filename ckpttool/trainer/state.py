@@ -1,0 +1,200 @@
+"""What a checkpoint holds: every part that a resume needs, captured and restored in one place."""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ckpttool import UsageError, digest_of
+from ckpttool.trainer.config import Config
+from ckpttool.trainer.data import Position
+from ckpttool.trainer.optim import Average, State, load_named_state, named_state
+
+PARTS = ("model", "optimizer", "scheduler", "scaler", "ema", "counters", "data", "rng")
+"""The parts whose digests are compared after a restore, in the order in which they are restored: generators last."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """How far a run has come."""
+
+    step: int = 0  # optimizer steps done
+    samples: int = 0  # samples seen, over all processes
+    best: float | None = None  # metric of the best evaluation
+    best_step: int = 0
+    bad_evaluations: int = 0  # since the best one
+    stopped: bool = False  # early stopping said so
+    mid_step: bool = False  # gradients are half accumulated; never so in a checkpoint
+    resumes: int = 0  # how often the run was resumed; no part of the trajectory
+
+
+@dataclass(slots=True)
+class TrainState:
+    """Everything that changes while training, and nothing else."""
+
+    config: Config
+    model: nn.Module
+    optimizer: Optimizer
+    scheduler: LRScheduler
+    scaler: torch.amp.GradScaler
+    ema: Average | None
+    counters: Counters
+    position: Position
+
+    def capture(self) -> State:
+        """A checkpoint: plain containers, numbers and tensors, all of which ``weights_only`` loading takes.
+
+        Tensors are the live ones, not copies: save before the next step. Draws nothing from any generator.
+        """
+        parts: State = {
+            "model": self.model.state_dict(),
+            "optimizer": named_state(self.optimizer, self.model),
+            "scheduler": _plain_schedule(self.scheduler),
+            "scaler": self.scaler.state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(),
+            "counters": asdict(self.counters),
+            "data": {"epoch": self.position.epoch, "batch": self.position.batch},
+            "rng": generators(),
+        }
+        return {
+            **parts,
+            "training": self.model.training,
+            "global_step": self.counters.step,
+            "epoch": self.position.epoch,
+            "config": asdict(self.config),
+            "environment": environment(),
+            "digests": digests(parts),
+        }
+
+    def restore(self, saved: State) -> None:
+        """Become what was captured. Raises ``UsageError`` for missing and unread keys, and for a part that came out
+        other than it went in.
+        """
+        unread = saved.keys() - {
+            *PARTS,
+            "training",
+            "global_step",
+            "epoch",
+            "config",
+            "environment",
+            "digests",
+        }
+        missing = [part for part in PARTS if part not in saved]
+        if missing or unread:
+            raise UsageError(
+                f"a checkpoint of another trainer: it lacks {missing}, and {sorted(unread)} is not known"
+            )
+        self.model.load_state_dict(saved["model"])
+        load_named_state(self.optimizer, self.model, saved["optimizer"])
+        self.scheduler.load_state_dict(saved["scheduler"])
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(saved["scaler"])
+        if self.ema is not None:
+            self.ema.load_state_dict(saved["ema"])
+        self.counters = Counters(**saved["counters"])
+        self.position = Position(**saved["data"])
+        self.model.train(saved["training"])
+        restore_generators(saved["rng"])
+
+    def check(self, saved: State) -> None:
+        """Raise ``UsageError`` naming the parts that are not what was saved. Costs one read of all tensors."""
+        now = self.capture()["digests"]
+        wrong = [part for part in PARTS if now[part] != saved["digests"][part]]
+        if wrong:
+            raise UsageError(f"restored otherwise than it was saved: {', '.join(wrong)}; see `ckpttool diff`")
+
+
+def _plain_schedule(scheduler: LRScheduler) -> State:
+    """A schedule's state without what is code: bound methods are made anew, not loaded."""
+    return {key: value for key, value in scheduler.state_dict().items() if not callable(value)}
+
+
+def digests(parts: State) -> dict[str, str]:
+    """One digest for each part, over names, types, shapes and bytes. ``resumes`` is left out: it counts them."""
+    counters = {key: value for key, value in parts["counters"].items() if key != "resumes"}
+    return {part: digest_of(counters if part == "counters" else parts[part]) for part in PARTS}
+
+
+# --- generators ------------------------------------------------------------------------------------------------
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every global generator."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def generators() -> State:
+    """The states of all global generators, as plain data."""
+    kind, keys, place, has_gauss, gauss = cast("tuple[str, Any, int, int, float]", np.random.get_state())
+    version, numbers, gauss_next = random.getstate()
+    numpy_state = {
+        "bit_generator": kind, "keys": torch.tensor(keys.astype(np.int64)), "position": place,
+        "has_gauss": has_gauss, "gauss": gauss,
+    }  # fmt: skip
+    return {
+        "python": (version, tuple(numbers), gauss_next),
+        "numpy": numpy_state,
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_generators(saved: State) -> None:
+    """Put all global generators where they were."""
+    version, numbers, gauss_next = saved["python"]
+    random.setstate((version, tuple(numbers), gauss_next))
+    found = saved["numpy"]
+    keys = found["keys"].numpy().astype(np.uint32)
+    np.random.set_state((found["bit_generator"], keys, found["position"], found["has_gauss"], found["gauss"]))
+    torch.set_rng_state(saved["torch"])
+    if saved["cuda"]:
+        torch.cuda.set_rng_state_all(saved["cuda"])
+
+
+def environment() -> State:
+    """What the same numbers depend on beside the state: versions, threads, processor, code revision."""
+    return {
+        "python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__,
+        "threads": torch.get_num_threads(), "machine": platform.machine(),
+        "isa": torch.backends.cpu.get_cpu_capability(), "devices": torch.cuda.device_count(),
+        "world_size": int(os.environ.get("WORLD_SIZE", "1")), "revision": _revision(),
+    }  # fmt: skip
+
+
+_REVISIONS: dict[str, str] = {}
+
+
+def _revision() -> str:
+    """The commit of the working directory, asked for once; empty outside a repository."""
+    if "" not in _REVISIONS:
+        command = ["git", "-C", str(Path(sys.argv[0] or ".").resolve().parent), "rev-parse", "HEAD"]
+        try:
+            found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+            _REVISIONS[""] = found.stdout.strip()
+        except (OSError, subprocess.TimeoutExpired):
+            _REVISIONS[""] = ""
+    return _REVISIONS[""]
+
+
+def surprises(saved: dict[str, Any]) -> list[str]:
+    """What is different about the environment: one line for each that may change bits."""
+    now = environment()
+    return [
+        f"{key}: saved {saved.get(key)!r}, now {now[key]!r}"
+        for key in ("torch", "numpy", "threads", "machine", "isa", "world_size")
+        if saved.get(key) != now[key]
+    ]

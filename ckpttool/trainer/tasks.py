@@ -1,0 +1,226 @@
+"""Three tasks on real data that lies beside this file: pictures, text, a table. Models and what they are judged by."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - its usual name
+from torch.utils.checkpoint import checkpoint
+
+from ckpttool.trainer.config import Config
+
+CONTEXT = 64  # characters that the language model sees
+HELD_OUT = 5  # one sample of so many is kept for evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Inputs and targets of one split, whole in memory."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskParts:
+    """All that the loop needs of a task. ``metric`` of logits and targets, summed over samples; ``better`` its sign."""
+
+    train: Examples
+    held_out: Examples
+    model: Callable[[Config], nn.Module]
+    augment: Callable[[Tensor, torch.Generator], Tensor]
+    metric: Callable[[Tensor, Tensor], Tensor]
+    metric_name: str
+    lower: bool
+
+
+def load_task(config: Config) -> TaskParts:
+    """The data, split the same way every time, and the model's factory."""
+    return {"digits": _digits, "gpt": _gpt, "tabular": _tabular}[config.task]()
+
+
+# --- pictures: batch norm, dropout, augmentation ------------------------------------------------------------
+
+
+class DigitsNet(nn.Module):
+    """Two convolutions, batch norm and dropout on 8 × 8 pixels: 19 thousand parameters."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.stem = _conv(1, 16)
+        self.body = _conv(16, 32)
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(32 * 16, 10)
+        self.recompute = config.activation_checkpointing
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = (
+            checkpoint(self.body, x, use_reentrant=False)
+            if self.recompute and self.training
+            else self.body(x)
+        )
+        return self.head(self.dropout(F.max_pool2d(x, 2).flatten(1)))
+
+
+def _conv(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+    )
+
+
+def _digits() -> TaskParts:
+    table = torch.tensor(_table("digits.csv.gz"), dtype=torch.float32)
+    pixels, labels = table[:, :64].reshape(-1, 1, 8, 8) / 16, table[:, 64].long()
+    return TaskParts(*_split(pixels, labels), DigitsNet, _shift, _hits, "accuracy", lower=False)
+
+
+def _shift(picture: Tensor, generator: torch.Generator) -> Tensor:
+    """Move a picture by at most a pixel, and add a little noise."""
+    dx, dy = torch.randint(-1, 2, (2,), generator=generator).tolist()
+    noise = 0.05 * torch.randn(picture.shape, generator=generator)
+    return torch.roll(picture, (dy, dx), (-2, -1)) + noise
+
+
+# --- text: tied embeddings, causal attention -----------------------------------------------------------------
+
+
+class Block(nn.Module):
+    """A transformer's layer: attention, then a feed-forward net, each behind a norm."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.rate = heads, dropout
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, t, c = x.shape
+        q, k, v = self.qkv(self.norm1(x)).view(b, t, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        rate = self.rate if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=rate, is_causal=True)
+        x = x + self.dropout(self.proj(mixed.transpose(1, 2).reshape(b, t, c)))
+        return x + self.dropout(self.down(F.gelu(self.up(self.norm2(x)))))
+
+
+class CharGPT(nn.Module):
+    """A small GPT over characters; its output layer is its embedding: 110 thousand parameters."""
+
+    def __init__(self, config: Config, width: int = 64, depth: int = 2, heads: int = 4) -> None:
+        super().__init__()
+        vocabulary = len(_characters())
+        self.wte, self.wpe = nn.Embedding(vocabulary, width), nn.Embedding(CONTEXT, width)
+        self.layers = nn.ModuleList(Block(width, heads, config.dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.lm_head = nn.Linear(width, vocabulary, bias=False)
+        self.lm_head.weight = self.wte.weight  # tied
+        self.recompute = config.activation_checkpointing
+        nn.init.normal_(self.wte.weight, std=0.02)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.wte(ids) + self.wpe(torch.arange(ids.shape[1], device=ids.device))
+        for layer in self.layers:
+            x = checkpoint(layer, x, use_reentrant=False) if self.recompute and self.training else layer(x)
+        return self.lm_head(self.norm(x))
+
+
+def _characters() -> str:
+    return "".join(sorted(set(_text())))
+
+
+def _text() -> str:
+    return gzip.decompress(_bytes("shakespeare.txt.gz")).decode()
+
+
+def _gpt() -> TaskParts:
+    places = {character: i for i, character in enumerate(_characters())}
+    ids = torch.tensor([places[character] for character in _text()])
+    windows = ids[: (len(ids) - 1) // CONTEXT * CONTEXT].view(-1, CONTEXT)
+    following = ids[1 : windows.numel() + 1].view(-1, CONTEXT)
+    return TaskParts(
+        *_split(windows, following), CharGPT, _same, _char_loss, "loss per character", lower=True
+    )
+
+
+# --- a table: plateau schedule, early stopping --------------------------------------------------------------
+
+
+class TabularNet(nn.Module):
+    """Three linear layers on thirty measurements."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(30, 64),
+            nn.ReLU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(64, 32),
+            nn.ReLU(),
+            nn.Linear(32, 2),
+        )
+        self.recompute = config.activation_checkpointing
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (
+            checkpoint(self.net, x, use_reentrant=False) if self.recompute and self.training else self.net(x)
+        )
+
+
+def _tabular() -> TaskParts:
+    table = torch.tensor(_table("breast_cancer.csv.gz", header=True), dtype=torch.float64)
+    features = (table[:, :30] - table[:, :30].mean(0)) / table[:, :30].std(0)
+    parts = _split(features.float(), table[:, 30].long())
+    return TaskParts(*parts, TabularNet, _same, _label_loss, "loss", lower=True)
+
+
+# --- shared -------------------------------------------------------------------------------------------------
+
+
+def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy, over characters too."""
+    return F.cross_entropy(logits.flatten(0, -2), targets.flatten())
+
+
+def _hits(logits: Tensor, targets: Tensor) -> Tensor:
+    return (logits.argmax(-1) == targets).sum()
+
+
+def _label_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(logits, targets, reduction="sum")
+
+
+def _char_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="sum") / targets.shape[-1]
+
+
+def _same(sample: Tensor, generator: torch.Generator) -> Tensor:
+    return sample
+
+
+def _split(inputs: Tensor, targets: Tensor) -> tuple[Examples, Examples]:
+    """Every fifth sample is held out."""
+    kept = torch.arange(len(targets)) % HELD_OUT == 0
+    return Examples(inputs[~kept], targets[~kept]), Examples(inputs[kept], targets[kept])
+
+
+def _table(name: str, *, header: bool = False) -> list[list[float]]:
+    rows = csv.reader(io.StringIO(gzip.decompress(_bytes(name)).decode()))
+    if header:
+        next(rows)
+    return [[float(cell) for cell in row] for row in rows if row]
+
+
+def _bytes(name: str) -> bytes:
+    return (files("ckpttool.trainer") / "data" / name).read_bytes()
