@@ -2,7 +2,7 @@
 
 What: The manifest lists a file that does not stand in the checkpoint's folder or cannot be read.
 
-Why: A part of the checkpoint is lost.
+Why: A part of the checkpoint is lost, and whoever loads the rest may not notice.
 
 Cause: A copy that left files out, a clean-up that took too much, or a manifest that was copied alone.
 

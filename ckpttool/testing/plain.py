@@ -206,7 +206,9 @@ class Pickled(pickle._Pickler):
 
 def _tensor_call(obj: Tensor) -> tuple[Global, tuple[Any, ...]]:
     hooks: OrderedDict[Any, Any] = OrderedDict()
-    common = (obj.storage, obj.offset, obj.shape, obj.stride, obj.requires_grad, hooks)
+    # Tuples of their own: torch makes them anew for each tensor, so its pickles never refer back to one.
+    shape, stride = (*obj.shape,), (*obj.stride,)
+    common = (obj.storage, obj.offset, shape, stride, obj.requires_grad, hooks)
     if obj.dtype is not None and obj.dtype != obj.storage.dtype:
         return Global("torch._utils", "_rebuild_tensor_v3"), (*common, Global("torch", obj.dtype.name))
     return Global("torch._utils", "_rebuild_tensor_v2"), common

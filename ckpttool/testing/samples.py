@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import re
 import struct
 import tempfile
 from collections import OrderedDict
@@ -114,8 +116,10 @@ def sealed_files(files: dict[str, bytes]) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as folder:
         for name, data in files.items():
             (Path(folder) / name).write_bytes(data)
+            os.utime(Path(folder) / name, (0, 0))
             seal(Path(folder) / name, sha256=True)
-        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+        found = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+    return {name: re.sub(rb'"created": "[^"]*"', b'"created": ""', data) for name, data in found.items()}
 
 
 def run_files(*, seed: int = 7) -> dict[str, bytes]:

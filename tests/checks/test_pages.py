@@ -10,12 +10,13 @@ import pytest
 
 from ckpttool import checks
 from ckpttool.checks import rule, rule_of, rules
+from ckpttool.cli.group import COMMANDS as NAMES
 from ckpttool.rules import SECTIONS, check_page
 
 RULES = list(rules().values())
 
 # What exists to be run: a remedy that names anything else sends people nowhere.
-COMMANDS = {"inspect", "verify", "explain"}
+COMMANDS = frozenset(NAMES)
 FAMILIES = range(1, 9)
 
 PAGE = "Something was found.\n\nWhat: a\n\nWhy: b\n\nCause: c\n\nRemedy: d\n"
