@@ -50,13 +50,17 @@ class Editor:
     def storage(self, like: Storage, content: Content) -> int:
         """Add a storage for new content, with a key of its own; element type and device are those of ``like``."""
         fresh = replace(
-            like, key=str(self._next_key), nbytes=content.nbytes, span=None, checksum=None,
+            like, key=self.fresh_key(), nbytes=content.nbytes, span=None, checksum=None,
             record="", inline=None,
         )  # fmt: skip
-        self._next_key += 1
         self.storages.append(fresh)
         self.contents.append(content)
         return len(self.storages) - 1
+
+    def fresh_key(self) -> str:
+        """A storage's key that none has had."""
+        self._next_key += 1
+        return str(self._next_key - 1)
 
     def finish(self, **facts: object) -> Draft:
         """The draft of what the root reaches, nodes numbered as a reader numbers them. ``facts`` replace fields."""
