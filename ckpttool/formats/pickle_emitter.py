@@ -73,6 +73,8 @@ class Emitter:
         self._memo: dict[int, int] = {}
         self._entries: dict[int, int] = {}
         self._sources: dict[str, Source] = {}
+        said = {(use.module, use.name) for use in checkpoint.globals}
+        self._says_bytes = bool(said & {("builtins", "bytes"), ("__builtin__", "bytes")})
         self._handlers: dict[type, Callable[[int, Any], None]] = {
             Value: self._value, Blob: self._blob, Global: self._global, Mapping: self._mapping,
             Sequence: self._sequence, Call: self._call, Tensor: self._tensor,
@@ -158,8 +160,12 @@ class Emitter:
             self._bytes(index, value)
 
     def _bytes(self, index: int, data: bytes) -> None:
-        """Protocol 2 has no bytes: they are the text with the same code points, encoded when it is loaded."""
-        if data:
+        """Protocol 2 has no bytes: they are the text with the same code points, encoded when it is loaded.
+
+        CPython calls ``bytes`` for none at all, which ``torch.load`` refuses with ``weights_only``: so it is only
+        said again where the source says it.
+        """
+        if data or not self._says_bytes:
             self._words.named("_codecs", "encode")
             self._words.fresh(data.decode("latin-1"))
             self._words.text("latin1")

@@ -72,7 +72,8 @@ class Case:
     """What a repair looks at: the draft as the repairs before left it, its roles, and what was measured.
 
     ``measures`` are of the checkpoint as it was read (extents by name). ``proofs`` hold every storage that was read;
-    storages that repairs add have none. ``donor`` is another checkpoint of the same run.
+    storages that repairs add have none. ``donor`` is another checkpoint of the same run. ``unsound`` are tensors whose
+    content makes no tensor (indices out of bounds), by key, and why.
     """
 
     draft: Draft
@@ -81,6 +82,7 @@ class Case:
     proofs: Mapping[Storage, Proof]
     wishes: Wishes
     donor: Checkpoint | None = None
+    unsound: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

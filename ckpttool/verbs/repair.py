@@ -31,6 +31,9 @@ MADE_UP = ("zero", "nan")
 HURT = ("integrity", "hostile")
 """What an error says of a file that needs repair: its bytes are not what was written, or can be read in two ways."""
 
+UNSOUND = ("sparse-index", "nested-bounds")
+"""Findings about a tensor whose parts are whole, and which no loader can put together."""
+
 STAMP = "repair:"
 """How the digest of a note begins that is about a repair."""
 
@@ -76,7 +79,8 @@ def repair(
     layout = lay_out(broken.checkpoint)
     hurt = hurt_of(judge(Context(broken.checkpoint, layout, broken.measures)))
     proofs = prove(broken.checkpoint, broken.measures)
-    case = Case(draft_of(broken.checkpoint), layout, broken.measures, proofs, wishes, broken.donor)
+    unsound = {f.where: f.message for f in hurt if f.name in UNSOUND}
+    case = Case(draft_of(broken.checkpoint), layout, broken.measures, proofs, wishes, broken.donor, unsound)
     verdict = mend_all(case, lay_out)
     idle = not (hurt or verdict.steps)
     written = None

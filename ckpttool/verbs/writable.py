@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from ckpttool.checks import rules
 from ckpttool.draft import Draft, draft_of
 from ckpttool.editing import Editor
-from ckpttool.errors import CkpttoolError, UsageError, printable
+from ckpttool.errors import CkpttoolError, printable
 from ckpttool.formats import describe
 from ckpttool.frozen import dataclass
-from ckpttool.layout import Layout, Section
+from ckpttool.layout import Layout
 from ckpttool.limits import DEFAULT, Limits
 from ckpttool.model import Checkpoint, Finding
 from ckpttool.profiles import lay_out
+from ckpttool.repairing.steps.section import chosen_sections
 from ckpttool.rules import Context
 from ckpttool.units import plural
 from ckpttool.verbs.findings import judge
@@ -74,26 +75,10 @@ def sections_of(found: Writable, names: Sequence[str]) -> Draft:
     draft = draft_of(found.checkpoint)
     if not names:
         return draft
-    chosen = _outermost([s for s in found.layout.sections if s.name in names])
-    missing = [name for name in names if name not in {s.name for s in chosen}]
-    if missing:
-        have = ", ".join(dict.fromkeys(s.name for s in found.layout.sections)) or "none"
-        raise UsageError(
-            f"{printable(found.checkpoint.source)} – has no section '{missing[0]}'; it has {have}"
-        )
+    chosen = chosen_sections(found.checkpoint, found.layout, names)
     editor = Editor(found.checkpoint, draft.contents)
     if len(chosen) == 1:
         editor.root = chosen[0].index
     else:
         editor.root = editor.mapping((section.key, section.index) for section in chosen)
     return editor.finish()
-
-
-def _outermost(sections: Sequence[Section]) -> list[Section]:
-    """Sections that do not lie within another one of them."""
-    paths = {section.path for section in sections}
-    return [
-        section
-        for section in sections
-        if not any(section.path[:length] in paths for length in range(len(section.path)))
-    ]

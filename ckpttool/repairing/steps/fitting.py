@@ -33,7 +33,7 @@ def mend(case: Case) -> Mended:
     checkpoint = case.draft.checkpoint
     editor = Editor(checkpoint, case.draft.contents)
     steps = [*_fit_storages(editor, case.draft), *_untype(editor, checkpoint)]
-    wrong = dict(_misfits(editor, checkpoint))
+    wrong = {**dict(_misfits(editor, checkpoint)), **dict(_unsound(case))}
     gone = _holders(checkpoint, set(wrong))
     if not steps and not gone:
         return Mended(case.draft)
@@ -123,6 +123,13 @@ def _misfits(editor: Editor, checkpoint: Checkpoint) -> Iterator[tuple[int, str]
             why = misfit(node, storage)
             if why:
                 yield index, why
+
+
+def _unsound(case: Case) -> Iterator[tuple[int, str]]:
+    """Tensors whose content rules them out."""
+    for entry, _ in case.draft.checkpoint.tensors() if case.unsound else ():
+        if entry.key in case.unsound:
+            yield entry.index, case.unsound[entry.key]
 
 
 def misfit(tensor: Tensor, storage: Storage | None) -> str:
