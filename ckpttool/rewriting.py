@@ -6,9 +6,10 @@ and applied to weights, EMA twins, optimizer moments and whatever else is keyed 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import field
 
+from ckpttool.draft import Made
 from ckpttool.expressions import Expression, Form, leaves
 from ckpttool.frozen import dataclass
 from ckpttool.model import Scalar
@@ -28,11 +29,13 @@ class Names:
 
     ``facts`` are every plain leaf of the checkpoint by its key (``epoch``, ``meta.mmdet_version``,
     ``hyper_parameters.n_head``); ``versions`` the recorded version of each module by its name (``_metadata``).
+    ``contents`` says what the bytes of a tensor are, for code that looks at values; None where nothing does.
     """
 
     items: tuple[Named, ...]
     facts: Mapping[str, Scalar] = field(default_factory=dict, hash=False)
     versions: Mapping[str, Scalar] = field(default_factory=dict, hash=False)
+    contents: Callable[[str], Made] | None = field(default=None, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

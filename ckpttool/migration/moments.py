@@ -11,6 +11,7 @@ from ckpttool.errors import printable
 from ckpttool.expressions import Expression, Form, Leaf
 from ckpttool.frozen import dataclass
 from ckpttool.layout import Optimizer
+from ckpttool.migration.grounding import at_hand
 from ckpttool.migration.groups import Member
 from ckpttool.migration.trouble import MigrationError
 from ckpttool.migration.workshop import Workshop, operations
@@ -147,7 +148,9 @@ class Moments:
         tensor = self.shop.bare(index)
         if tensor is None or tensor.storage is None or self.read is None:
             return "node", self.shop.place(index)
-        return tensor.dtype.name, self.read(Input("", tensor, self.shop.editor.storages[tensor.storage]))
+        editor = self.shop.editor
+        storage = at_hand(editor.storages[tensor.storage], editor.contents[tensor.storage])
+        return tensor.dtype.name, self.read(Input("", tensor, storage))
 
 
 def _items(node: Mapping) -> list[tuple[int, int]]:

@@ -107,7 +107,10 @@ def _move(
     book: _Notebook,
     twin: bool = False,
 ) -> list[Product]:
-    names = names_of(shop.editor.original, scope, facts)
+    names = replace(
+        names_of(shop.editor.original, scope, facts),
+        contents=lambda name: shop.content(scope.named[name].index, name),
+    )
     asked = rewrite(names)
     known = [item.name for item in names.items]
     rewriting = ordered(known, asked) if target is None else _in_order(scope, asked, names, target)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from ckpttool.draft import Draft
+from ckpttool.migration.rule_nouns import Setting
 from ckpttool.model import Checkpoint, Json
 
 ROOMY = ("torch-zip", "safetensors")
@@ -22,11 +23,27 @@ KEY = "ckpttool.migrations"
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """One migration: a digest of its rules and settings, which way it went, and what it was about."""
+    """One migration: a digest of its rules and settings, which way it went, and what it was about.
+
+    A step of a chain has a name (``03-heads.yaml``) and the versions that it leads ``from_`` and ``to``, in the
+    direction in which it was written; ``when`` it was carried out (UTC, ISO 8601), by which version of this ``tool``,
+    with which ``given`` values. A step's digest is that of its file alone.
+    """
 
     digest: str
     back: bool = False
     about: str = ""
+    step: str = ""
+    from_: str = ""
+    to: str = ""
+    when: str = ""
+    tool: str = ""
+    given: tuple[tuple[str, Setting], ...] = ()
+
+    @property
+    def version(self) -> str:
+        """The version that a step of a chain has led to; empty for other migrations."""
+        return self.from_ if self.back else self.to
 
 
 def digest_of(rules: str, settings: Mapping[str, object]) -> str:
@@ -43,11 +60,32 @@ def stamps_of(checkpoint: Checkpoint) -> tuple[Stamp, ...]:
         text = entries.get(KEY)
     try:
         listed = json.loads(text) if isinstance(text, str) else []
-        return tuple(
-            Stamp(str(one["digest"]), bool(one["back"]), str(one.get("about", ""))) for one in listed
-        )
-    except (ValueError, TypeError, KeyError, AttributeError):
+        return tuple(_read(one) for one in listed)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return ()
+
+
+def _read(one: dict[str, Json]) -> Stamp:
+    given = one.get("given") or {}
+    if not isinstance(given, dict):
+        raise TypeError
+    about, step, from_, to, when, tool = (str(one.get(key, "")) for key in ("about", *_TEXTS))
+    values = tuple((name, value) for name, value in given.items() if isinstance(value, (int, float, str)))
+    return Stamp(str(one["digest"]), bool(one["back"]), about, step, from_, to, when, tool, values)
+
+
+_TEXTS = ("step", "from", "to", "when", "tool")
+"""What a step of a chain notes beside, by its name in the note."""
+
+
+def _note(stamp: Stamp) -> dict[str, Json]:
+    texts = zip(_TEXTS, (stamp.step, stamp.from_, stamp.to, stamp.when, stamp.tool), strict=True)
+    found: dict[str, Json] = {"digest": stamp.digest, "back": stamp.back, "about": stamp.about}
+    return {**found, **{key: text for key, text in texts if text}, **_given(stamp)}
+
+
+def _given(stamp: Stamp) -> dict[str, Json]:
+    return {"given": {name: value for name, value in stamp.given}} if stamp.given else {}
 
 
 def stamped(known: Sequence[Stamp], new: Stamp) -> tuple[Stamp, ...]:
@@ -59,6 +97,6 @@ def stamped(known: Sequence[Stamp], new: Stamp) -> tuple[Stamp, ...]:
 
 def with_stamps(draft: Draft, stamps: Sequence[Stamp]) -> Draft:
     """The draft with this record, where its format will have a place for it."""
-    text = json.dumps([asdict(one) for one in stamps], separators=(",", ":")) if stamps else ""
+    text = json.dumps([_note(one) for one in stamps], separators=(",", ":")) if stamps else ""
     metadata: dict[str, Json] = {**draft.checkpoint.metadata, "migrations": text}
     return replace(draft, checkpoint=replace(draft.checkpoint, metadata=metadata))

@@ -12,6 +12,7 @@ from ckpttool.dtypes import BYTE, STORAGE_CLASSES, DType
 from ckpttool.editing import Editor
 from ckpttool.errors import printable
 from ckpttool.expressions import Applied, Expression, Form, Leaf, OpError, form_of, leaves
+from ckpttool.migration.grounding import grounded, is_grounded
 from ckpttool.migration.trouble import MigrationError
 from ckpttool.model import Call, Storage, Tensor
 
@@ -71,10 +72,15 @@ class Workshop:
                 )
             except OpError as error:
                 raise MigrationError(f"{printable(what)} – {error}") from error
-            storage = self._storage(kept[0], Made(expression, inputs, form), like)
+            storage = self._storage(kept[0], self._made(expression, inputs, form), like)
             self._nodes[kept] = self._wrapped(self._plain(form, storage, inputs), wrapped)
             self.computed.add(self._nodes[kept])
         return self._nodes[kept]
+
+    def content(self, index: int, name: str) -> Made:
+        """What a tensor's bytes are, for whoever reads them. Raises ``MigrationError`` where it is no plain tensor."""
+        one = self._input(name, index, name)
+        return self._made(Leaf(name), (one,), Form(one.tensor.dtype, one.tensor.shape))
 
     def copy(self, index: int, what: str) -> int:
         """A node of equal content and form that shares nothing with this one; for plain values the node itself."""
@@ -85,7 +91,7 @@ class Workshop:
         content: Content = self.editor.contents[one.tensor.storage]
         whole = one.tensor.contiguous and one.tensor.offset == 0 and one.tensor.nbytes == one.storage.nbytes
         if not whole or not isinstance(content, (Copied, Held)):
-            content = Made(Leaf(what), (one,), Form(one.tensor.dtype, one.tensor.shape))
+            content = self.content(index, what)
         storage = self.editor.storage(one.storage, content)
         shape = one.tensor.shape
         inner = replace(one.tensor, storage=storage, offset=0, stride=row_major(shape))
@@ -103,6 +109,14 @@ class Workshop:
             return self.place(bound[expression.name])
         inputs = tuple(self._signature(part, bound) for part in expression.inputs)
         return (expression.op, expression.part, inputs)
+
+    def _made(self, expression: Expression, inputs: tuple[Input, ...], form: Form) -> Made:
+        """The tensor over what lies in files, also where its inputs are yet to be computed."""
+        places = [one.tensor.storage for one in inputs]
+        contents = [self.editor.contents[place] for place in places if place is not None]
+        if is_grounded(inputs, contents):
+            return Made(expression, inputs, form)
+        return Made(*grounded(expression, inputs, contents), form)
 
     def _input(self, name: str, index: int, what: str) -> Input:
         tensor = self.bare(index)
