@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from numpy.typing import NDArray
 
 from ckpttool import describe
@@ -255,7 +255,6 @@ def written_is_found(found: Inference, names: Names) -> None:
     assert {one.name: set(one.inputs) for one in found.rewriting.outputs} == said
 
 
-@settings(max_examples=200, deadline=None)
 @given(cases(ANY))
 def test_with_contents_nothing_wrong_is_certain(case: Case) -> None:
     found, names = found_in(case)
@@ -263,7 +262,6 @@ def test_with_contents_nothing_wrong_is_certain(case: Case) -> None:
     written_is_found(found, names)
 
 
-@settings(max_examples=200, deadline=None)
 @given(cases(ANY, trained=True))
 def test_after_training_nothing_wrong_is_certain(case: Case) -> None:
     found, names = found_in(case)
@@ -271,7 +269,6 @@ def test_after_training_nothing_wrong_is_certain(case: Case) -> None:
     written_is_found(found, names)
 
 
-@settings(max_examples=200, deadline=None)
 @given(cases(NAMES_ONLY))
 def test_without_contents_nothing_wrong_is_certain(case: Case) -> None:
     found, names = found_in(case, content=False)
@@ -279,7 +276,6 @@ def test_without_contents_nothing_wrong_is_certain(case: Case) -> None:
     written_is_found(found, names)
 
 
-@settings(max_examples=100, deadline=None)
 @given(cases(ANY))
 def test_every_content_of_its_own_is_found(case: Case) -> None:
     """What no other tensor equals and is not one row over and over has to be found, and to be certain."""
