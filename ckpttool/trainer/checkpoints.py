@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 import warnings
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-from ckpttool import CheckpointStore, UsageError, WriteFailed
-from ckpttool.trainer.config import Config, differences
+from ckpttool import CheckpointStore, CkpttoolError, UsageError, WriteFailed
+from ckpttool.trainer.config import Config, differences, free
 from ckpttool.trainer.signals import Signals
 from ckpttool.trainer.state import TrainState, surprises
 
@@ -17,103 +20,153 @@ LEAST_INTERVAL = 1.0  # seconds between two saves that a budget asks for
 
 
 class Saver:
-    """Saves at steps, epochs, seconds, the best metric, signals, the end; measures what that costs."""
+    """Saves at steps, epochs, seconds, the best metric, signals, the end; measures what that costs.
+
+    Raises ``Locked`` where another process trains in the folder, ``WriteFailed`` where it cannot be written.
+    """
 
     def __init__(self, folder: Path, config: Config, signals: Signals, *, lower: bool) -> None:
         self.store = CheckpointStore(
             folder, keep=config.keep, every=config.keep_every or None, best=config.keep_best, lower=lower
         )
-        self.config = config
-        self.signals = signals
-        self.started = time.monotonic()
-        self.last_end = self.started  # when the last save ended
-        self.spent = 0.0  # seconds that saving took
-        self.saves = 0
-        self.failed = ""
+        self.config, self.signals = config, signals
+        self.saved_step = -1  # of the newest checkpoint
+        self.spent, self.saves = 0.0, 0  # seconds that training waited for saves, and how many
+        self.started = self.last_end = (
+            time.monotonic()
+        )  # this clock never jumps, whatever is done to the date
+        self.first_step = 0
+        self._thread = ThreadPoolExecutor(1, "save") if config.save_async else None
+        self._writing: Future[None] | None = None
 
-    def due(self, state: TrainState, *, epoch_ended: bool) -> str:
-        """Why a checkpoint is due after this step; empty if none is. The clock is monotonic: it may not jump."""
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._thread is not None:
+            self._thread.shutdown()
+        self.store.close()
+
+    # --- when ------------------------------------------------------------------------------------------------
+
+    def due(self, state: TrainState, *, epoch_ended: bool, is_best: bool) -> bool:
+        """Whether a checkpoint is due after this step."""
         config, step = self.config, state.counters.step
-        if self.signals.take_save():
-            return "SIGUSR1"
-        if config.save_every and step % config.save_every == 0:
-            return "step"
-        if epoch_ended and config.save_every_epochs and state.position.epoch % config.save_every_epochs == 0:
-            return "epoch"
         waited = time.monotonic() - self.last_end
-        if config.save_every_seconds and waited >= config.save_every_seconds:
-            return "time"
-        return "budget" if config.save_budget and waited >= self.budget_interval() else ""
+        return (
+            self.signals.take_save()
+            or bool(config.save_every and step % config.save_every == 0)
+            or bool(
+                epoch_ended
+                and config.save_every_epochs
+                and state.position.epoch % config.save_every_epochs == 0
+            )
+            or bool(config.save_every_seconds and waited >= config.save_every_seconds)
+            or bool(config.save_budget and waited >= self.budget_interval())
+            or (is_best and config.keep_best > 0)
+        )
 
     def budget_interval(self) -> float:
         """Seconds of training between saves such that saving takes its share and no more."""
-        cost = self.spent / self.saves if self.saves else LEAST_INTERVAL * self.config.save_budget
-        return max(LEAST_INTERVAL, cost * (1 - self.config.save_budget) / self.config.save_budget)
+        share = self.config.save_budget
+        cost = self.spent / self.saves if self.saves else 0.0
+        return max(LEAST_INTERVAL, cost * (1 - share) / share)
 
-    def save(self, state: TrainState, metric: float | None = None) -> bool:
+    # --- how -------------------------------------------------------------------------------------------------
+
+    def save(self, state: TrainState, metric: float | None = None) -> None:
         """Save now. A disk that takes no more stops the run or, with ``on_full_disk = go-on``, is a warning."""
-        start = time.monotonic()
+        start, step = time.monotonic(), state.counters.step
+        self.wait()
+        if self._thread is None:
+            self._write(state.capture(), step, metric)
+        else:
+            self._writing = self._thread.submit(self._write, copy.deepcopy(state.capture()), step, metric)
+        self.last_end = time.monotonic()
+        self.spent += self.last_end - start
+        self.saves += 1
+
+    def wait(self) -> None:
+        """Wait until what is being written in the background stands; raises what went wrong with it."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _write(self, captured: Any, step: int, metric: float | None) -> None:
         try:
-            self.store.save(state.capture(), step=state.counters.step, metric=metric)
+            self.store.save(captured, step=step, metric=metric)
         except WriteFailed as error:
             if self.config.on_full_disk == "stop":
                 raise
             warnings.warn(f"not saved, training goes on: {error}", stacklevel=2)
-            self.failed = str(error)
-            return False
-        finally:
-            self.last_end = time.monotonic()
-        self.spent += self.last_end - start
-        self.saves += 1
-        return True
+        else:
+            self.saved_step = step
 
-    def advice(self) -> str:
+    def advice(self, step: int) -> str:
         """What saving cost, and the interval that loses least for a given rate of failures.
 
         The classic optimum (Young 1974, Daly 2006): the square root of 2 × cost of a save × time between failures.
         """
-        total = time.monotonic() - self.started
         if not self.saves:
             return "nothing was saved"
-        cost = self.spent / self.saves
-        text = f"{self.saves} saves of {cost * 1e3:.0f} ms took {100 * self.spent / max(total, 1e-9):.1f} % of the time"
-        if self.config.failures_every:
-            best = math.sqrt(2 * cost * self.config.failures_every)
-            text += f"; with a failure every {self.config.failures_every:.0f} s, save every {best:.0f} s"
+        total = max(1e-9, time.monotonic() - self.started)
+        cost, often = self.spent / self.saves, self.config.failures_every
+        text = f"{self.saves} saves of {cost * 1e3:.0f} ms took {100 * self.spent / total:.1f} % of the time"
+        if often and step > self.first_step:
+            best = math.sqrt(2 * cost * often)
+            steps = max(1, round(best * (step - self.first_step) / max(1e-9, total - self.spent)))
+            text += (
+                f"; with a failure every {often:.0f} s, a save every {best:.0f} s ({steps} steps) loses least"
+            )
         return text
 
+    # --- going on --------------------------------------------------------------------------------------------
 
-def resume(store: CheckpointStore, state: TrainState, *, exact: bool = True) -> list[str]:
-    """Restore the newest sound checkpoint, if there is one; what a person should know about it, line by line.
+    def resume(self, state: TrainState) -> list[str]:
+        """Restore the newest sound checkpoint, if there is one; what a person should know about it, line by line.
 
-    Raises ``UsageError`` where the run was another one, with the settings that differ, or where what was restored is
-    not what was saved.
-    """
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        found = store.load_latest()
-    notes = [str(warning.message) for warning in caught]
-    if found is None:
-        return notes
-    saved: Any = found.state
-    _same_run(saved, state.config, found.path)
-    changed = surprises(saved.get("environment", {}))
-    state.restore(saved)
-    if exact:
-        state.check(saved)
-    state.counters.resumes += 1
-    if changed:
-        notes.append(f"the environment is another one, so bits may differ: {'; '.join(changed)}")
-    return [*notes, f"resumed from {found.path.name}"]
+        Raises ``UsageError`` where the run was another one, with the settings that differ; where what was restored is
+        not what was saved; and where there are checkpoints and none is sound.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what was skipped is told below
+            found = self.store.load_latest()
+        if found is None:
+            if there := self.store.steps():
+                text = f"none of its {len(there)} checkpoints is sound; see `ckpttool verify`"
+                raise UsageError(f"{self.store.folder} – {text}, or choose another --out")
+            return []
+        notes = [f"skipped {path.name}: {why}" for path, why in found.skipped]
+        _same_run(found.state, state.config, found.path)
+        changed = surprises(found.state["environment"])
+        try:
+            state.restore(found.state)
+        except CkpttoolError as error:
+            raise UsageError(f"{found.path} – {error}") from error
+        counters, patience = state.counters, state.config.patience
+        counters.stopped = (
+            bool(patience) and counters.bad_evaluations >= patience
+        )  # it may be another one now
+        counters.resumes += 1
+        self.saved_step = self.first_step = found.step
+        if changed:
+            notes.append(f"the environment is another one, so bits may differ: {'; '.join(changed)}")
+        return [*notes, f"resumed from {found.path.name}"]
 
 
 def _same_run(saved: object, config: Config, path: Path) -> None:
-    known: object = saved.get("config") if isinstance(saved, dict) else None
-    if not isinstance(known, dict) or "digests" not in saved:
+    known = saved.get("config") if isinstance(saved, dict) else None
+    if (
+        not isinstance(saved, dict)
+        or not isinstance(known, dict)
+        or not {"digests", "environment"} <= saved.keys()
+    ):
         raise UsageError(f"{path} – not a checkpoint of this trainer; choose another --out")
     if lines := differences(known, config):
         text = "\n  ".join(lines)
         raise UsageError(
             f"{path} – saved by another run:\n  {text}\nuse those settings, or another --out; "
-            "saving, logging and workers may change"
+            f"only these may change: {', '.join(sorted(free(config)))}"
         )

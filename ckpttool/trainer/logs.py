@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import csv
+import html
+import io
 import sys
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ckpttool import MissingExtra
+from ckpttool import MissingExtra, UsageError
 from ckpttool.trainer.config import Config
+from ckpttool.trainer.state import TrainState
 
-FIELDS = ("step", "epoch", "loss", "lr", "gradient_norm", "scale", "metric", "ema_metric")
+FIELDS = ("step", "epoch", "loss", "loss_average", "lr", "gradient_norm", "scale", "metric", "ema_metric")
 
 
 class Log:
@@ -20,11 +23,9 @@ class Log:
 
     def __init__(self, folder: Path, step: int, config: Config) -> None:
         self.path = folder / "log.csv"
-        kept = [row for row in read_log(self.path) if int(row["step"]) <= step]
-        self._file = self.path.open("w", newline="", encoding="utf-8")
+        _cut(self.path, step)
+        self._file = self.path.open("a", newline="", encoding="utf-8")
         self._rows = csv.DictWriter(self._file, FIELDS, restval="")
-        self._rows.writeheader()
-        self._rows.writerows(kept)
         self._board = _board(folder, step) if config.tensorboard else None
         self._progress = config.progress and sys.stderr.isatty()
         self._start, self._first, self._steps = time.monotonic(), step, config.steps
@@ -41,10 +42,11 @@ class Log:
         if self._progress:
             sys.stderr.write("\n")
 
-    def row(self, step: int, **values: float | int) -> None:
+    def row(self, state: TrainState, **values: float) -> None:
         """One line of numbers, exact: floats are written so that they read back as they were."""
+        step = state.counters.step
         self._rows.writerow(
-            {"step": step, **{k: repr(v) if isinstance(v, float) else v for k, v in values.items()}}
+            {"step": step, "epoch": state.position.epoch, **{k: repr(v) for k, v in values.items()}}
         )
         self._file.flush()
         if self._board is not None:
@@ -56,21 +58,31 @@ class Log:
     def _show(self, step: int, values: dict[str, float]) -> None:
         rate = (step - self._first) / max(1e-9, time.monotonic() - self._start)  # steps per second
         left = (self._steps - step) / rate if rate else 0.0  # seconds
+        bar = "━" * round(20 * step / self._steps)
         numbers = "  ".join(f"{k} {v:.4g}" for k, v in values.items() if k in ("loss", "metric", "lr"))
-        text = f"{step}/{self._steps}  {numbers}  {rate:.0f} steps/s  {left:.0f} s left"
-        sys.stderr.write(f"\r{text}\x1b[K")
+        sys.stderr.write(
+            f"\r{bar:·<20} {step}/{self._steps}  {numbers}  {rate:.0f} steps/s  {left:.0f} s left\x1b[K"
+        )
+
+
+def _cut(path: Path, step: int) -> None:
+    """Leave the rows up to a step; the file is replaced whole."""
+    kept = [row for row in read_log(path) if int(row["step"]) <= step]
+    made = path.with_suffix(".csv.tmp")
+    with made.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.DictWriter(file, FIELDS, restval="", extrasaction="ignore")
+        rows.writeheader()
+        rows.writerows(kept)
+    made.replace(path)
 
 
 def read_log(path: Path) -> list[dict[str, str]]:
     """The rows of a log; a last line that was cut off is left out. Empty where there is no log."""
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            row
-            for row in csv.DictReader(file)
-            if (row.get("step") or "").isdecimal() and None not in row.values()
-        ]
+    text = path.read_text(encoding="utf-8", errors="replace")
+    whole = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
+    return [row for row in whole if (row["step"] or "").isdecimal() and None not in row.values()]
 
 
 def _board(folder: Path, step: int) -> Any:
@@ -81,22 +93,40 @@ def _board(folder: Path, step: int) -> Any:
     return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
 
-def plot(log: Path, picture: Path) -> None:
-    """Loss, learning rate and metric over steps as a picture; its format by suffix (png, svg, pdf)."""
+PICTURES = (".html", ".pdf", ".png", ".svg")
+
+
+def need_plot(picture: Path) -> None:
+    """Raise what ``plot`` would, before hours of training rather than after."""
+    if picture.suffix not in PICTURES or not picture.absolute().parent.is_dir():
+        raise UsageError(
+            f"{picture} – a name in a folder that is there, that ends in {', '.join(PICTURES)}, is needed"
+        )
     try:
         import matplotlib as mpl
     except ImportError as error:
         raise MissingExtra("matplotlib", "report") from error
     mpl.use("Agg")
+
+
+def plot(log: Path, picture: Path, title: str = "") -> None:
+    """Loss, metric and learning rate over steps: a picture, or a page that holds one, by suffix."""
+    need_plot(picture)
     from matplotlib import pyplot
 
     rows = read_log(log)
     figure, axes = pyplot.subplots(3, 1, sharex=True, figsize=(8, 8), layout="constrained")
-    for axis, names in zip(axes, (("loss",), ("metric", "ema_metric"), ("lr",)), strict=True):
+    for axis, names in zip(axes, (("loss", "loss_average"), ("metric", "ema_metric"), ("lr",)), strict=True):
         for name in names:
-            found = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
-            axis.plot(*zip(*found, strict=True), label=name) if found else None
-        axis.legend(loc="best")
+            if found := [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]:
+                axis.plot(*zip(*found, strict=True), label=name)
+                axis.legend(loc="best")
+    axes[0].set_title(title)
     axes[-1].set_xlabel("step")
-    figure.savefig(picture)
+    page = picture.suffix == ".html"
+    drawn = io.StringIO() if page else picture
+    figure.savefig(drawn, format="svg" if page else picture.suffix[1:])
     pyplot.close(figure)
+    if isinstance(drawn, io.StringIO):
+        head = f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title>"
+        picture.write_text(head + drawn.getvalue().partition("?>")[2], encoding="utf-8")

@@ -110,14 +110,19 @@ def load_named_state(optimizer: Optimizer, model: nn.Module, state: State) -> No
         odd = sorted({n for group in live for n in group} ^ {n for group in saved for n in group})
         text = "the optimizer's groups hold other parameters than those that were saved"
         raise UsageError(f"{text}: {', '.join(odd) or 'the same ones in other groups'}")
-    ids = {
-        n: i
+    pairs = [
+        pair
         for group in state["param_groups"]
-        for n, i in zip(group["param_names"], group["params"], strict=True)
-    }
+        for pair in zip(group["param_names"], group["params"], strict=True)
+    ]
+    ids = dict(pairs)
+    if unread := state["state"].keys() - set(ids.values()):
+        raise UsageError(f"the optimizer has state of no parameter: {sorted(unread)}")
     groups = [
-        {**{k: v for k, v in group.items() if k != "param_names"}, "params": [ids[n] for n in here]}
+        {
+            **{key: value for key, value in group.items() if key != "param_names"},
+            "params": [ids[n] for n in here],
+        }
         for group, here in zip(state["param_groups"], live, strict=True)
     ]
-    # One that has a group of names in torch 2.6 and later would keep the saved ones.
     optimizer.load_state_dict({"state": state["state"], "param_groups": groups})

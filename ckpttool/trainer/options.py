@@ -12,10 +12,22 @@ import click
 from ckpttool import CkpttoolError, MissingExtra
 from ckpttool.trainer.config import Config, Value, make_config, read_config
 
+SIGNALS = {"SIGINT": 2, "SIGTERM": 15}
+"""What a run that a signal ended exits with, plus 128, as shells do: so a script can tell it from one that is done."""
+
 HELP = {
     "task": "digits (pictures), gpt (text) or tabular (measurements).",
     "steps": "Optimizer steps in all.",
-    "save_budget": "Share of time that saving may take, as 0.02: it chooses the interval.",
+    "save_budget": "Share of time that saving may take, as 2%: it chooses the interval.",
+    "save_async": "Write off a copy while training goes on.",
+    "on_full_disk": "What to do when a checkpoint does not fit; the last good one stays.",
+    "patience": "Evaluations without a better metric before it stops; 0: never.",
+    "keep": "Newest checkpoints to keep.",
+    "keep_every": "And those whose step this divides.",
+    "keep_best": "And this many of the best.",
+    "workers": "Processes that load data.",
+    "batch_size": "Samples of a micro-batch, over all processes.",
+    "accumulate": "Micro-batches of a step.",
     "failures_every": "Seconds between failures, for the advice on intervals.",
     "inject": "Faults on purpose, separated by commas; see the documentation for names.",
     "threads": "Threads of a process; part of the run, since another number gives other bits.",
@@ -45,9 +57,8 @@ def _option(name: str, kind: Any, default: Any) -> Callable[[Callable[..., Any]]
     if kind is bool:
         return click.option(f"--{flag}/--no-{flag}", name, default=None, help=shown)
     choices = get_args(kind)
-    return click.option(
-        f"--{flag}", name, type=click.Choice(choices) if choices else kind, default=None, help=shown
-    )
+    shape = click.Choice(choices) if choices else str if name == "save_budget" else kind  # 2% is one
+    return click.option(f"--{flag}", name, type=shape, default=None, help=shown)
 
 
 @click.command("train", short_help="Train a small model, exactly resumable.")
@@ -59,7 +70,8 @@ def _option(name: str, kind: Any, default: Any) -> Callable[[Callable[..., Any]]
 def command(out: Path, config_file: Path | None, plot: Path | None, quiet: bool, **given: Value) -> None:
     """Train one of three small models on real data, in --out. Run again, it goes on where it stopped, bit for bit.
 
-    Settings come from --config, then from the options. SIGTERM saves and stops, SIGUSR1 saves and goes on.
+    Settings come from --config, then from the options. SIGTERM and Ctrl-C save and stop (exit status 143 and 130),
+    SIGUSR1 saves and goes on. What a task has not been told comes from its own defaults.
     """
     settings = read_config(config_file) if config_file else {}
     settings.update({name: value for name, value in given.items() if value is not None})
@@ -69,17 +81,21 @@ def command(out: Path, config_file: Path | None, plot: Path | None, quiet: bool,
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "train") from error
 
-    result = train(config, out)
-    if plot is not None:
-        from ckpttool.trainer.logs import plot as draw
+    from ckpttool.trainer import logs
 
-        draw(out / "log.csv", plot)
+    if plot is not None:
+        logs.need_plot(plot)
+    result = train(config, out)
     if not quiet:
         for note in result.notes:
             click.echo(note, err=True)
         best = "" if result.best is None else f"; best {result.metric_name} {result.best:.4f}"
         best += f" at step {result.best_step}" if best else ""
         click.echo(f"{result.why} after {result.step} steps{best}")
+    if plot is not None:
+        logs.plot(out / "log.csv", plot, f"{config.task}: {result.why} after {result.step} steps")
+    if result.why in SIGNALS:
+        raise SystemExit(128 + SIGNALS[result.why])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,30 +4,49 @@ from __future__ import annotations
 
 import signal
 import threading
-from types import FrameType
+from types import FrameType, TracebackType
+from typing import Any
+
+STOP, SAVE = ("SIGTERM", "SIGINT"), ("SIGUSR1",)
 
 
 class Signals:
-    """SIGTERM: save and stop. SIGUSR1: save and go on. A second SIGTERM stops at once, without saving."""
+    """SIGTERM, Ctrl-C: save and stop; a second one stops at once. SIGUSR1: save and go on. Handlers are put back."""
 
     def __init__(self) -> None:
-        self.stop = False
+        self.stop = ""  # the signal that asked to stop
         self.save = False
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._on_stop)
-            if hasattr(signal, "SIGUSR1"):
-                signal.signal(signal.SIGUSR1, self._on_save)
+        self._before: dict[int, Any] = {}
 
-    def _on_stop(self, number: int, _frame: FrameType | None) -> None:
-        if self.stop:
+    def __enter__(self) -> Signals:
+        if threading.current_thread() is threading.main_thread():  # nobody else may
+            for name in (*STOP, *SAVE):
+                if number := getattr(signal, name, None):
+                    self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if name in SAVE:
+            self.save = True
+        elif self.stop:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        self.stop = True
-
-    def _on_save(self, _number: int, _frame: FrameType | None) -> None:
-        self.save = True
+        else:
+            self.stop = name
 
     def take_save(self) -> bool:
         """Whether a save was asked for since the last call."""
         asked, self.save = self.save, False
         return asked
+
+
+def leave_to_parent(_worker: int) -> None:
+    """What a process that loads data does with Ctrl-C, which the terminal sends to it too: nothing."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -7,7 +7,7 @@ import platform
 import random
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ckpttool import UsageError, digest_of
+from ckpttool import UsageError, __version__, digest_of
 from ckpttool.trainer.config import Config
 from ckpttool.trainer.data import Position
 from ckpttool.trainer.optim import Average, State, load_named_state, named_state
@@ -36,7 +36,8 @@ class Counters:
     best_step: int = 0
     bad_evaluations: int = 0  # since the best one
     stopped: bool = False  # early stopping said so
-    mid_step: bool = False  # gradients are half accumulated; never so in a checkpoint
+    skipped: int = 0  # steps that were left out because a gradient overflowed
+    average: float = 0.0  # of the loss, moving, for the log
     resumes: int = 0  # how often the run was resumed; no part of the trajectory
 
 
@@ -52,68 +53,104 @@ class TrainState:
     ema: Average | None
     counters: Counters
     position: Position
+    fingerprint: str  # of the data
 
-    def capture(self) -> State:
-        """A checkpoint: plain containers, numbers and tensors, all of which ``weights_only`` loading takes.
-
-        Tensors are the live ones, not copies: save before the next step. Draws nothing from any generator.
-        """
-        parts: State = {
+    def parts(self) -> State:
+        """Every part that a resume needs, as plain containers, numbers and tensors: the live ones, not copies."""
+        return {
             "model": self.model.state_dict(),
             "optimizer": named_state(self.optimizer, self.model),
             "scheduler": _plain_schedule(self.scheduler),
             "scaler": self.scaler.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
             "counters": asdict(self.counters),
-            "data": {"epoch": self.position.epoch, "batch": self.position.batch},
+            "data": {**asdict(self.position), "fingerprint": self.fingerprint},
             "rng": generators(),
         }
-        return {
-            **parts,
-            "training": self.model.training,
+
+    def capture(self) -> State:
+        """A checkpoint, all of which ``weights_only`` loading takes: the parts, what they belong to, their digests.
+
+        Save it before the next step, or save a copy. Draws nothing from any generator.
+        """
+        parts = self.parts()
+        about = {
             "global_step": self.counters.step,
             "epoch": self.position.epoch,
-            "config": asdict(self.config),
-            "environment": environment(),
-            "digests": digests(parts),
+            "training": self.model.training,
         }
+        run = {"config": asdict(self.config), "environment": environment()}
+        return {**parts, **about, **run, "digests": digests(parts)}
 
     def restore(self, saved: State) -> None:
-        """Become what was captured. Raises ``UsageError`` for missing and unread keys, and for a part that came out
-        other than it went in.
+        """Become what was captured. Raises ``UsageError`` for a key too many or too few in any part, for other data
+        and for a part that came out other than it went in. Generators are restored last.
         """
-        unread = saved.keys() - {
-            *PARTS,
-            "training",
-            "global_step",
-            "epoch",
-            "config",
-            "environment",
-            "digests",
-        }
-        missing = [part for part in PARTS if part not in saved]
-        if missing or unread:
+        mine = self.capture()
+        _same_keys(saved, mine)
+        if saved["data"]["fingerprint"] != self.fingerprint:
             raise UsageError(
-                f"a checkpoint of another trainer: it lacks {missing}, and {sorted(unread)} is not known"
+                "the data is not what this run was trained on so far; bring it back, or use another --out"
             )
         self.model.load_state_dict(saved["model"])
         load_named_state(self.optimizer, self.model, saved["optimizer"])
         self.scheduler.load_state_dict(saved["scheduler"])
-        if self.scaler.is_enabled():
-            self.scaler.load_state_dict(saved["scaler"])
+        self.scaler.load_state_dict(saved["scaler"])
         if self.ema is not None:
             self.ema.load_state_dict(saved["ema"])
         self.counters = Counters(**saved["counters"])
-        self.position = Position(**saved["data"])
+        self.position = Position(saved["data"]["epoch"], saved["data"]["batch"])
         self.model.train(saved["training"])
         restore_generators(saved["rng"])
+        self._check(saved["digests"])
 
-    def check(self, saved: State) -> None:
-        """Raise ``UsageError`` naming the parts that are not what was saved. Costs one read of all tensors."""
-        now = self.capture()["digests"]
-        wrong = [part for part in PARTS if now[part] != saved["digests"][part]]
+    def _check(self, wanted: dict[str, str]) -> None:
+        """Compare with the digests of the save. Costs one read of all tensors."""
+        now = digests(self.parts())
+        wrong = [part for part in PARTS if now[part] != wanted[part]]
         if wrong:
-            raise UsageError(f"restored otherwise than it was saved: {', '.join(wrong)}; see `ckpttool diff`")
+            raise UsageError(f"restored otherwise than it was saved: {', '.join(wrong)}; nothing was trained")
+
+
+class Boundary:
+    """Where the last step ended, as far as a step that fails halfway moves on: ``undo`` goes back there.
+
+    Weights, moments, schedule and average change at a step's very end alone, so they need no copy.
+    """
+
+    def __init__(self, state: TrainState) -> None:
+        self.rng = generators()
+        self.position, self.counters = state.position, replace(state.counters)
+        self.buffers = [buffer.clone() for buffer in state.model.buffers()]
+
+    @torch.no_grad()
+    def undo(self, state: TrainState) -> None:
+        """Take back what the micro-batches since then did."""
+        for buffer, before in zip(state.model.buffers(), self.buffers, strict=True):
+            buffer.copy_(before)
+        state.position, state.counters = self.position, self.counters
+        restore_generators(self.rng)
+
+
+_LAZY = {"optimizer", "config", "environment"}
+"""Parts that check themselves, or whose differences are told in another way."""
+
+
+def _same_keys(saved: State, mine: State, where: str = "") -> None:
+    """Raise ``UsageError`` naming the keys that only one of two trees has."""
+    missing, unread = mine.keys() - saved.keys(), saved.keys() - mine.keys()
+    if missing or unread:
+        lacks = f"lacks {', '.join(sorted(missing))}" if missing else ""
+        has = f"has {', '.join(map(str, unread))}, which nobody reads" if unread else ""
+        raise UsageError(
+            f"the checkpoint's {where or 'top level'} {' and '.join(filter(None, (lacks, has)))}"
+        )
+    for key, value in mine.items():
+        if isinstance(value, dict) and key not in _LAZY:
+            other = saved[key]
+            if not isinstance(other, dict):
+                raise UsageError(f"the checkpoint's {key} is {type(other).__name__}, and a dict is needed")
+            _same_keys(other, value, f"{where}.{key}".lstrip("."))
 
 
 def _plain_schedule(scheduler: LRScheduler) -> State:
@@ -168,9 +205,11 @@ def restore_generators(saved: State) -> None:
 def environment() -> State:
     """What the same numbers depend on beside the state: versions, threads, processor, code revision."""
     return {
-        "python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__,
+        "ckpttool": __version__, "python": platform.python_version(),
+        "torch": str(torch.__version__), "numpy": np.__version__,
         "threads": torch.get_num_threads(), "machine": platform.machine(),
         "isa": torch.backends.cpu.get_cpu_capability(), "devices": torch.cuda.device_count(),
+        "mkldnn": torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled),
         "world_size": int(os.environ.get("WORLD_SIZE", "1")), "revision": _revision(),
     }  # fmt: skip
 
@@ -195,6 +234,6 @@ def surprises(saved: dict[str, Any]) -> list[str]:
     now = environment()
     return [
         f"{key}: saved {saved.get(key)!r}, now {now[key]!r}"
-        for key in ("torch", "numpy", "threads", "machine", "isa", "world_size")
+        for key in ("torch", "numpy", "threads", "machine", "isa", "mkldnn", "world_size")
         if saved.get(key) != now[key]
     ]

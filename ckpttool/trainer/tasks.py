@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 from torch.utils.checkpoint import checkpoint
 
+from ckpttool import digest_of
 from ckpttool.trainer.config import Config
 
 CONTEXT = 64  # characters that the language model sees
@@ -42,6 +43,10 @@ class TaskParts:
     metric: Callable[[Tensor, Tensor], Tensor]
     metric_name: str
     lower: bool
+
+    def fingerprint(self) -> str:
+        """A digest of all samples: a resume on other data is another run."""
+        return digest_of([self.train.inputs, self.train.targets, self.held_out.inputs, self.held_out.targets])
 
 
 def load_task(config: Config) -> TaskParts:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from ckpttool.trainer.checkpoints import Saver, resume
+from ckpttool import UsageError
+from ckpttool.trainer.checkpoints import Saver
 from ckpttool.trainer.config import Config
 from ckpttool.trainer.data import Batch, Plan, Position, batches
 from ckpttool.trainer.evaluate import evaluate
@@ -20,7 +21,7 @@ from ckpttool.trainer.faults import Faults
 from ckpttool.trainer.logs import Log
 from ckpttool.trainer.optim import Average, make_optimizer, make_scaler, make_schedule
 from ckpttool.trainer.signals import Signals
-from ckpttool.trainer.state import Counters, TrainState, seed_everything
+from ckpttool.trainer.state import Boundary, Counters, TrainState, seed_everything
 from ckpttool.trainer.tasks import TaskParts, load_task, loss_of
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -38,6 +39,22 @@ class Result:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What the loop works with. All that changes is in ``state``."""
+
+    config: Config
+    parts: TaskParts
+    state: TrainState
+    plan: Plan
+    stream: Iterator[Batch]
+    forward: nn.Module  # the model, compiled or wrapped
+    saver: Saver
+    signals: Signals
+    faults: Faults
+    log: Log
+
+
 def train(config: Config, out: Path) -> Result:
     """Train, or go on from the newest sound checkpoint in ``out``, until the end, a signal or an error.
 
@@ -46,117 +63,121 @@ def train(config: Config, out: Path) -> Result:
     """
     set_up(config)
     parts = load_task(config)
+    plan = Plan(len(parts.train), config.batch_size, config.seed)
     state = fresh_state(config, parts)
     faults = Faults(config.inject)
-    signals = Signals()
-    saver = Saver(out, config, signals, lower=parts.lower)
-    try:
-        notes = resume(saver.store, state, exact=not config.inject)
-        faults.after_resume(state)
+    with Signals() as signals, Saver(out, config, signals, lower=parts.lower) as saver:
+        notes = [] if faults.ignore_checkpoints else saver.resume(state)
+        faults.after_resume(state, parts)
+        stream = batches(parts, config, faults.order(plan, state.position))
+        forward = torch.compile(state.model) if config.compile else state.model
         with Log(out, state.counters.step, config) as log:
-            why = run(config, parts, state, saver, signals, faults, log)
-    finally:
-        saver.store.close()
-    counters = state.counters
-    return Result(
-        counters.step, why, parts.metric_name, counters.best, counters.best_step, (*notes, saver.advice())
-    )
+            why = loop(Run(config, parts, state, plan, stream, forward, saver, signals, faults, log))
+        counters = state.counters
+        notes.append(saver.advice(counters.step))
+    return Result(counters.step, why, parts.metric_name, counters.best, counters.best_step, tuple(notes))
 
 
-def run(
-    config: Config,
-    parts: TaskParts,
-    state: TrainState,
-    saver: Saver,
-    signals: Signals,
-    faults: Faults,
-    log: Log,
-) -> str:
-    """The loop itself; why it ended."""
-    plan = Plan(len(parts.train), config.batch_size, config.seed)
-    stream = batches(parts, config, plan, faults.start(state.position))
-    forward = torch.compile(state.model) if config.compile else state.model
-    saved_at = state.counters.step
-    try:
-        while state.counters.step < config.steps and not state.counters.stopped:
-            epoch = state.position.epoch
-            loss = accumulate(config, state, forward, stream, plan, faults)
-            norm = update(config, state)
-            counters = state.counters
-            metric = judge(config, parts, state, log) if due(config.eval_every, counters.step) else None
-            if due(config.log_every, counters.step):
-                lr, scale = state.optimizer.param_groups[0]["lr"], state.scaler.get_scale()
-                log.row(
-                    counters.step,
-                    epoch=state.position.epoch,
-                    loss=loss,
-                    lr=lr,
-                    gradient_norm=norm,
-                    scale=scale,
-                )
-            is_best = metric is not None and counters.best_step == counters.step
-            last = counters.step >= config.steps or counters.stopped or signals.stop
-            if saver.due(state, epoch_ended=state.position.epoch > epoch) or last or is_best:
-                saver.save(faults.before_save(state), metric)
-                saved_at = counters.step
-            if signals.stop:
-                return "SIGTERM"
-    except Exception:
-        # Between two steps all is consistent; in the middle of one it is not, and the older checkpoint is better.
-        if state.counters.step > saved_at and not state.counters.mid_step:
-            saver.save(state)
-        raise
+def loop(run: Run) -> str:
+    """Step after step; why it ended."""
+    config, state, saver = run.config, run.state, run.saver
+    while not finished(run):
+        boundary = Boundary(state)
+        try:
+            loss = accumulate(run)
+        except Exception:
+            boundary.undo(state)
+            save_if_new(run)
+            raise
+        if not math.isfinite(loss):
+            raise UsageError(f"step {state.counters.step + 1} – the loss is {loss}; try a lower lr")
+        norm = update(config, state, loss)
+        step = state.counters.step
+        metric = judge(run) if due(config.eval_every, step) else None
+        if due(config.log_every, step):
+            numbers = {"lr": float(state.optimizer.param_groups[0]["lr"]), "scale": state.scaler.get_scale()}
+            run.log.row(state, loss=loss, loss_average=state.counters.average, gradient_norm=norm, **numbers)
+        epoch_ended = state.position.epoch > boundary.position.epoch
+        is_best = metric is not None and state.counters.best_step == step
+        if saver.due(state, epoch_ended=epoch_ended, is_best=is_best) or finished(run):
+            save(run, metric)
+    save_if_new(run)
+    saver.wait()
+    if run.signals.stop:
+        return run.signals.stop
     return "no better metric" if state.counters.stopped else "all steps done"
 
 
-def accumulate(
-    config: Config, state: TrainState, forward: nn.Module, stream: Iterator[Batch], plan: Plan, faults: Faults
-) -> float:
+def finished(run: Run) -> bool:
+    """Whether the step that was done is the last one."""
+    counters = run.state.counters
+    return counters.step >= run.config.steps or counters.stopped or bool(run.signals.stop)
+
+
+def accumulate(run: Run) -> float:
     """Gradients of one step, from as many micro-batches as it takes; the mean loss."""
-    state.counters.mid_step = True
-    total = 0.0
+    config, state, total = run.config, run.state, 0.0
     for _ in range(config.accumulate):
-        inputs, targets, _ = next(stream)
+        inputs, targets, _ = next(run.stream)
         with precision(config):
-            loss = loss_of(forward(inputs), targets) / config.accumulate
+            loss = loss_of(run.forward(inputs), targets) / config.accumulate
         state.scaler.scale(loss).backward()
-        state.position = plan.after(state.position)
-        state.counters.samples += plan.batch_size
         total += float(loss.item())
-        faults.micro_step(state)
+        state.position = run.plan.after(state.position)
+        state.counters.samples += run.plan.batch_size
+        run.faults.micro_step(state)
     return total
 
 
-def update(config: Config, state: TrainState) -> float:
-    """One step of the optimizer, the schedule, the average; the gradient's norm before it was clipped."""
+def update(config: Config, state: TrainState, loss: float) -> float:
+    """One step of optimizer, schedule and average, left out where fp16 overflowed; the norm before clipping."""
+    counters, scale = state.counters, state.scaler.get_scale()
     state.scaler.unscale_(state.optimizer)
     norm = nn.utils.clip_grad_norm_(state.model.parameters(), config.clip or math.inf)
-    state.scaler.step(state.optimizer)  # left out where a gradient is not finite
+    state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
-    if not isinstance(state.scheduler, ReduceLROnPlateau):
-        state.scheduler.step()
-    if state.ema is not None:
-        state.ema.update(state.model)
-    state.counters.step += 1
-    state.counters.mid_step = False
+    if state.scaler.get_scale() < scale:
+        counters.skipped += 1
+    else:
+        if not isinstance(state.scheduler, ReduceLROnPlateau):
+            state.scheduler.step()
+        if state.ema is not None:
+            state.ema.update(state.model)
+    counters.average = loss if counters.step == 0 else 0.9 * counters.average + 0.1 * loss
+    counters.step += 1
     return float(norm)
 
 
-def judge(config: Config, parts: TaskParts, state: TrainState, log: Log) -> float:
+def judge(run: Run) -> float:
     """Evaluate, remember the best, tell the plateau schedule, stop early."""
+    state, parts, counters = run.state, run.parts, run.state.counters
     metric: float = evaluate(state.model, parts)
+    run.faults.strike("evaluate", state)
     average = evaluate(state.ema.model, parts) if state.ema is not None else metric
-    counters = state.counters
     if counters.best is None or (metric < counters.best if parts.lower else metric > counters.best):
         counters.best, counters.best_step, counters.bad_evaluations = metric, counters.step, 0
     else:
         counters.bad_evaluations += 1
-        counters.stopped = bool(config.patience) and counters.bad_evaluations >= config.patience
+        counters.stopped = bool(run.config.patience) and counters.bad_evaluations >= run.config.patience
     if isinstance(state.scheduler, ReduceLROnPlateau):
         state.scheduler.step(metric if parts.lower else -metric)
-    log.row(counters.step, epoch=state.position.epoch, metric=metric, ema_metric=average)
+    run.log.row(state, metric=metric, ema_metric=average)
     return metric
+
+
+def save(run: Run, metric: float | None = None) -> None:
+    """A checkpoint between two steps."""
+    run.faults.strike("save", run.state)
+    run.saver.save(run.state, metric)
+    run.faults.after_save(run.saver.store)
+
+
+def save_if_new(run: Run) -> None:
+    """A last checkpoint, unless this step has one or nothing was trained."""
+    run.saver.wait()
+    if run.state.counters.step > max(0, run.saver.saved_step):
+        save(run)
 
 
 def due(every: int, step: int) -> bool:
@@ -183,9 +204,7 @@ def fresh_state(config: Config, parts: TaskParts) -> TrainState:
     optimizer = make_optimizer(model, config)
     scheduler = make_schedule(optimizer, config)
     ema = Average(model, config.ema) if config.ema else None
-    return TrainState(config, model, optimizer, scheduler, make_scaler(config), ema, Counters(), Position())
-
-
-def with_settings(config: Config, **changes: object) -> Config:
-    """The same run with other settings."""
-    return replace(config, **changes)  # type: ignore[arg-type]
+    scaler = make_scaler(config)
+    return TrainState(
+        config, model, optimizer, scheduler, scaler, ema, Counters(), Position(), parts.fingerprint()
+    )
