@@ -249,6 +249,22 @@ def test_nested_containers_are_used_and_follow() -> None:
     ]  # fmt: skip
 
 
+def test_state_of_a_model_in_two_dicts_follows_there_and_back() -> None:
+    halves = {"encoder": {"a": T((6, 4)), "b": T((6,))}, "decoder": {"c": T((3, 6)), "d": T((3,))}}
+    before = checkpoint_of({"model": halves, "optimizer": adam([(6, 4), (6,), (3, 6), (3,)])})
+    there = planned(before, {"encoder.a": "enc.a", "encoder.b": "enc.b", **turned("decoder.c")})
+    assert tensors(there)["optimizer.state.2.exp_avg"].shape == (6, 3)
+    back = planned(
+        there.draft.checkpoint, {"enc.a": "encoder.a", "enc.b": "encoder.b", **turned("decoder.c")}
+    )
+    assert tensors(back)["optimizer.state.2.exp_avg"].shape == (3, 6)
+    assert keys(back) == [entry.key for entry in before.entries()]
+
+
+def turned(name: str) -> dict[str, list[Output]]:
+    return {name: [Output(name, Applied(Transpose(), (Leaf(name),)))]}
+
+
 def test_an_average_under_a_prefix_moves_along_and_its_count_stays() -> None:
     ema = {"n_averaged": T((), "int64"), **{f"module.{k}": t for k, t in WEIGHTS.items()}}
     found = planned(training(ema=ema), {"fc.weight": split("fc.weight", ["a", "b"])})
