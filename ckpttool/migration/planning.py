@@ -20,6 +20,7 @@ from ckpttool.migration.optimizers import move_optimizer
 from ckpttool.migration.ordering import ordered
 from ckpttool.migration.products import Product, carry_out
 from ckpttool.migration.reach import Wishes, apart, is_container, once, weight_scopes
+from ckpttool.migration.reducing import reduced
 from ckpttool.migration.scopes import Scope, facts_of, names_of, prefix_of, scope_at, without_prefix
 from ckpttool.migration.steps import metadata_steps, reordering, untied, weight_steps
 from ckpttool.migration.target import Target
@@ -111,13 +112,13 @@ def _move(
         names_of(shop.editor.original, scope, facts),
         contents=lambda name: shop.content(scope.named[name].index, name),
     )
-    asked = rewrite(names)
+    asked = reduced(rewrite(names), names)
     known = [item.name for item in names.items]
     rewriting = ordered(known, asked) if target is None else _in_order(scope, asked, names, target)
     products = carry_out(shop, scope, rewriting)
     pairs = [(p.name, p.sources[0].name or "") for p in products if p.sources and not p.tied]
     added = [p.name for p in products if not p.sources or p.tied]
-    modules = move_metadata(shop.editor, scope, pairs, added)
+    modules = move_metadata(shop.editor, scope, pairs, added, known)
     book.steps += weight_steps(scope, rewriting, products)
     book.steps += reordering(scope, asked, rewriting, known, target is not None)
     book.steps += metadata_steps(scope, modules, lost_versions(shop.editor.original, scope, modules))
