@@ -1,4 +1,4 @@
-"""What stages undo of each other is not done at all: expressions over several stages, made as short as they can be. Pure."""
+"""What stages undo of each other is not done at all: expressions are made as short as they can be. Pure."""
 
 from __future__ import annotations
 
