@@ -91,10 +91,10 @@ def tensor_seals(
 
 def _tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, int]]:
     for entry, tensor in checkpoint.tensors():
-        if tensor.storage is not None or not tensor.parts:
+        if tensor.storage is not None or not tensor.parts or tensor.layout == "chunked":
             yield entry.key, entry.index
         for name, part in tensor.parts:
-            if part != entry.index and tensor.storage is None:
+            if part != entry.index and tensor.storage is None and tensor.layout != "chunked":
                 yield f"{entry.key}.{name}", part
 
 
