@@ -165,9 +165,10 @@ def _refuse_repeat(
     formats = {found.checkpoint.format, NAMES.get(wanted, wanted)}
     homeless = sorted(name for name in formats if name not in ROOMY)
     if homeless:
+        other = "" if found.checkpoint.format in homeless else " write another format with --as torch,"
         raise CkpttoolError(
             f"{where} – {again}, and {homeless[0]} has no place to record that they were carried out; give the rules a "
-            "guard (when: …), write another format with --as torch, or say --force"
+            f"guard (when: …),{other} or say --force where they were not"
         )
 
 
