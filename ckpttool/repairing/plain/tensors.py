@@ -134,11 +134,23 @@ def _typed(editor: Editor, node: Tensor, call: Call) -> Made:
     what = "a tensor's attributes" if named in _PLAIN_TYPES else cls.dotted
     if _is_dense(node) and not node.parts:
         return replace(_bare(node, _of_storage(editor, node)), what=what, into="the tensor alone")
+    whole = _whole_part(editor, node)
+    if whole is not None:
+        return Made(whole, what, "its local tensor, which is all of it")
     pairs = [(name, index) for name, index in node.parts]
     if _is_dense(node):
         inner = _bare(node, _of_storage(editor, node)).node
         pairs.insert(0, ("data", editor.put(inner) if not isinstance(inner, int) else inner))
     return _parts(editor, pairs, what)
+
+
+def _whole_part(editor: Editor, node: Tensor) -> int | None:
+    """The local tensor of a distributed one that has the shape of the whole: it was replicated, or alone."""
+    if node.layout != "dtensor" or len(node.parts) != 1:
+        return None
+    local = editor.nodes[node.parts[0][1]]
+    same = isinstance(local, Tensor) and (local.shape, local.dtype) == (node.shape, node.dtype)
+    return node.parts[0][1] if same else None
 
 
 def _may_call(editor: Editor, call: Call) -> bool:
