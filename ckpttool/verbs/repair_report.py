@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from ckpttool.errors import ExitCode, printable
 from ckpttool.folding import fold
 from ckpttool.frozen import dataclass
-from ckpttool.model import Finding, Json
+from ckpttool.model import Json
 from ckpttool.repairing.case import Loss, State, Verdict, Wishes
 from ckpttool.report import Block, Deferred, Details, Facts, Findings, Report, Table, Text
 from ckpttool.units import count, plural, size
@@ -35,7 +35,6 @@ class Result:
 
     broken: Broken
     verdict: Verdict
-    hurt: tuple[Finding, ...]
     written: Written | None
     destination: str
     wishes: Wishes
@@ -44,7 +43,8 @@ class Result:
 
 def report(result: Result) -> Report:
     """The result as a report; losses are findings."""
-    code = ExitCode.FINDINGS if result.verdict.lost else ExitCode.OK
+    lossy = result.verdict.lost or result.broken.tree == "donor"
+    code = ExitCode.FINDINGS if lossy else ExitCode.OK
     return Report("repair", Deferred(lambda: _data(result)), tuple(_blocks(result)), code)
 
 
@@ -63,7 +63,8 @@ def _data(result: Result) -> dict[str, Json]:
             for s in verdict.steps
         ],
         "damage": [
-            {"code": f.code, "name": f.name, "where": f.where, "message": f.message} for f in result.hurt
+            {"code": f.code, "name": f.name, "where": f.where, "message": f.message}
+            for f in result.broken.hurt
         ],
         "notes": [*result.broken.notes, *verdict.notes],
         "payload": _payload(result),
@@ -109,8 +110,10 @@ def _blocks(result: Result) -> Iterator[Block]:
     rows = tuple(step_rows(step for step in result.verdict.steps if step.op not in ("drop", "fill")))
     if rows:
         yield Table(("step", "from", "to", "keys"), rows[:ROWS], "lllr", "plan")
-    if result.hurt:
-        yield Details(f"what is damaged: {plural(len(result.hurt), 'finding')}", (Findings(result.hurt),))
+    if result.broken.hurt:
+        yield Details(
+            f"what is damaged: {plural(len(result.broken.hurt), 'finding')}", (Findings(result.broken.hurt),)
+        )
     yield from _next(result)
 
 
