@@ -1,4 +1,4 @@
-"""Expressions over tensors that are themselves yet to be computed, put over what lies in files: several plans, one write.
+"""Expressions over tensors that are yet to be computed, put over what lies in files: several plans, one write.
 
 A plan that starts from the draft of another one meets tensors without bytes. What they are made from takes their
 place, so that nothing has to be written in between.

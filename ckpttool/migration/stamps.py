@@ -87,7 +87,7 @@ def _note(stamp: Stamp) -> dict[str, Json]:
 
 
 def _given(stamp: Stamp) -> dict[str, Json]:
-    return {"given": {name: value for name, value in stamp.given}} if stamp.given else {}
+    return {"given": dict(stamp.given)} if stamp.given else {}
 
 
 def stamped(known: Sequence[Stamp], new: Stamp) -> tuple[Stamp, ...]:
