@@ -72,15 +72,18 @@ def _stays(use: GlobalUse) -> bool:
     return is_allowed(use.module, use.name) and use.module != "torch.cuda" and not use.beside
 
 
-def _unused(checkpoint: Checkpoint, changes: Sequence[Change]) -> list[str]:
-    """Names that are imported beside the tree: calls whose results are thrown away, pickles in other records."""
+def _unused(checkpoint: Checkpoint, changes: Sequence[Change]) -> list[tuple[str, bool]]:
+    """Names that are imported beside the tree, or went with what they were part of, and whether they are dangerous.
+
+    Calls whose results are thrown away, and pickles in other records, are run by some loaders all the same.
+    """
     told = {change.made.what for change in changes}
     found = {
-        use.dotted
+        (use.dotted, standing(use.module, use.name) == "unsafe")
         for use in checkpoint.globals
         if use.module and not is_allowed(use.module, use.name) and not _respelled(use)
     }
-    return sorted(printable(name) for name in found if name not in told)
+    return sorted((printable(name), unsafe) for name, unsafe in found if name not in told)
 
 
 def _leftovers(unused: Sequence[tuple[str, bool]]) -> Iterator[Step]:
