@@ -160,7 +160,7 @@ class _Reader:
         boxes = [self._box(chunk) for chunk in items(self.checkpoint, known.get("chunks"))]
         if any(box is None for box in boxes):
             self._report(f"a chunk of {printable(name)[:200]!r} has no offsets or no sizes", key=name[:200])
-        return Entry(name, dtype, shape, tuple(dict.fromkeys(box for box in boxes if box is not None)))
+        return Entry(name, dtype, shape, tuple(box for box in boxes if box is not None))
 
     def _dtype(self, index: int | None) -> DType | None:
         """The element type among the properties: the first of their state, or the field of that name."""
