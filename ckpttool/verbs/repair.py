@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ckpttool.draft import Draft
@@ -80,11 +81,22 @@ def repair(
     unsound = {f.where: f.message for f in broken.hurt if f.name in UNSOUND}
     case = Case(draft, layout, broken.measures, broken.proofs, wishes, broken.donor, unsound, equal_storages)
     verdict = mend_all(case, lay_out)
+    verdict = replace(verdict, lost=(*broken.missing, *verdict.lost))
+    _refuse_nothing(broken, verdict)
     idle = not (broken.hurt or verdict.steps)
     written = None
     if output is not None and not idle:
         written = _written(broken, verdict, output, format, force, progress)
     return report(Result(broken, verdict, written, os.fspath(output or ""), wishes, idle))
+
+
+def _refuse_nothing(broken: Broken, verdict: Verdict) -> None:
+    """Raise where no tensor is left of a damaged file."""
+    if not broken.hurt or next(iter(verdict.draft.checkpoint.tensors()), None) is not None:
+        return
+    where, first = printable(broken.checkpoint.source), broken.hurt[0]
+    ways = "" if broken.donor is not None else "; another checkpoint of the same run may help: --like GOOD"
+    raise CkpttoolError(f"{where} – no tensor can be got back: {first.message}{ways}")
 
 
 def _filling(fill: str | os.PathLike[str]) -> Filling:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, replace
+from pathlib import Path
 
 from ckpttool.checks import rules
 from ckpttool.draft import Content, contents_of
 from ckpttool.errors import CkpttoolError, printable
-from ckpttool.formats import describe, zip_salvage
+from ckpttool.formats import describe, plain_salvage, sharded, zip_salvage
 from ckpttool.formats.patched import Patched
 from ckpttool.formats.zip_archive import Record
 from ckpttool.formats.zip_salvage import Salvaged, crc_of, describe_failure
@@ -18,7 +19,7 @@ from ckpttool.limits import Limits
 from ckpttool.measures import Measures
 from ckpttool.model import Checkpoint, Finding, Storage
 from ckpttool.profiles import lay_out
-from ckpttool.repairing.case import Proof, Wishes
+from ckpttool.repairing.case import Loss, Proof, Wishes
 from ckpttool.repairing.proof import prove
 from ckpttool.repairing.syndrome import flipped_bit, mimicry
 from ckpttool.rules import Context
@@ -37,6 +38,12 @@ HURT = ("integrity", "hostile")
 UNSOUND = ("sparse-index", "nested-bounds")
 """Findings about a tensor whose parts are whole, and which no loader can put together."""
 
+HEADERS = (
+    "header-malformed", "header-ambiguous", "truncated", "over-limit", "byte-swapped-size", "storage-declaration",
+    "invalid-shape", "storage-size", "unowned-bytes", "not-a-checkpoint", "header-mismatch", "pickle-malformed",
+)  # fmt: skip
+"""Findings that say that a header, where there is one, does not let the file be read."""
+
 ODD = ("not-canonical", "trailing-bytes")
 """Warnings that need repair where the archive's checksum of checksums proves what torch wrote instead."""
 
@@ -46,7 +53,8 @@ class Broken:
     """A checkpoint as far as it can be read: what hurts, what its content is worth, and where it comes from now.
 
     ``contents`` has one item for each storage. ``restored`` is the original archive, where all of it is proved.
-    ``healing`` says which records were had back, and which one flipped bit would explain.
+    ``healing`` says which records were had back, and which one flipped bit would explain. ``missing`` are tensors of
+    which not even the description is left.
     """
 
     checkpoint: Checkpoint
@@ -59,6 +67,7 @@ class Broken:
     healing: Healing = Healing()
     restored: Restored | None = None
     tree: str = "own"
+    missing: tuple[Loss, ...] = ()
 
 
 def read_broken(
@@ -74,12 +83,18 @@ def read_broken(
     seen = describe(path, limits, audit=True)
     donor = None if like is None else _donor(like, limits)
     hurt = hurt_of(judge(Context(seen, lay_out(seen))), seen)
+    special = _of_shards(path, seen, hurt, donor, limits, progress)
+    if special is None and hurt and seen.format not in ZIPS:
+        special = _rebuilt(path, hurt, donor, limits, progress)
+    if special is not None:
+        return special
     if (seen.format in ZIPS and hurt) or seen.kind:
         return _opened(path, seen, hurt, donor, wishes, limits, progress)
     measures = measure(seen, progress=progress)
     findings = judge(Context(seen, lay_out(seen), measures))
     hurt = hurt_of(findings, seen)
-    whole = Broken(seen, measures, contents_of(seen), prove(seen, measures), hurt, donor)
+    proofs = _doubted(seen, prove(seen, measures), hurt)
+    whole = Broken(seen, measures, contents_of(seen), proofs, hurt, donor)
     if seen.format not in ZIPS:
         return whole
     if hurt:
@@ -90,6 +105,89 @@ def read_broken(
         if again.restored is not None and again.restored.identified:
             return again
     return whole
+
+
+def _doubted(
+    checkpoint: Checkpoint, proofs: dict[Storage, Proof], hurt: Sequence[Finding]
+) -> dict[Storage, Proof]:
+    """Whole tensors that no checksum proves, and in which pages are zero where numbers were."""
+    runs = {finding.where: finding.message for finding in hurt if finding.name == "zero-run"}
+    for entry, tensor in checkpoint.tensors() if runs else ():
+        storage = None if tensor.storage is None else checkpoint.storages[tensor.storage]
+        if entry.key in runs and storage is not None and proofs[storage].state in ("unprovable", "unproved"):
+            proofs[storage] = Proof("damaged", runs[entry.key], storage.nbytes)
+    return proofs
+
+
+def _rebuilt(
+    path: str | os.PathLike[str],
+    hurt: tuple[Finding, ...],
+    donor: Checkpoint | None,
+    limits: Limits,
+    progress: Progress | None,
+) -> Broken | None:
+    """A file without checksums whose header is made out again; None where its header does not need that."""
+    from ckpttool.measure import measure
+
+    if not any(f.name in HEADERS for f in hurt) or Path(path).is_dir() or "://" in os.fspath(path):
+        return None
+    source = open_source(path)
+    try:
+        found = plain_salvage.rebuild(source, limits, donor)
+    finally:
+        source.close()
+    if found is None:
+        return None
+    checkpoint = found.checkpoint
+    measures = measure(checkpoint, progress=progress)
+    missing = tuple(Loss(name, "its entry in the header is damaged", 0) for name in found.lost)
+    proofs = _doubted(checkpoint, prove(checkpoint, measures), hurt)
+    return Broken(
+        checkpoint, measures, contents_of(checkpoint), proofs, hurt, donor, found.notes, tree=found.tree,
+        missing=missing,
+    )  # fmt: skip
+
+
+def _of_shards(
+    path: str | os.PathLike[str],
+    seen: Checkpoint,
+    hurt: tuple[Finding, ...],
+    donor: Checkpoint | None,
+    limits: Limits,
+    progress: Progress | None,
+) -> Broken | None:
+    """Shards, each salvaged for itself; what the index puts into shards that are gone is missing by name."""
+    from ckpttool.measure import measure
+
+    if seen.format != "sharded" or not hurt:
+        return None
+    index = sharded.read_index(seen.source, limits)
+    whole = sharded.read_path(seen.source, limits, lambda member: _member(member, donor, limits))
+    measures = measure(whole, progress=progress)
+    have = {entry.path[0] for entry, _ in whole.tensors() if entry.path}
+    missing = tuple(
+        Loss(key, f"its shard {shard} is not there or cannot be read", 0)
+        for key, shard in index.weight_map.items()
+        if key not in have
+    )
+    proofs = _doubted(whole, prove(whole, measures), hurt)
+    return Broken(whole, measures, contents_of(whole), proofs, hurt, donor, missing=missing)
+
+
+def _member(path: str, donor: Checkpoint | None, limits: Limits) -> Checkpoint:
+    """A shard as far as it can be read."""
+    seen = describe(path, limits, audit=True)
+    if not hurt_of(judge(Context(seen, lay_out(seen))), seen):
+        return seen
+    source = open_source(path)
+    try:
+        if seen.format in ZIPS:
+            found = zip_salvage.salvage(source, limits)
+            return seen if found is None else found.checkpoint
+        rebuilt = plain_salvage.rebuild(source, limits, donor)
+        return seen if rebuilt is None else rebuilt.checkpoint
+    finally:
+        source.close()
 
 
 def _opened(

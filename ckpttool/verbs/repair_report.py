@@ -68,10 +68,22 @@ def _data(result: Result) -> dict[str, Json]:
         ],
         "notes": [*result.broken.notes, *verdict.notes],
         "payload": _payload(result),
+        "healed": [{"record": name, "how": how} for name, how in result.broken.healing.reasons.items()],
+        "fixable": [
+            {"record": name, "byte": at, "mistaken": odds}
+            for name, (at, odds) in result.broken.healing.curable.items()
+            if name not in result.broken.healing.reasons
+        ],
+        "as_written": _as_written(result),
         "written": None if written is None else written.path,
         "files": [] if written is None else [*written.files],
         "bytes": 0 if written is None else written.nbytes,
     }
+
+
+def _as_written(result: Result) -> bool:
+    """Whether the output is, or would be, the file as it was before the damage, bit for bit."""
+    return result.broken.restored is not None and not result.verdict.steps
 
 
 def _lost(loss: Loss) -> Json:
@@ -91,6 +103,7 @@ def _payload(result: Result) -> Json:
     for storage in checkpoint.storages:
         found["bytes"] += storage.nbytes
     kept = result.verdict.draft
+    found["proved"] = sum(s.nbytes for s, p in result.broken.proofs.items() if p.state == "proved")
     found["kept"] = sum(content.nbytes for content in kept.contents)
     return {**found}
 
@@ -105,6 +118,7 @@ def _blocks(result: Result) -> Iterator[Block]:
     if result.idle:
         return
     yield Facts(tuple(_counts(result)))
+    yield from _healed(result)
     yield from (Text(printable(note), "warning") for note in (*result.broken.notes, *result.verdict.notes))
     yield from _tables(result.verdict.lost)
     rows = tuple(step_rows(step for step in result.verdict.steps if step.op not in ("drop", "fill")))
@@ -117,6 +131,20 @@ def _blocks(result: Result) -> Iterator[Block]:
     yield from _next(result)
 
 
+def _healed(result: Result) -> Iterator[Block]:
+    """What was had back, and what could be."""
+    healing = result.broken.healing
+    rows = [(printable(name), printable(how)) for name, how in healing.reasons.items()]
+    if rows:
+        title = f"had back: {plural(len(rows), 'record')}"
+        yield Table(("record", "how"), tuple(rows[:ROWS]), "ll", title)
+    left = [(name, *found) for name, found in healing.curable.items() if name not in healing.reasons]
+    if left:
+        lines = tuple((printable(name), count(at), f"{odds:.1g}") for name, at, odds in left[:ROWS])
+        title = f"a single flipped bit would explain {plural(len(left), 'record')}: --fix-bit turns it back"
+        yield Table(("record", "byte", "probability of a mistake"), lines, "lrr", title)
+
+
 def _verdict(result: Result) -> Text:
     verdict = result.verdict
     if result.idle:
@@ -125,6 +153,8 @@ def _verdict(result: Result) -> Text:
     total = len({e.index for e, _ in result.broken.checkpoint.tensors()})
     kept = len({e.index for e, _ in verdict.draft.checkpoint.tensors()})
     words = f"{done}: {count(kept)} of {plural(total, 'tensor')}"
+    if _as_written(result):
+        return Text(f"{words}; the file is again what it was before the damage, bit for bit", "good")
     if not verdict.lost:
         return Text(f"{words}, nothing lost", "good")
     return Text(f"{words}, {count(len(verdict.lost))} lost or completed", "warning" if kept else "bad")
