@@ -18,16 +18,16 @@ from ckpttool.ops import Cast, Fill, Transpose
 from ckpttool.plan import Plan
 from ckpttool.profiles.parameters import is_buffer
 from ckpttool.rewriting import Output
+from ckpttool.testing import plans
+from ckpttool.testing.plans import adam, keys, merged, rewriting_of, split, tensors, turned
 from ckpttool.testing.trees import T
-from tests.migration import test_planning as by_hand
-from tests.migration.test_planning import adam, keys, merged, split, tensors, turned
 
 WEIGHTS = {"a.weight": T((6, 4)), "n.running_mean": T((5,)), "b.weight": T((3, 6)), "b.bias": T((3,))}
 SHAPES = [(6, 4), (3, 6), (3,)]
 
 
 def planned(value: Any, changes: dict[str, Any], **more: Any) -> Plan:
-    return by_hand.planned(value, changes, trains=lambda name, tensor: not is_buffer(name, tensor), **more)
+    return plans.planned(value, changes, trains=lambda name, tensor: not is_buffer(name, tensor), **more)
 
 
 def shadow(shapes: list[tuple[int, ...]]) -> dict[str, Any]:
@@ -86,7 +86,6 @@ def test_sorted_keys_prove_no_order() -> None:
     from ckpttool.migration.planning import plan
     from ckpttool.profiles import lay_out
     from ckpttool.testing.trees import checkpoint_of
-    from tests.migration.test_planning import rewriting_of
 
     value = {"model.safetensors": WEIGHTS, "ema": shadow(SHAPES), "optimizer.pt": adam(SHAPES)}
     checkpoint = checkpoint_of(value)
