@@ -78,7 +78,7 @@ def sha256(path: str) -> str:
 
 
 def tensor_seals(
-    checkpoint: Checkpoint, *, executor: Executor | None = None, sources: Iterable[Source] = ()
+    checkpoint: Checkpoint, sources: Iterable[Source] = (), *, executor: Executor | None = None
 ) -> tuple[TensorSeal, ...]:
     """Every tensor of a checkpoint with the digest of its content, components of sparse ones by their own names.
 
