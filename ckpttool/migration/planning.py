@@ -43,6 +43,7 @@ class _Notebook:
     uses: list[RuleUse] = field(default_factory=list)
     untouched: list[str] = field(default_factory=list)
     repeats: bool = False
+    foreign: bool | None = None
 
 
 def plan(
@@ -87,6 +88,7 @@ def plan(
         tuple(dict.fromkeys(book.notes)),
         _changed(draft),
         book.repeats,
+        bool(book.foreign),
     )
 
 
@@ -126,6 +128,7 @@ def _move(
         book.uses = _summed(book.uses, rewriting.rules)
         book.untouched += [scope.key(name) for name in rewriting.untouched]
         book.repeats = book.repeats or rewriting.repeats
+        book.foreign = book.foreign is not False and rewriting.foreign
     return products
 
 

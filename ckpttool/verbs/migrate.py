@@ -15,6 +15,7 @@ from ckpttool.migration.reach import Wishes
 from ckpttool.migration.stamps import ROOMY, Stamp, digest_of, stamped, stamps_of, with_stamps
 from ckpttool.plan import Plan
 from ckpttool.report import Report
+from ckpttool.units import plural
 from ckpttool.verbs.chain_run import Journey, along
 from ckpttool.verbs.migrate_parts import parts_of, planned
 from ckpttool.verbs.migrate_report import Result, report
@@ -25,6 +26,10 @@ from ckpttool.writing.outputs import Format, format_for
 
 NAMES = {"torch": "torch-zip", "safetensors": "safetensors"}
 """What the writers that keep a record of migrations are called as formats."""
+
+
+NOTES = 4
+"""Lines about rules that an error has at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,8 @@ def _by_rules(
     chosen = rules_of(asked, path, found)
     way = _way(chosen.rules, settings, reverse)
     plan = planned(found, parts_of(way.rules, settings), wishes, chosen.target)
+    if plan.foreign and not plan.steps:
+        raise CkpttoolError(_foreign(path, plan))
     stamps = stamps_of(found.checkpoint)
     if plan.steps and plan.repeats and not force:
         _refuse_repeat(path, found, way, wanted, stamps)
@@ -122,6 +129,13 @@ def _by_rules(
         stamp = Stamp(way.digest, way.back, way.rules.about)
         plan = replace(plan, draft=with_stamps(plan.draft, stamped(stamps, stamp)))
     return Result(found.checkpoint, plan, notes=chosen.notes)
+
+
+def _foreign(path: str | os.PathLike[str], plan: Plan) -> str:
+    """That the rules find nothing to do, rule by rule, with the nearest keys."""
+    said = "; ".join(plan.notes[:NOTES])
+    more = f"; and {plural(len(plan.notes) - NOTES, 'more rule')}" if len(plan.notes) > NOTES else ""
+    return f"{printable(os.fspath(path))} – the rules are for another checkpoint: {said}{more}"
 
 
 def _along(

@@ -92,4 +92,5 @@ def _both(first: Plan, second: Plan) -> Plan:
         notes=first.notes + second.notes,
         unmatched=tuple(key for key in second.unmatched if key in known),
         repeats=first.repeats or second.repeats,
+        foreign=first.foreign and second.foreign,
     )

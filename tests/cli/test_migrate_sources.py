@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -90,3 +91,71 @@ def test_shards_of_torch_remember(run: Run, tmp_path: Path) -> None:
     file = rules(tmp_path, TURN)
     assert run("migrate", "old.pth", "-o", "new", "--as", "sharded-bin", "--rules", file).exit_code == 0
     assert "already migrated" in run("migrate", "new", "-o", "twice", "--rules", file).stderr
+
+
+# --- rules for something else ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "- rename: net.weigth\n  to: net.scale\n",
+        "- tie: b\n  to: net.weigth\n",
+        "- transpose: net.weigth\n- drop: other\n  optional: true\n",
+    ],
+)
+def test_rules_for_another_checkpoint_are_refused(run: Run, tmp_path: Path, text: str) -> None:
+    (tmp_path / "old.pth").write_bytes(torch_file({"net.weight": tensor((2, 2), bytes(16)), "b": 1}))
+    result = run("migrate", "old.pth", "-o", "new.pth", "--rules", rules(tmp_path, text))
+    assert (result.exit_code, result.stdout, (tmp_path / "new.pth").exists()) == (2, "", False)
+    assert "old.pth – the rules are for another checkpoint: " in result.stderr
+    assert "rules.yaml:4" in result.stderr
+    assert "nearest: 'net.weight'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "- rename: net.weigth\n  to: net.scale\n  optional: true\n",
+        "- strip: [module]\n",
+        "- rename: old.scale\n  to: net.weight\n",
+        "- rename: net.weight\n  to: net.scale\n  when: {missing: b}\n",
+    ],
+    ids=["optional", "strip", "done before", "guarded"],
+)
+def test_rules_that_may_find_nothing_are_not(run: Run, tmp_path: Path, text: str) -> None:
+    (tmp_path / "old.pth").write_bytes(torch_file({"net.weight": tensor((2, 2), bytes(16)), "b": 1}))
+    result = run("migrate", "old.pth", "-o", "new.pth", "--rules", rules(tmp_path, text))
+    assert (result.exit_code, (tmp_path / "new.pth").exists()) == (0, True), result.stderr
+
+
+def test_rules_for_one_of_two_models_are_for_this_checkpoint(run: Run, tmp_path: Path) -> None:
+    tree = {"net_g": {"g.weight": tensor((2, 2), bytes(16))}, "net_d": {"d.weight": tensor((2,), bytes(8))}}
+    (tmp_path / "old.pth").write_bytes(torch_file(tree))
+    file = rules(tmp_path, "- rename: g.weight\n  to: generator.weight\n")
+    result = run("migrate", "old.pth", "-o", "new.pth", "--rules", file)
+    assert result.exit_code == 0, result.stderr
+
+
+# --- models of the user's own ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("x = 1\ndef f(:\n", "SyntaxError: invalid syntax ({}:2)"),
+        ("def f():\n    return 1 / 0\n", "ZeroDivisionError: division by zero ({}:2)"),
+        ("import nothing_like_this\n", "No module named 'nothing_like_this' ({}:1)"),
+        ("g = 1\n", "has no attribute 'f'\n"),
+    ],
+)
+def test_errors_of_a_factory_say_where_it_raised(
+    run: Run, tmp_path: Path, source: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "own_model", raising=False)
+    (tmp_path / "old.pth").write_bytes(torch_file(small()))
+    (tmp_path / "own_model.py").write_text(source)
+    result = run("migrate", "old.pth", "-o", "new.pth", "--to-model", "own_model:f")
+    assert result.exit_code == 2
+    assert said.format(tmp_path / "own_model.py") in result.stderr
+    assert "frozen" not in result.stderr
