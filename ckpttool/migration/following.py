@@ -9,6 +9,7 @@ from ckpttool.frozen import dataclass
 from ckpttool.layout import Layout
 from ckpttool.migration.adopting import adopted
 from ckpttool.migration.alignment import Aligned, Trains, align
+from ckpttool.migration.errors import MigrationError
 from ckpttool.migration.groups import Member, members
 from ckpttool.migration.moments import Read
 from ckpttool.migration.optimizers import move_optimizer
@@ -16,7 +17,6 @@ from ckpttool.migration.products import Product
 from ckpttool.migration.reach import Wishes
 from ckpttool.migration.scopes import Scope
 from ckpttool.migration.target import Target
-from ckpttool.migration.trouble import MigrationError
 from ckpttool.migration.workshop import Workshop
 from ckpttool.plan import Step
 

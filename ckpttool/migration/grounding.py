@@ -12,7 +12,7 @@ from dataclasses import replace
 from ckpttool.draft import Content, Copied, Held, Input, Made
 from ckpttool.errors import printable
 from ckpttool.expressions import Applied, Expression, Leaf
-from ckpttool.migration.trouble import MigrationError
+from ckpttool.migration.errors import MigrationError
 from ckpttool.model import Storage
 
 

@@ -14,10 +14,10 @@ from ckpttool.errors import printable
 from ckpttool.expressions import Applied, Expression, Leaf as Input
 from ckpttool.frozen import dataclass
 from ckpttool.migration.alignment import Trains, parameters
+from ckpttool.migration.errors import MigrationError
 from ckpttool.migration.following import Followed, Moved
 from ckpttool.migration.products import Product
 from ckpttool.migration.reach import Wishes
-from ckpttool.migration.trouble import MigrationError
 from ckpttool.model import Checkpoint, Sequence as SequenceNode, Tensor
 from ckpttool.ops import Cast
 from ckpttool.plan import Step

@@ -11,9 +11,9 @@ from ckpttool.errors import printable
 from ckpttool.expressions import Expression, Form, Leaf
 from ckpttool.frozen import dataclass
 from ckpttool.layout import Optimizer
+from ckpttool.migration.errors import MigrationError
 from ckpttool.migration.grounding import at_hand
 from ckpttool.migration.groups import Member
-from ckpttool.migration.trouble import MigrationError
 from ckpttool.migration.workshop import Workshop, operations
 from ckpttool.model import Mapping, Tensor, Value
 from ckpttool.ops import for_moments

@@ -12,6 +12,7 @@ from ckpttool.errors import printable
 from ckpttool.frozen import dataclass
 from ckpttool.layout import Layout
 from ckpttool.migration.alignment import Trains
+from ckpttool.migration.errors import MigrationError
 from ckpttool.migration.following import Moved, follow_optimizers
 from ckpttool.migration.listed import follow_lists, holds_lists
 from ckpttool.migration.modules import lost_versions, move_metadata
@@ -24,7 +25,6 @@ from ckpttool.migration.scopes import Scope, facts_of, names_of, prefix_of, scop
 from ckpttool.migration.steps import metadata_steps, reordering, untied, weight_steps
 from ckpttool.migration.target import Target
 from ckpttool.migration.towards import fitted
-from ckpttool.migration.trouble import MigrationError
 from ckpttool.migration.twins import move_keyed
 from ckpttool.migration.workshop import Workshop
 from ckpttool.model import Checkpoint, Scalar, Tensor

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator, Sequence
 from ckpttool.errors import printable
 from ckpttool.frozen import dataclass
 from ckpttool.layout import Layout, Section, nested
+from ckpttool.migration.errors import MigrationError
 from ckpttool.migration.scopes import Scope, scope_at
-from ckpttool.migration.trouble import MigrationError
 from ckpttool.model import Call, Checkpoint, Mapping, Sequence as SequenceNode
 from ckpttool.tree import children
 

@@ -9,9 +9,9 @@ from ckpttool.errors import printable
 from ckpttool.expressions import Form
 from ckpttool.frozen import dataclass
 from ckpttool.layout import Layout
+from ckpttool.migration.errors import MigrationError
 from ckpttool.migration.reach import Wishes, weight_scopes
 from ckpttool.migration.scopes import Scope
-from ckpttool.migration.trouble import MigrationError
 from ckpttool.model import Checkpoint, Tensor
 from ckpttool.rewriting import Named
 

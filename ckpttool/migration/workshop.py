@@ -12,8 +12,8 @@ from ckpttool.dtypes import BYTE, STORAGE_CLASSES, DType
 from ckpttool.editing import Editor
 from ckpttool.errors import printable
 from ckpttool.expressions import Applied, Expression, Form, Leaf, OpError, form_of, leaves
+from ckpttool.migration.errors import MigrationError
 from ckpttool.migration.grounding import grounded, is_grounded
-from ckpttool.migration.trouble import MigrationError
 from ckpttool.model import Call, Storage, Tensor
 
 Signature: TypeAlias = "tuple[object, ...]"

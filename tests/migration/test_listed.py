@@ -11,8 +11,8 @@ import pytest
 from ckpttool.dtypes import DTYPES
 from ckpttool.errors import CkpttoolError
 from ckpttool.expressions import Applied, Form, Leaf
+from ckpttool.migration.errors import MigrationError
 from ckpttool.migration.reach import Wishes
-from ckpttool.migration.trouble import MigrationError
 from ckpttool.model import Tensor
 from ckpttool.ops import Cast, Fill, Transpose
 from ckpttool.plan import Plan

@@ -9,8 +9,8 @@ import pytest
 from ckpttool.dtypes import DTYPES
 from ckpttool.editing import Editor
 from ckpttool.expressions import Applied, Leaf
+from ckpttool.migration.errors import MigrationError
 from ckpttool.migration.reach import Wishes
-from ckpttool.migration.trouble import MigrationError
 from ckpttool.ops import Fill, MatMul, Split, Transpose
 from ckpttool.rewriting import Output, Tied
 from ckpttool.testing.plans import adam, keys, made_of, merged, planned, split, tensors, turned, values

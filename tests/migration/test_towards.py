@@ -8,11 +8,11 @@ from ckpttool.dtypes import DTYPES
 from ckpttool.expressions import Form, Leaf
 from ckpttool.layout import Layout
 from ckpttool.migration import load, rewrite
+from ckpttool.migration.errors import MigrationError
 from ckpttool.migration.inference import Inference, Move
 from ckpttool.migration.target import Target, target_of
 from ckpttool.migration.templates import shapes
 from ckpttool.migration.towards import fitted, towards
-from ckpttool.migration.trouble import MigrationError
 from ckpttool.profiles import lay_out
 from ckpttool.rewriting import Named, Names, Output, Rewriting
 from ckpttool.testing.trees import T, checkpoint_of
