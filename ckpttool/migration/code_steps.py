@@ -70,7 +70,7 @@ def rewrite_by(code: Code, names: Names, fetch: Fetch | None, edits: dict[str, S
         found = code.function(keys)
     except CkpttoolError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise MigrationError(told(code.where, error)) from error
     if found is not None:
         _replace(keys, found, code)

@@ -67,7 +67,7 @@ class Called(Mixes):
     def compute(self, arrays: list[np.ndarray], inputs: tuple[Form, ...]) -> list[np.ndarray]:
         try:
             found = as_array(self.function(*arrays))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise CodeFailed(told(self.where, error)) from error
         (form,) = self.forms(inputs)
         if found.shape != form.shape:

@@ -89,9 +89,7 @@ def _run(path: str) -> ModuleType:
     with _beside(str(Path(path).resolve().parent)):
         try:
             spec.loader.exec_module(module)
-        except SystemExit as error:
-            raise ChainError(f"{printable(path)} – the file ends the program when it is run") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ChainError(told(path, error)) from error
     return module
 
