@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ckpttool import draft
 from ckpttool.dtypes import BYTE, STORAGE_CLASSES
 from ckpttool.editing import Editor
+from ckpttool.expressions import Form, Leaf
 from ckpttool.model import Call, Global, Mapping, Node, Sequence, Tensor, Value
 from ckpttool.repairing.plain.allowed import is_allowed
 from ckpttool.repairing.plain.made import Made, described
@@ -79,10 +81,26 @@ def _array(editor: Editor, node: Tensor) -> Made:
     """A numpy array as a tensor of the same bytes."""
     assert node.storage is not None
     storage = editor.storages[node.storage]
-    dtype = node.dtype if node.dtype.name in _CLASSES else BYTE
-    editor.storages[node.storage] = replace(storage, key=editor.fresh_key(), dtype=dtype, record="")
-    form = V2 if node.dtype.name in _CLASSES else V3
-    return Made(replace(node, form=form, call=None), "a numpy array", "a tensor")
+    typed = node.dtype.name in _CLASSES
+    fresh = replace(storage, key=editor.fresh_key(), dtype=node.dtype if typed else BYTE, record="")
+    made = replace(node, form=V2 if typed else V3, call=None)
+    if storage.swapped and not typed:
+        # Bytes without a type are not turned when they are written: the tensor is computed instead.
+        form = Form(node.dtype, node.shape)
+        editor.contents[node.storage] = draft.Made(Leaf("array"), (draft.Input("array", node, storage),), form)
+        fresh = replace(fresh, swapped=False, span=None, inline=None, checksum=None)
+        made = replace(made, stride=_row_major(node.shape))
+    editor.storages[node.storage] = fresh
+    return Made(made, "a numpy array", "a tensor")
+
+
+def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    strides: list[int] = []
+    step = 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= max(size, 1)
+    return tuple(reversed(strides))
 
 
 def _raw(editor: Editor, node: Tensor) -> Made:

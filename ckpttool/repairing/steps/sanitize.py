@@ -81,7 +81,7 @@ def _unused(checkpoint: Checkpoint, changes: Sequence[Change]) -> list[tuple[str
     found = {
         (use.dotted, standing(use.module, use.name) == "unsafe")
         for use in checkpoint.globals
-        if use.module and not is_allowed(use.module, use.name) and not _respelled(use)
+        if use.module and not is_allowed(use.module, use.name) and not (changes and _respelled(use))
     }
     return sorted((printable(name), unsafe) for name, unsafe in found if name not in told)
 
@@ -103,7 +103,7 @@ def _leftovers(unused: Sequence[tuple[str, bool]]) -> Iterator[Step]:
 
 
 def _respelled(use: GlobalUse) -> bool:
-    """Names that arrays, numbers and objects of old protocols come with, told of as such."""
+    """Names that arrays, numbers and objects of old protocols come with, where those are told of."""
     plain = standing(use.module, use.name) == "plain"
     return plain and use.module.partition(".")[0] in (
         "numpy",
