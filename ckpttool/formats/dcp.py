@@ -19,7 +19,7 @@ from ckpttool.dtypes import STORAGE_CLASSES, DType
 from ckpttool.errors import Unreadable
 from ckpttool.formats import dcp_judge, dcp_salvage
 from ckpttool.formats.dcp_slices import Slices, read_slices
-from ckpttool.formats.dcp_table import METADATA, Entry, Table, joined, read_table
+from ckpttool.formats.dcp_table import METADATA, Entry, Table, in_order, joined, read_table
 from ckpttool.formats.folders import DCP, Folder, layout_of, look
 from ckpttool.formats.natural import natural
 from ckpttool.formats.nesting import nested
@@ -106,7 +106,7 @@ def _assemble(
 ) -> Checkpoint:
     nodes: list[Node] = list(slices.merged.nodes)
     items = []
-    for entry in table.entries:
+    for entry in in_order(table):
         index = _node(entry, slices, nodes)
         if index is not None:
             items.append((entry.name, table.paths.get(entry.name, (entry.name,)), index))

@@ -104,6 +104,12 @@ def joined(tables: Iterable[Table]) -> Table:
     return found
 
 
+def in_order(table: Table) -> list[Entry]:
+    """The entries as the state dict had them: each rank records all paths, and its own part of the entries first."""
+    places = {name: place for place, name in enumerate(table.paths)}
+    return sorted(table.entries, key=lambda entry: places.get(entry.name, len(places)))
+
+
 class _Reader:
     """The fields of one metadata pickle, read from its frozen tree."""
 
