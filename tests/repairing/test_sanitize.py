@@ -239,16 +239,18 @@ def test_tensors_stay(torch: ModuleType, tmp_path: Path, name: str) -> None:
     if name == "storage":
         assert bytes(again) == bytes(made)
         return
-    for tensor in (made, again):
-        assert tensor.shape == made.shape or name == "nested"
-        assert tensor.dtype == made.dtype
-        assert tensor.layout == made.layout
-    if name not in ("meta", "nested"):
-        assert torch.equal(again.detach().to_dense() if made.is_sparse else again.detach(), made.detach().to_dense()
-                           if made.is_sparse else made.detach().as_subclass(torch.Tensor))  # fmt: skip
+    assert (again.dtype, again.layout, again.is_nested) == (made.dtype, made.layout, made.is_nested)
+    if name == "nested":
+        assert all(torch.equal(one, other) for one, other in zip(again.unbind(), made.unbind(), strict=True))
+    elif name != "meta":
+        assert torch.equal(dense(torch, again), dense(torch, made))
     assert again.requires_grad == made.requires_grad
     assert getattr(again, "plain", None) == getattr(made, "plain", None)
     assert isinstance(again, torch.nn.Parameter) == isinstance(made, torch.nn.Parameter)
+
+
+def dense(torch: ModuleType, tensor: Any) -> Any:
+    return tensor.detach().to_dense() if tensor.is_sparse else tensor.detach().as_subclass(torch.Tensor)
 
 
 def with_attributes(torch: ModuleType, **attributes: Any) -> Any:

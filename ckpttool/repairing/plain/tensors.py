@@ -88,7 +88,7 @@ def _array(editor: Editor, node: Tensor) -> Made:
         # Bytes without a type are not turned when they are written: the tensor is computed instead.
         form = Form(node.dtype, node.shape)
         editor.contents[node.storage] = draft.Made(Leaf("array"), (draft.Input("array", node, storage),), form)
-        fresh = replace(fresh, swapped=False, span=None, inline=None, checksum=None)
+        fresh = replace(fresh, swapped=False, checksum=None)
         made = replace(made, stride=_row_major(node.shape))
     editor.storages[node.storage] = fresh
     return Made(made, "a numpy array", "a tensor")
