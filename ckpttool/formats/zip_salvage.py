@@ -389,6 +389,8 @@ class _Salvage:
         )
 
     def _record(self, name: str, one: Placed) -> Record:
+        if one.size < 0:  # nobody says how long it is: longer than the file
+            one.size = max(0, self.source.size - one.data) + 1
         crc = one.crcs[0] if one.crcs else 0
         raw = name.encode("utf-8", "surrogateescape")
         return Record(name, raw, one.header, one.data, one.kept, one.size, crc, one.method, WITH_DESCRIPTOR)

@@ -21,10 +21,10 @@ _X = 1 << 30
 def flipped_bit(recorded: int, found: int, nbytes: int) -> tuple[int, int] | None:
     """The byte's index and the bit (0 the lowest) whose flip explains two CRC-32 values; None if no single one does.
 
-    ``nbytes`` is the length of the content, at most 512 MiB. Constant cost, some ten milliseconds; reads nothing.
+    ``nbytes`` is the length of the content, less than 512 MiB. Constant cost, some ten milliseconds; reads nothing.
     """
     syndrome = recorded ^ found
-    if not syndrome or not 0 < nbytes <= 1 << 29:
+    if not syndrome or not 0 < nbytes < 1 << 29:
         return None
     behind = (_logarithm(syndrome) - 32) % ORDER
     if behind >= 8 * nbytes:
