@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ckpttool.errors import Unreadable
 from ckpttool.formats import json_tree
+from ckpttool.formats.deepspeed_ranks import missing_ranks, world_size
 from ckpttool.formats.folders import (
     DEEPSPEED,
     STATE_FILES,
@@ -101,6 +102,7 @@ def _assemble(
     }
     if layout == DEEPSPEED:
         metadata["latest"] = _latest(folder.path.parent)
+        damage = [*damage, *missing_ranks(folder.files, world_size(part for _, part in parts))]
     return Checkpoint(
         path,
         NAME,
@@ -123,4 +125,3 @@ def _latest(folder: Path) -> str:
             return file.read(256).decode("utf-8", "replace").strip()
     except OSError:
         return ""
-
