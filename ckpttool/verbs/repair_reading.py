@@ -88,7 +88,7 @@ def read_broken(
         special = _rebuilt(path, hurt, donor, limits, progress)
     if special is not None:
         return special
-    if (seen.format in ZIPS and hurt) or seen.kind:
+    if (seen.format in ZIPS and not _is_legible(hurt)) or seen.kind:
         return _opened(path, seen, hurt, donor, wishes, limits, progress)
     measures = measure(seen, progress=progress)
     findings = judge(Context(seen, lay_out(seen), measures))
@@ -97,7 +97,7 @@ def read_broken(
     whole = Broken(seen, measures, contents_of(seen), proofs, hurt, donor)
     if seen.format not in ZIPS:
         return whole
-    if hurt:
+    if not _is_legible(hurt):
         return _opened(path, seen, hurt, donor, wishes, limits, progress)
     odd = tuple(f for f in findings if f.name in ODD)
     if odd:
@@ -105,6 +105,11 @@ def read_broken(
         if again.restored is not None and again.restored.identified:
             return again
     return whole
+
+
+def _is_legible(hurt: Sequence[Finding]) -> bool:
+    """Whether all that hurts is how records are called: the directory leads to each of them all the same."""
+    return all(finding.name == "bad-record-name" for finding in hurt)
 
 
 def _doubted(
