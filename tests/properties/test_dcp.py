@@ -52,7 +52,7 @@ def arrays(draw: st.DrawFn) -> np.ndarray:
     if made.size and draw(st.booleans()):
         made.flat[draw(st.integers(0, made.size - 1))] = np.nan
     with np.errstate(invalid="ignore"):
-        return made.astype(TYPES[draw(st.sampled_from(sorted(TYPES)))])
+        return np.array(made.astype(TYPES[draw(st.sampled_from(sorted(TYPES)))]))
 
 
 @contextmanager
