@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from ckpttool.draft import draft_of
 from ckpttool.errors import CkpttoolError, printable
 from ckpttool.migration import RuleFile, rewrite
 from ckpttool.migration.errors import MigrationError
@@ -18,6 +19,7 @@ from ckpttool.profiles.parameters import is_buffer
 from ckpttool.verbs.migrate_rules import Setting
 from ckpttool.verbs.reading import counter
 from ckpttool.verbs.writable import Writable
+from ckpttool.writing.chunked import gathered
 
 Settings: TypeAlias = "Mapping[str, Setting]"
 
@@ -61,7 +63,8 @@ def planned(found: Writable, parts: Sequence[Part], wishes: Wishes, target: Targ
 
 
 def _one(found: Writable, part: Part, before: Plan | None, wishes: Wishes, target: Target | None) -> Plan:
-    checkpoint = found.checkpoint if before is None else before.draft.checkpoint
+    draft = gathered(draft_of(found.checkpoint), runs=False) if before is None else before.draft
+    checkpoint = draft.checkpoint
     one = plan(
         checkpoint,
         found.layout if before is None else lay_out(checkpoint),
@@ -70,7 +73,7 @@ def _one(found: Writable, part: Part, before: Plan | None, wishes: Wishes, targe
         target=target,
         trains=lambda name, tensor: not is_buffer(name, tensor),
         read=counter,
-        contents=None if before is None else before.draft.contents,
+        contents=draft.contents,
     )
     return one if part.then is None else part.then(one)
 
