@@ -166,9 +166,10 @@ FAULTS = Path(__file__).parents[1] / "ckpttool" / "trainer" / "faults.py"
 def faults_page() -> Iterator[str]:
     """Every fault of the reference trainer. Its file is read, not imported: that would need torch."""
     yield from (NOTE, "", "# Faults of a resume", "")
-    yield "`ckpttool train --inject NAME` breaks a resume on purpose, as real projects have. *First* is the part that differs first from the"
-    yield "uninterrupted run; *loss* is when its loss does: `+0` is that of the first step after the fault, `later` one that depends on the run"
-    yield "or comes after many, `never` says that no loss curve shows it. *When* is the time at which it strikes."
+    yield "`ckpttool train --inject NAME` breaks a resume on purpose, as real projects have."
+    yield "*First* is the part that differs first from the uninterrupted run."
+    yield "*Loss* is when its loss does: `+0` is that of the first step after the fault, `later` depends on the run,"
+    yield "and `never` says that no loss curve shows it. *When* is the time at which it strikes."
     yield from ("", "| name | what happens | first | loss | when | cause |", "|---|---|---|---|---|---|")
     for name, (causes, first, loss, when), about in faults():
         yield f"| `{name}` | {visible(cell(about))} | {first} | {loss} | {when} | {causes} |"

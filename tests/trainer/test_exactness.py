@@ -69,7 +69,8 @@ SLOW = pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "do"),
     [
-        ("digits", "SIGKILL"), ("digits", "SIGTERM"), ("digits", "raise"), ("gpt-fp16", "SIGKILL"), ("tabular", "SIGKILL"),
+        ("digits", "SIGKILL"), ("digits", "SIGTERM"), ("digits", "raise"), ("gpt-fp16", "SIGKILL"),
+        ("tabular", "SIGKILL"),
         pytest.param("digits-sgd-bf16", "SIGKILL", marks=SLOW), pytest.param("gpt-fp16", "SIGTERM", marks=SLOW),
         pytest.param("gpt-fp16", "raise", marks=SLOW), pytest.param("tabular", "SIGTERM", marks=SLOW),
         pytest.param("tabular", "raise", marks=SLOW),

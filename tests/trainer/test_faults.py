@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
+from ckpttool import CheckpointStore, UsageError
+
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from ckpttool import CheckpointStore, UsageError
-from ckpttool.trainer.config import make_config
-from ckpttool.trainer.data import Plan, Position
-from ckpttool.trainer.faults import FAULTS, Faults
-from ckpttool.trainer.state import TrainState, digests
-from ckpttool.trainer.tasks import load_task
-from ckpttool.trainer.train import fresh_state, set_up, train
+from ckpttool.trainer.config import make_config  # noqa: E402 - it needs torch
+from ckpttool.trainer.data import Plan, Position  # noqa: E402
+from ckpttool.trainer.faults import FAULTS, Faults  # noqa: E402
+from ckpttool.trainer.state import TrainState, digests  # noqa: E402
+from ckpttool.trainer.tasks import load_task  # noqa: E402
+from ckpttool.trainer.train import fresh_state, set_up, train  # noqa: E402
 
 CUT, STEPS = 26, 34  # in the second epoch of digits, not at its start
 SETTINGS: dict[str, dict[str, Any]] = {
