@@ -1,12 +1,13 @@
 """A process that has imported torch and never computed: it forks one trainer for each line of JSON that it reads.
 
 ``{"argv": [...], "output": path}`` starts one and answers its process id; with ``"at": [dotted.name, n]`` and ``"do"``
-(the name of a signal, or ``raise``) the n-th call of that function does so first. ``{"wait": pid}`` answers its exit
+(the name of a signal, ``raise``, or from then on ``ENOSPC``) the n-th call of that function does so first. ``{"wait": pid}`` answers its exit
 status, negative for a signal.
 """
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import json
@@ -40,6 +41,8 @@ def strike(place: str, calls: int, do: str) -> None:
         left -= 1
         if left == 0 and do == "raise":
             raise RuntimeError("struck")
+        if left <= 0 and do == "ENOSPC":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if left == 0:
             os.kill(os.getpid(), getattr(signal, do))
         return original(*arguments, **named)
