@@ -27,7 +27,6 @@ from ckpttool.formats import describe
 from ckpttool.repairing.plain.allowed import ALLOWED
 from ckpttool.verbs.repair import repair
 
-
 # torch warns of what it will not write for ever.
 pytestmark = pytest.mark.filterwarnings(
     "ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"
@@ -50,7 +49,7 @@ class Config:
     inner: Any = None
 
 
-Point = collections.namedtuple("Point", "x y")  # noqa: PYI024 - the very thing that people pickle
+Point = collections.namedtuple("Point", "x y")
 
 
 class Bag(dict):  # type: ignore[type-arg]
@@ -387,9 +386,11 @@ def test_any_mixture_loads_and_keeps_its_tensors(
         if isinstance(node, torch.Tensor):
             found.append(node)
         elif isinstance(node, dict):
-            [gather(item) for item in node.values()]
+            for item in node.values():
+                gather(item)
         elif isinstance(node, (list, tuple)):
-            [gather(item) for item in node]
+            for item in node:
+                gather(item)
 
     gather(loaded)
     assert len(found) == len(tensors)
