@@ -24,6 +24,7 @@ from ckpttool.tree import lookup
 from ckpttool.verbs.convert import convert
 from ckpttool.verbs.diff import diff
 from ckpttool.verbs.latest import latest
+from ckpttool.verbs.migrate import migrate
 from ckpttool.verbs.seal import seal
 from ckpttool.verbs.verify import verify
 
@@ -254,6 +255,14 @@ def test_another_world_size_is_no_difference(tmp_path: Path) -> None:
     assert diff(b, tmp_path / "out.pth").exit_code == 0
     report = diff(a, tmp_path / "out.safetensors", only=["model.*"])
     assert report.exit_code == 0, report.json
+
+
+def test_a_migration_starts_from_chunks(tmp_path: Path) -> None:
+    folder = put(tmp_path / "step", sample(3))
+    migrate(folder, tmp_path / "out.pth", preset="wrap-ddp")
+    assert diff(folder, tmp_path / "out.pth").exit_code == 1
+    migrate(tmp_path / "out.pth", tmp_path / "back.pth", preset="wrap-ddp", reverse=True)
+    assert diff(folder, tmp_path / "back.pth").exit_code == 0
 
 
 # --- torch as the oracle ---------------------------------------------------------------------------------

@@ -18,10 +18,11 @@ from ckpttool.formats import describe
 from ckpttool.measure import measure, statistics
 from ckpttool.measure.digests import digests
 from ckpttool.model import Checkpoint, Tensor
-from ckpttool.testing.dcp import Cuts, dcp_files, whole
+from ckpttool.testing.dcp import Cuts, dcp_files, rows, whole
 from ckpttool.testing.plain import tensor
 from ckpttool.verbs.convert import convert
 from ckpttool.verbs.diff import diff
+from ckpttool.verbs.verify import verify
 
 TYPES = {"float32": "<f4", "float16": "<f2", "int64": "<i8", "complex128": "<c16", "uint8": "u1"}
 
@@ -167,3 +168,36 @@ def test_boxes_are_held_against_a_plain_count(data: st.DataObject) -> None:
         )
         if is_row_run(boxes, shape):
             assert ordered.tolist() == list(range(held.size))
+
+
+SMALL = dcp_files(
+    {"w": tensor((4, 3), bytes(range(48))), "n": {"k": 3, "l": [1, {"a": tensor((2,), bytes(8))}]}},
+    lambda name, found: rows(found, 2),
+)
+
+
+@settings(max_examples=150)
+@given(st.data())
+def test_any_damage_is_a_result(data: st.DataObject) -> None:
+    files = dict(SMALL)
+    for _ in range(data.draw(st.integers(1, 3))):
+        name = data.draw(st.sampled_from([".metadata", ".metadata", *sorted(files)]))
+        held = bytearray(files.get(name, b""))
+        at = data.draw(st.integers(0, len(held)))
+        match data.draw(st.sampled_from(["flip", "cut", "drop", "repeat", "lose"])):
+            case "flip" if at < len(held):
+                held[at] ^= data.draw(st.integers(1, 255))
+            case "cut":
+                del held[at:]
+            case "drop":
+                del held[at : at + data.draw(st.integers(1, 64))]
+            case "repeat":
+                held[at:at] = held[at : at + data.draw(st.integers(1, 64))]
+            case "lose":
+                files.pop(name, None)
+                continue
+        files[name] = bytes(held)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        verify([folder])
