@@ -20,6 +20,11 @@ from ckpttool.verbs.verify import verify
 if TYPE_CHECKING:
     from ckpttool.report import Report
 
+
+class NotACheckpoint(UsageError):
+    """A file that is something else, or nothing: empty, a page of HTML, random bytes."""
+
+
 ATTEMPTS = 10
 """How often a file that is replaced while it is read is read anew."""
 
@@ -108,6 +113,17 @@ def _files(name: str) -> Sequence[str]:
     return checkpoint.files
 
 
+def damage_of(path: Path) -> str:
+    """Why a file is not sound, though it may be unsafe; empty if it is. Reads every byte."""
+    try:
+        _judge(str(path), verify([path]))
+    except Unsafe:
+        return ""
+    except (Damaged, NotACheckpoint, Unreadable) as error:
+        return str(error)
+    return ""
+
+
 # --- whether it may be loaded ----------------------------------------------------------------------------
 
 
@@ -115,11 +131,11 @@ def _judge(name: str, report: Report) -> None:
     """Raise what the verdict on a file is, unless it may be loaded."""
     subject = report.subjects[0]
     if subject.error:
-        raise UsageError(subject.error)
+        raise Unreadable(name, subject.error.removeprefix(f"{printable(name)} – "))
     target: dict[str, Json] = report.json["targets"][0]  # type: ignore[assignment, index]
     found = subject.findings
     if subject.verdict == "not-a-checkpoint":
-        raise UsageError(f"{printable(name)} – not a checkpoint{_why(found)}")
+        raise NotACheckpoint(f"{printable(name)} – not a checkpoint{_why(found)}")
     if target["integrity"] == "damaged":
         raise Damaged(
             name, f"damaged{_why(found, 'integrity', 'hostile')}; see `ckpttool verify`, `ckpttool repair`"

@@ -81,6 +81,7 @@ def save(obj: object, path: str | os.PathLike[str], *, manifest: bool = True) ->
             flush_to_disk(file.fileno())  # before others have to wait
             alone.enter_context(turn(file.target))
             is_new = not file.target.exists()
+            alone.callback(_take_back, file.target)
             _announce(file.target, made)
         if made is not None and not is_new:
             with suppress(WriteFailed):  # what was announced fits the new file too
@@ -147,6 +148,13 @@ def _announce(target: Path, made: Manifest | None) -> None:
         sidecar(str(target)).unlink(missing_ok=True)
     else:
         _write(target, replace(made, previous=before))
+
+
+def _take_back(target: Path) -> None:
+    """No manifest stays of a file that did not come."""
+    with suppress(OSError):
+        if not target.exists():
+            sidecar(str(target)).unlink(missing_ok=True)
 
 
 def _standing(target: Path) -> Manifest | None:
