@@ -168,8 +168,9 @@ def faults_page() -> Iterator[str]:
     yield from (NOTE, "", "# Faults of a resume", "")
     yield "`ckpttool train --inject NAME` breaks a resume on purpose, as real projects have."
     yield "*First* is the part that differs first from the uninterrupted run."
-    yield "*Loss* is when its loss does: `+0` is that of the first step after the fault, `later` depends on the run,"
-    yield "and `never` says that no loss curve shows it. *When* is the time at which it strikes."
+    yield "*Loss* is when its loss does: `+0` is that of the first step after the fault, `later` comes after some,"
+    yield "`depends` is up to the processor, `never` says that no loss curve shows it."
+    yield "*When* is the time at which it strikes."
     yield from ("", "| name | what happens | first | loss | when | cause |", "|---|---|---|---|---|---|")
     for name, (causes, first, loss, when), about in faults():
         yield f"| `{name}` | {visible(cell(about))} | {first} | {loss} | {when} | {causes} |"

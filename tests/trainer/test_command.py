@@ -76,7 +76,7 @@ def test_what_may_change() -> None:
     )
 
 
-# --- the command --------------------------------------------------------------------------------------------------------
+# --- the command ---------------------------------------------------------------------------------------
 
 
 def test_a_run_and_its_checkpoint(trainers: Any, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_disk_that_is_full(trainers: Any, tmp_path: Path) -> None:
     good = trainers(tmp_path, *SHORT, "--steps", 12, at=[f"{LOOP}.update", 6], do="SIGTERM")
     assert good.status == 143
     before = sorted(path.name for path in tmp_path.glob("step-*.pth"))
-    full = {"at": ["ckpttool.saving.stream.ProvedStream.write", 3], "do": "ENOSPC"}
+    full = {"at": ["ckpttool.writing.temporary.Replacement.write", 3], "do": "ENOSPC"}
     ended = trainers(tmp_path, *SHORT, **full)
     assert (ended.status, "the disk is full" in ended.text) == (2, True), ended.text
     assert sorted(path.name for path in tmp_path.glob("step-*.pth")) == before

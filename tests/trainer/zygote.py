@@ -1,8 +1,8 @@
 """A process that has imported torch and never computed: it forks one trainer for each line of JSON that it reads.
 
-``{"argv": [...], "output": path}`` starts one and answers its process id; with ``"at": [dotted.name, n]`` and ``"do"``
-(the name of a signal, ``raise``, or from then on ``ENOSPC``) the n-th call of that function does so first. ``{"wait": pid}`` answers its exit
-status, negative for a signal.
+``{"argv": [...], "output": path}`` starts one and answers its process id. With ``"at": [dotted.name, n]`` the n-th call
+of that function first does what ``"do"`` says: a signal by its name, ``raise``, or from then on ``ENOSPC``.
+``{"wait": pid}`` answers the exit status, negative for a signal.
 """
 
 from __future__ import annotations
