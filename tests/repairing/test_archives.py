@@ -262,7 +262,7 @@ for path in sys.argv[1:]:
         torch.load(path, weights_only=True)
     except Exception as error:
         bad.append(f"{path}: {error!r}"[:300])
-sys.exit("\\n".join(bad))
+sys.exit("\\n".join(bad) or 0)
 """
 
 
