@@ -29,12 +29,19 @@ if TYPE_CHECKING:
     )
     from ckpttool.formats import describe as describe
     from ckpttool.limits import Limits as Limits
+    from ckpttool.migration.code_steps import migration as migration
+    from ckpttool.migration.keys import Keys as Keys
     from ckpttool.model import Checkpoint as Checkpoint, Finding as Finding
     from ckpttool.report import Report as Report
     from ckpttool.saving.digest import digest_of as digest_of
     from ckpttool.saving.load import load as load
     from ckpttool.saving.save import Saved as Saved, save as save
     from ckpttool.saving.store import CheckpointStore as CheckpointStore
+    from ckpttool.verbs.chain import (
+        chain_check as chain_check,
+        chain_history as chain_history,
+        chain_status as chain_status,
+    )
     from ckpttool.verbs.convert import convert as convert
     from ckpttool.verbs.diff import diff as diff
     from ckpttool.verbs.explain import explain as explain
@@ -54,6 +61,7 @@ _HOMES = {
     "Damaged": "ckpttool.errors",
     "ExitCode": "ckpttool.errors",
     "Finding": "ckpttool.model",
+    "Keys": "ckpttool.migration.keys",
     "Limits": "ckpttool.limits",
     "Locked": "ckpttool.errors",
     "MissingExtra": "ckpttool.errors",
@@ -64,6 +72,9 @@ _HOMES = {
     "Unsafe": "ckpttool.errors",
     "UsageError": "ckpttool.errors",
     "WriteFailed": "ckpttool.errors",
+    "chain_check": "ckpttool.verbs.chain",
+    "chain_history": "ckpttool.verbs.chain",
+    "chain_status": "ckpttool.verbs.chain",
     "convert": "ckpttool.verbs.convert",
     "describe": "ckpttool.formats",
     "diff": "ckpttool.verbs.diff",
@@ -73,6 +84,7 @@ _HOMES = {
     "inspect": "ckpttool.verbs.inspect",
     "latest": "ckpttool.verbs.latest",
     "migrate": "ckpttool.verbs.migrate",
+    "migration": "ckpttool.migration",
     "load": "ckpttool.saving.load",
     "prune": "ckpttool.verbs.prune",
     "repair": "ckpttool.verbs.repair",
@@ -93,7 +105,9 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value: object = getattr(import_module(_HOMES[name]), name)
+    home = import_module(_HOMES[name])
+    # The decorator is the package of that name, which can be called: importing it binds it here in any case.
+    value: object = home if name == "migration" else getattr(home, name)
     globals()[name] = value
     return value
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
 from ckpttool.frozen import dataclass
+from ckpttool.model import Checkpoint, Mapping, Tensor
+from ckpttool.tree import lookup
 
 Confidence: TypeAlias = Literal["confirmed", "inferred"]
 SectionName: TypeAlias = Literal[
@@ -121,3 +125,32 @@ class Layout:
             if deeper and path[: len(section.path)] == section.path:
                 best = section
         return "other" if best is None else best.name
+
+
+def nested(checkpoint: Checkpoint, sections: Sequence[Section]) -> list[Section]:
+    """Sections of one role, with those that make up a nested state dict as the dict around them.
+
+    ``{"model": {"encoder": {…}, "decoder": {…}}}`` is one model in two dicts. The root is never one: what stands
+    there side by side are models of their own. Linear in the sections and in the keys around them.
+    """
+    inside: dict[tuple[str, ...], set[int]] = {}
+    for section in sections:
+        inside.setdefault(section.path[:-1], set()).add(section.index)
+    whole = {above: _whole(checkpoint, above, those) for above, those in inside.items()}
+    found: dict[int, Section] = {}
+    for at, section in enumerate(sections):
+        above = section.path[:-1]
+        index = whole[above] if section.path else None
+        one = section if index is None else replace(section, path=above, index=index)
+        found.setdefault(-at - 1 if index is None else index, one)
+    return list(found.values())
+
+
+def _whole(checkpoint: Checkpoint, path: tuple[str, ...], sections: Collection[int]) -> int | None:
+    """The dict at a path, if it holds these sections and tensors, and nothing else."""
+    index = lookup(checkpoint, checkpoint.root, *path) if path else None
+    node = None if index is None else checkpoint.nodes[index]
+    if not isinstance(node, Mapping):
+        return None
+    only = all(value in sections or isinstance(checkpoint.nodes[value], Tensor) for value in node.values)
+    return index if only else None

@@ -131,10 +131,17 @@ def block_size(nbytes: int) -> int:
 
 
 def to_json(manifest: Manifest) -> str:
-    """The manifest's text; equal manifests have equal texts."""
+    """The manifest's text, a line for each tensor and file; equal manifests have equal texts."""
     import json  # here: whoever has no manifest does not wait for it
 
-    return json.dumps(_written(manifest), indent=1, ensure_ascii=True) + "\n"
+    dumps = json.JSONEncoder(ensure_ascii=True).encode  # its `indent` is ten times as slow
+
+    def text(value: Json) -> str:
+        items = [f"  {dumps(item)}" for item in value] if isinstance(value, list) else []
+        return "[\n" + ",\n".join(items) + "\n ]" if items else dumps(value)
+
+    lines = [f" {dumps(key)}: {text(value)}" for key, value in _written(manifest).items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def _written(manifest: Manifest) -> dict[str, Json]:

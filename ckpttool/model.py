@@ -167,7 +167,9 @@ class Tensor:
 
     A strided tensor names its ``storage`` (an index into ``Checkpoint.storages``). Any other ``layout``
     (``sparse_coo``, ``nested``, ``meta``, ``dtensor``, …) has none and lists its component tensors in
-    ``parts``, as names and node indices. ``form`` is the function that rebuilds it. ``call`` is the node of the
+    ``parts``, as names and node indices. A ``chunked`` tensor is a dense one whose boxes lie apart: its parts
+    are strided tensors named by their first coordinates (``boxes.named``), its ``stride`` is that of the whole in
+    row-major order, and its content is that of the whole. ``form`` is the function that rebuilds it. ``call`` is the node of the
     call kept whole, None where these fields say everything.
     """
 
@@ -190,6 +192,11 @@ class Tensor:
     def nbytes(self) -> int:
         """Bytes of the logical content, row-major; 0 for meta tensors' missing content is not implied."""
         return self.dtype.nbytes(self.numel)
+
+    @property
+    def dense(self) -> bool:
+        """Whether the content is one plain array, in one piece or in several."""
+        return self.layout in ("strided", "chunked")
 
     @property
     def contiguous(self) -> bool:
@@ -290,7 +297,7 @@ class Checkpoint:
     """A checkpoint as read from its headers.
 
     ``format`` names the layout (``torch-zip``, ``torch-legacy``, ``torch-tar``, ``torchscript``, ``pickle``,
-    ``safetensors``, ``sharded``, ``directory``) or, with ``kind`` set, what the file is instead of a checkpoint.
+    ``safetensors``, ``sharded``, ``directory``, ``dcp``) or, with ``kind`` set, what the file is instead of a checkpoint.
     ``root`` is the index of the tree's root, None if there is no tree. ``extents`` are the regions of the file;
     ``globals`` the names it asks to import; ``metadata`` what its container records (byte order, version, …).
     """

@@ -26,7 +26,7 @@ class Plan:
     """Ordered steps and the draft that they lead to. ``notes`` are warnings; ``unmatched`` keys no rule spoke of.
 
     ``changed`` are the keys of the output whose bytes are computed rather than copied. ``repeats`` says that the
-    same rules would find work in the result again.
+    same rules would find work in the result again. ``foreign`` says that they are for another checkpoint.
     """
 
     steps: tuple[Step, ...]
@@ -36,6 +36,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     repeats: bool = False
+    foreign: bool = False
 
     @property
     def lossless(self) -> bool:

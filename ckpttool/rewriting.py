@@ -93,7 +93,8 @@ class Rewriting:
     ``rules`` is what the numbers in outputs refer to. ``untouched`` are keys that no rule spoke of. ``notes`` are
     warnings in words: rules that never fired, drops never reached, values that will be mixed. ``repeats`` says that
     the rules would match names of their own result again, so running twice needs a stamp or a guard to be told.
-    ``already`` says that no rule matches and the names are those that the rules lead to.
+    ``already`` says that no rule matches and the names are those that the rules lead to, ``foreign`` that none
+    matches and the names are not those either.
     """
 
     outputs: tuple[Output, ...]
@@ -104,6 +105,7 @@ class Rewriting:
     notes: tuple[str, ...] = ()
     repeats: bool = False
     already: bool = False
+    foreign: bool = False
 
     @property
     def changes(self) -> bool:

@@ -121,6 +121,12 @@ CONSTRUCTORS: frozenset[tuple[str, str]] = frozenset(
     )
     | _names("torch.distributed.tensor.placement_types", "Shard Replicate Partial _StridedShard")
     | _names("torch._dynamo.decorators", "_DimRange")
+    | _names(
+        "torch.distributed.checkpoint.metadata",
+        "Metadata MetadataIndex StorageMeta TensorStorageMetadata BytesStorageMetadata ChunkStorageMetadata "
+        "TensorProperties _MEM_FORMAT_ENCODING",
+    )
+    | _names("torch.distributed.checkpoint.filesystem", "_StorageInfo _StoragePrefix")
 )
 """Names that build plain data from plain data; their arguments are bounded, not checked one by one."""
 

@@ -68,8 +68,10 @@ def reached(checkpoint: Checkpoint) -> Iterator[tuple[tuple[str, ...], int]]:
     """Every path that leads to a tensor with bytes of its own, and its node; parts count as such."""
     opened: set[int] = set()
     for entry, tensor in checkpoint.tensors():
-        if tensor.storage is not None:
+        if tensor.storage is not None or tensor.layout == "chunked":
             yield entry.path, entry.index
+        if tensor.layout == "chunked":
+            continue  # the same however it is cut: its boxes are measured as one
         if tensor.parts and entry.index not in opened:
             yield from _parts(checkpoint, entry.path, entry.index, opened)
 

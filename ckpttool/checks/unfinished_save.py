@@ -27,7 +27,7 @@ _MARKERS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("trainer_state.json", ("training_args.bin", "rng_state*.pth"), ()),
     ("trainer_state.json", ("optimizer.pt", "scheduler.pt"), ()),
     ("random_states_0.pkl", ("optimizer.bin", "scheduler.bin"), ("trainer_state.json",)),
-    (".metadata", ("__*_*.distcp",), ()),
+    (".metadata", ("*.distcp",), ("__*.metadata",)),
 )
 """What is written last, the files that show who writes, and files that show it is another's directory."""
 
@@ -36,7 +36,7 @@ _MARKERS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
 def unfinished_save(context: Context) -> Iterator[Damage]:
     """Directories without their last file, and files that were to be renamed when they were whole."""
     files = context.checkpoint.files
-    if context.checkpoint.format != "directory":
+    if context.checkpoint.format not in ("directory", "dcp"):
         return
     for marker, signs, others in _MARKERS:
         shown = all(_any(files, sign) for sign in signs) and not any(_any(files, other) for other in others)

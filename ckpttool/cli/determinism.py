@@ -26,13 +26,21 @@ def command() -> None:
 
 @command.command("check", epilog=EPILOG, context_settings={"ignore_unknown_options": True})
 @click.option("--steps", type=click.IntRange(min=2), required=True, help="Optimizer steps to look at.")
-@click.option("--cuts", type=click.IntRange(min=1), default=6, show_default=True, help="Interruptions to try.")
-@click.option("--resume-arg", "resume", metavar="TEXT", default="", help="Added on a resume; {last} is the newest save.")
+@click.option(
+    "--cuts", type=click.IntRange(min=1), default=6, show_default=True, help="Interruptions to try."
+)
+@click.option(
+    "--resume-arg", "resume", metavar="TEXT", default="", help="Added on a resume; {last} is the newest save."
+)
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Branches at a time.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random cuts.")
-@click.option("--timeout", type=float, default=600.0, show_default=True, help="Seconds for one run of the command.")
+@click.option(
+    "--timeout", type=float, default=600.0, show_default=True, help="Seconds for one run of the command."
+)
 @click.option("--keep", type=click.Path(file_okay=False), help="Work in this folder and keep it.")
-@click.option("--power/--no-power", default=True, help="Break parts on purpose, to see which losses would show.")
+@click.option(
+    "--power/--no-power", default=True, help="Break parts on purpose, to see which losses would show."
+)
 @click.argument("words", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 @output_options(FORMATS)
 def check(
@@ -55,7 +63,10 @@ def check(
     say = complain if out.chatty else lambda _: None
     try:
         found = run(
-            Command(words, tuple(shlex.split(resume)), timeout), Wishes(steps, cuts, jobs, seed, power), work, say
+            Command(words, tuple(shlex.split(resume)), timeout),
+            Wishes(steps, cuts, jobs, seed, power),
+            work,
+            say,
         )
     finally:
         clear()

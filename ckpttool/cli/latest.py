@@ -36,7 +36,7 @@ def command(
     """Print the path of the newest checkpoint below RUN_DIR that is complete and verified.
 
     For scripts: train.py --resume "$(ckpttool latest runs/x --require exact)". Newer ones that will not do are named
-    on stderr, with the reason.
+    on stderr, with the reason; so are trackers and links (`latest`, `last.ckpt`) that name what is missing or damaged.
     """
     out = output_of(FORMATS, **options)
     from ckpttool.verbs.latest import latest
@@ -52,6 +52,9 @@ def command(
 def _say(data: Any, quiet: bool) -> None:
     for skipped in () if quiet else data["skipped"]:
         complain(f"skipped: {printable(skipped['path'])} – {printable(skipped['why'])}")
+    for tracker in () if quiet else data["trackers"]:
+        if tracker["wrong"]:
+            complain(f"warning: {tracker['wrong']}")
     if data["path"] is not None:
         click.echo(data["path"])
     elif not quiet:

@@ -61,6 +61,19 @@ settings = stacked([
     click.option("--rules", metavar="FILE", type=click.Path(), help="Rules, as a YAML file."),
     click.option("--preset", metavar="NAME", default="", help="Rules that ship with ckpttool."),
     click.option(
+        "--chain", metavar="DIR", type=click.Path(),
+        help="A folder of migrations: carry out every step from the checkpoint's version to --to-version. Its Python "
+        "files are yours, and run.",
+    ),
+    click.option(
+        "--to-version", metavar="VERSION", default="",
+        help="With --chain: where to, forth or back; default: head, the newest.",
+    ),
+    click.option(
+        "--from-version", metavar="VERSION", default="",
+        help="With --chain: the version of a checkpoint that does not tell it.",
+    ),
+    click.option(
         "--to", metavar="TARGET", type=click.Path(),
         help="A checkpoint, or keys of 'inspect --keys': with --rules it checks every key and shape of the result and "
         "gives their order; alone it tells the way.",
@@ -119,6 +132,9 @@ def command(
     output: str | None,
     rules: str | None,
     preset: str,
+    chain: str | None,
+    to_version: str,
+    from_version: str,
     to: str | None,
     to_model: str,
     given: dict[str, int | float | str],
@@ -139,7 +155,7 @@ def command(
 
     Weights, their averages, optimizer state and _metadata move together, planned before a byte moves. Bytes that do
     not change are copied as they lie; the result gets its name only when it is complete and read back. Nothing in SRC
-    is imported or run; --to-model runs your own code.
+    is imported or run; --to-model and the Python files of a --chain run your own code.
     """
     out = output_of(FORMATS, **rendering)
     from ckpttool.verbs.migrate import migrate
@@ -150,6 +166,9 @@ def command(
             output,
             rules=rules,
             preset=preset,
+            chain=chain,
+            to_version=to_version,
+            from_version=from_version,
             to=to,
             to_model=to_model,
             settings=given,

@@ -45,6 +45,9 @@ settings = stacked([
     click.option("--extract-weights", is_flag=True, help="A whole pickled module becomes its state dict."),
     click.option("--compact", is_flag=True, help="Drop bytes that no tensor needs."),
     click.option(
+        "--dedupe", is_flag=True, help="Tie tensors of weights and averages whose contents are equal."
+    ),
+    click.option(
         "--section", "sections", multiple=True, type=click.Choice(get_args(SectionName)),
         help="Only this part. Repeatable.",
     ),

@@ -73,7 +73,7 @@ def _of_pair(
         kinds |= set() if same_name else {"renamed"}
     if pair.a.section != pair.b.section and not relocated:
         kinds.add("moved")
-    if before.dtype != after.dtype or before.layout != after.layout:
+    if before.dtype != after.dtype or not (before.layout == after.layout or (before.dense and after.dense)):
         kinds.add("retyped")
     if before.shape != after.shape:
         kinds.add("reshaped")
@@ -147,7 +147,7 @@ def _described(side: Side, tensor: Tensor) -> Json:
         "path": [*side.path],
         "section": side.section,
     }
-    return found if tensor.layout == "strided" else {**found, "layout": tensor.layout}
+    return found if tensor.dense else {**found, "layout": tensor.layout}
 
 
 # --- one prefix is one change --------------------------------------------------------------------------

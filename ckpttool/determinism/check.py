@@ -17,7 +17,9 @@ from ckpttool.determinism.orders import Orders
 from ckpttool.determinism.running import Command, Ran
 from ckpttool.determinism.trace import Process, Save, Step
 
-Status: TypeAlias = Literal["exact", "diverged", "not-reproducible", "command-failed", "recovery-failed", "no-power"]
+Status: TypeAlias = Literal[
+    "exact", "diverged", "not-reproducible", "command-failed", "recovery-failed", "no-power"
+]
 Say = Callable[[str], None]
 
 POWER = ("optimizer", "rng", "buffers", "lr")
@@ -88,7 +90,11 @@ def check(command: Command, wishes: Wishes, work: Path, say: Say = lambda _: Non
         return Verdict("not-reproducible", text, reference, saves, departure=odd)
     cuts = choose(reference, saves, wishes.cuts, wishes.seed)
     if not cuts:
-        text = f"nothing was saved before step {wishes.steps}" if not saves else "no step lies between a save and the end"
+        text = (
+            f"nothing was saved before step {wishes.steps}"
+            if not saves
+            else "no step lies between a save and the end"
+        )
         return Verdict("recovery-failed", f"{text}: there is nothing to resume from", reference, saves)
     branches = _branches(command, wishes, work, reference, saves, cuts, say)
     found = Verdict("exact", "", reference, saves, tuple(branches), unseeded=tuple(sorted(loose)))
@@ -98,7 +104,9 @@ def check(command: Command, wishes: Wishes, work: Path, say: Say = lambda _: Non
 def _baseline(command: Command, wishes: Wishes, work: Path) -> Ran | Verdict:
     ran = command.run(work / "out", Orders(work / "trace", kill_at=wishes.steps))
     if ran.timed_out:
-        return Verdict("command-failed", f"the command did not end within {command.timeout:.0f} s", lines=ran.lines)
+        return Verdict(
+            "command-failed", f"the command did not end within {command.timeout:.0f} s", lines=ran.lines
+        )
     if not ran.was_killed_as_ordered and ran.status != 0:
         return Verdict("command-failed", f"the command failed with exit status {ran.status}", lines=ran.lines)
     if not steps_of(ran.trace):
@@ -138,7 +146,10 @@ def _branches(
     done: list[Branch] = []
     with ThreadPoolExecutor(wishes.jobs) as pool:
         futures = [
-            pool.submit(branch, command, wishes, work / f"cut-{'-'.join(map(str, cut))}", reference, saves, cut) for cut in cuts
+            pool.submit(
+                branch, command, wishes, work / f"cut-{'-'.join(map(str, cut))}", reference, saves, cut
+            )
+            for cut in cuts
         ]
         for number, future in enumerate(futures, 1):
             done.append(future.result())
@@ -156,13 +167,21 @@ def branch(
     own: list[Save] = list(saves)
     for place, stop in enumerate((*cut, wishes.steps)):
         final = place == len(cut)
-        now = replace(base, kill_at=stop, known=_known(own)) if final else Orders(work / "trace", kill_at=stop, known=_known(own))
+        now = (
+            replace(base, kill_at=stop, known=_known(own))
+            if final
+            else Orders(work / "trace", kill_at=stop, known=_known(own))
+        )
         last = next((s.path for s in reversed(_saves([p for r in ran for p in r.trace])) if s.path), "")
         ran.append(command.run(work / "out", now, resumed=place > 0, last=last))
         if ran[-1].timed_out:
-            return Branch(cut, tuple(ran), failure=f"the resumed command did not end within {command.timeout:.0f} s")
+            return Branch(
+                cut, tuple(ran), failure=f"the resumed command did not end within {command.timeout:.0f} s"
+            )
         if ran[-1].status != 0 and not ran[-1].was_killed_as_ordered:
-            return Branch(cut, tuple(ran), failure=f"the resumed command failed with exit status {ran[-1].status}")
+            return Branch(
+                cut, tuple(ran), failure=f"the resumed command failed with exit status {ran[-1].status}"
+            )
     return _compared(cut, tuple(ran), reference)
 
 
@@ -172,7 +191,11 @@ def _compared(cut: Cut, ran: tuple[Ran, ...], reference: dict[int, Step]) -> Bra
         return Branch(cut, ran, failure="the resumed command took no step")
     saved = any(save.number for p in ran[0].trace for save in p.saves)
     if saved and any(p.base is None for p in resumed if p.steps):
-        return Branch(cut, ran, failure="the resumed command loaded nothing that had been saved: it started from the beginning")
+        return Branch(
+            cut,
+            ran,
+            failure="the resumed command loaded nothing that had been saved: it started from the beginning",
+        )
     steps = steps_of(p for r in ran for p in r.trace)
     found = departure(reference, steps)
     if found is None:
@@ -191,29 +214,45 @@ def _judged(command: Command, wishes: Wishes, work: Path, found: Verdict, say: S
     if failed:
         first = min(failed, key=lambda b: b.cut)
         text = f"killed after step {_text(first.cut)}: {first.failure}"
-        return replace(found, status="recovery-failed", message=text, lines=first.ran[-1].lines if first.ran else ())
+        return replace(
+            found, status="recovery-failed", message=text, lines=first.ran[-1].lines if first.ran else ()
+        )
     departed = [b for b in found.branches if b.departure is not None]
     if departed:
         return _diverged(command, wishes, work, found, min(departed, key=lambda b: (len(b.cut), b.cut)), say)
     silent = _power(command, wishes, work, found, say) if wishes.power else ()
     text = f"exact: {len(found.branches)} interrupted runs equal the uninterrupted one, step by step, bit for bit"
     if silent and set(silent) >= set(POWER):
-        return replace(found, status="no-power", message="no loss of any part would show in this training", not_exercised=silent)
+        return replace(
+            found,
+            status="no-power",
+            message="no loss of any part would show in this training",
+            not_exercised=silent,
+        )
     return replace(found, message=text, not_exercised=silent)
 
 
-def _diverged(command: Command, wishes: Wishes, work: Path, found: Verdict, worst: Branch, say: Say) -> Verdict:
+def _diverged(
+    command: Command, wishes: Wishes, work: Path, found: Verdict, worst: Branch, say: Say
+) -> Verdict:
     proof = _proof(command, wishes, work, found, worst, say) if wishes.prove else ()
     worst = replace(worst, proof=proof)
     branches = tuple(worst if b.cut == worst.cut else b for b in found.branches)
     assert worst.departure is not None
     text = f"killed after step {_text(worst.cut)} and resumed, the run departs at step {worst.departure.step}: {worst.causes[0].message}"
     return replace(
-        found, status="diverged", message=text, branches=branches, departure=worst.departure, causes=worst.causes
+        found,
+        status="diverged",
+        message=text,
+        branches=branches,
+        departure=worst.departure,
+        causes=worst.causes,
     )
 
 
-def _proof(command: Command, wishes: Wishes, work: Path, found: Verdict, worst: Branch, say: Say) -> tuple[str, ...]:
+def _proof(
+    command: Command, wishes: Wishes, work: Path, found: Verdict, worst: Branch, say: Say
+) -> tuple[str, ...]:
     """The parts whose transplant from the uninterrupted run makes the resumed one exact; empty where none does."""
     base = next((p.base for r in reversed(worst.ran) for p in r.trace if p.base), None)
     if base is None or len(worst.cut) > 1:
@@ -223,11 +262,15 @@ def _proof(command: Command, wishes: Wishes, work: Path, found: Verdict, worst: 
     snapshot = source / "trace" / f"snapshot-{base}.pt"
     if not snapshot.exists():
         return ()
-    guesses = dict.fromkeys([worst.causes[0].component, *(n.partition(".")[0] for n in worst.boundary), "rng", "optimizer"])
+    guesses = dict.fromkeys(
+        [worst.causes[0].component, *(n.partition(".")[0] for n in worst.boundary), "rng", "optimizer"]
+    )
     for part in [g for g in guesses if g in TRANSPLANTS]:
         say(f"proof: {part} transplanted")
         orders = Orders(work, transplant=str(snapshot), parts=(part,))
-        tried = branch(command, wishes, work / f"with-{part}", found.reference, found.saves, worst.cut, orders)
+        tried = branch(
+            command, wishes, work / f"with-{part}", found.reference, found.saves, worst.cut, orders
+        )
         if not tried.failure and (tried.departure is None or set(tried.departure.fields) <= {"samples"}):
             return (part,)
     return ()
@@ -239,7 +282,15 @@ def _power(command: Command, wishes: Wishes, work: Path, found: Verdict, say: Sa
     silent = []
     for part in POWER:
         say(f"power: {part} broken on purpose")
-        tried = branch(command, wishes, work / f"without-{part}", found.reference, found.saves, cut, Orders(work, drop=part))
+        tried = branch(
+            command,
+            wishes,
+            work / f"without-{part}",
+            found.reference,
+            found.saves,
+            cut,
+            Orders(work, drop=part),
+        )
         if not tried.failure and (tried.departure is None or _only(part, tried)):
             silent.append(part)
     return tuple(silent)
@@ -248,7 +299,10 @@ def _power(command: Command, wishes: Wishes, work: Path, found: Verdict, say: Sa
 def _only(part: str, tried: Branch) -> bool:
     """Whether nothing but the broken part itself is ever different: training does not feel it."""
     assert tried.departure is not None
-    return all(name.partition(".")[0] == part for name in tried.departure.fields) and tried.departure.loss_step is None
+    return (
+        all(name.partition(".")[0] == part for name in tried.departure.fields)
+        and tried.departure.loss_step is None
+    )
 
 
 def _text(cut: Cut) -> str:

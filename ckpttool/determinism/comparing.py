@@ -7,7 +7,20 @@ from dataclasses import dataclass, replace
 
 from ckpttool.determinism.trace import COMPONENTS, Process, Step, component_of
 
-ORDER = ("data", "rng", "loss", "gradients", "lr", "optimizer", "params", "buffers", "scheduler", "scaler", "ema", "counters")
+ORDER = (
+    "data",
+    "rng",
+    "loss",
+    "gradients",
+    "lr",
+    "optimizer",
+    "params",
+    "buffers",
+    "scheduler",
+    "scaler",
+    "ema",
+    "counters",
+)
 """The order of cause and effect within a step: of several that differ the first is told."""
 
 STEPPED = ("params", "buffers", "optimizer")

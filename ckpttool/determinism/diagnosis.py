@@ -73,7 +73,13 @@ def weights(case: Case) -> Cause | None:
     if not _lost(case, "params"):
         return None
     message = f"the weights after the resume are not those of step {_base(case)}"
-    return Cause("weights-changed", "params", message, _names(case.boundary), "load the weights strictly, untied ones tied again, in the type that was trained")
+    return Cause(
+        "weights-changed",
+        "params",
+        message,
+        _names(case.boundary),
+        "load the weights strictly, untied ones tied again, in the type that was trained",
+    )
 
 
 @rule
@@ -87,9 +93,21 @@ def optimizer(case: Case) -> Cause | None:
     if gone:
         kinds = ", ".join(name.partition(".")[2] for name in gone)
         message = f"the optimizer starts without its state: {kinds} of step {_base(case)} were not restored"
-        return Cause("optimizer-lost", "optimizer", message, _names(odd), "save optimizer.state_dict() and load it after the model, before the first step")
+        return Cause(
+            "optimizer-lost",
+            "optimizer",
+            message,
+            _names(odd),
+            "save optimizer.state_dict() and load it after the model, before the first step",
+        )
     message = f"the optimizer's state is not that of step {_base(case)}: {_names(odd)}"
-    return Cause("optimizer-changed", "optimizer", message, _names(odd), "compare the checkpoint with `ckpttool diff`; look for another parameter order, a cast, or a second load")
+    return Cause(
+        "optimizer-changed",
+        "optimizer",
+        message,
+        _names(odd),
+        "compare the checkpoint with `ckpttool diff`; look for another parameter order, a cast, or a second load",
+    )
 
 
 @rule
@@ -99,7 +117,13 @@ def schedule(case: Case) -> Cause | None:
     if not odd:
         return None
     message = f"the learning-rate schedule is not where it was after step {_base(case)}"
-    return Cause("schedule", component_of(odd[0]), message, _names(odd), "build the schedule, then load the optimizer, then the schedule's own state")
+    return Cause(
+        "schedule",
+        component_of(odd[0]),
+        message,
+        _names(odd),
+        "build the schedule, then load the optimizer, then the schedule's own state",
+    )
 
 
 @rule
@@ -130,12 +154,20 @@ def data(case: Case) -> Cause | None:
         lag = seen[0] - step
         text = f"step {step} trained the batch of {where} ({lag:+d})"
         if seen[0] == 1:
-            return Cause("data-restarted", "data", f"{text}: the data start from the beginning again", where, remedy)
+            return Cause(
+                "data-restarted", "data", f"{text}: the data start from the beginning again", where, remedy
+            )
         name = "data-shifted" if abs(lag) <= 8 else "epoch-order-repeated"
         return Cause(name, "data", f"{text}: the loader's position is not restored", where, remedy)
     if any(name.startswith("rng.") for name in case.departure.fields):
         message = f"step {step} trained a batch that the uninterrupted run never saw, and generators differ: order or augmentation are drawn from one that was not restored"
-        return Cause("data-order-rng", "data", message, _names(case.departure.fields), "give the sampler a generator of its own and save its state at the epoch's start")
+        return Cause(
+            "data-order-rng",
+            "data",
+            message,
+            _names(case.departure.fields),
+            "give the sampler a generator of its own and save its state at the epoch's start",
+        )
     message = f"step {step} trained a batch that the uninterrupted run never saw"
     return Cause("data-changed", "data", message, _names(case.departure.fields), remedy)
 
@@ -154,7 +186,13 @@ def generators(case: Case) -> Cause | None:
         message = f"the generators of {kinds} stand where they stood at step 1: something seeds again after the restore"
         return Cause("rng-reseeded", "rng", message, kinds, "seed first, restore the generators last")
     message = f"the generators of {kinds} are not where they were after step {_base(case)}: not saved, not restored, or drawn from before the first step"
-    return Cause("rng-lost", "rng", message, kinds, "save the states of random, numpy and torch, and restore them as the very last thing before the loop")
+    return Cause(
+        "rng-lost",
+        "rng",
+        message,
+        kinds,
+        "save the states of random, numpy and torch, and restore them as the very last thing before the loop",
+    )
 
 
 @rule
@@ -166,16 +204,34 @@ def kernels(case: Case) -> Cause | None:
     mine, theirs = case.resumed.environment, {}
     if "loss" in found or "gradients" in found:
         message = "same weights, same batch, same generators, and the loss or the gradients differ: state that no one saves, or other kernels (threads, libraries)"
-        return Cause("hidden-state", "gradients" if "loss" not in found else "loss", message, _names([*mine, *theirs][:0]) or "boundary and batch agree", "look for plain attributes, non-persistent buffers, train()/eval() mode, the number of threads")
+        return Cause(
+            "hidden-state",
+            "gradients" if "loss" not in found else "loss",
+            message,
+            _names([*mine, *theirs][:0]) or "boundary and batch agree",
+            "look for plain attributes, non-persistent buffers, train()/eval() mode, the number of threads",
+        )
     if "params" in found or "optimizer" in found:
         message = "same gradients, and other weights after the step: another optimizer implementation, or state that hooks do not see"
-        return Cause("update", "optimizer", message, _names(case.departure.fields), "keep foreach, fused and capturable as they were; look at the optimizer's groups")
+        return Cause(
+            "update",
+            "optimizer",
+            message,
+            _names(case.departure.fields),
+            "keep foreach, fused and capturable as they were; look at the optimizer's groups",
+        )
     return None
 
 
 def _unknown(case: Case) -> Cause:
     names = _names(case.departure.fields)
-    return Cause("unexplained", case.departure.component, f"step {case.departure.step} differs in {names}", names, "run again with --keep and look at the traces")
+    return Cause(
+        "unexplained",
+        case.departure.component,
+        f"step {case.departure.step} differs in {names}",
+        names,
+        "run again with --keep and look at the traces",
+    )
 
 
 def _names(fields: object) -> str:

@@ -63,7 +63,9 @@ class Recorder:
         self.extra: dict[str, Any] = {}  # what a script named itself
         self.batch: list[str] = []  # digests of what went into training forwards since the last step
         self.losses: list[float] = []
-        self.before: dict[str, str] = {}  # generators and settings at the first training forward since the last step
+        self.before: dict[
+            str, str
+        ] = {}  # generators and settings at the first training forward since the last step
         self.saves = 0
         self.saving = False
         self.started = False  # the first training forward has come
@@ -175,7 +177,11 @@ class Recorder:
         self.batch, self.losses, self.before = [], [], {}
         if number in self.orders.snapshots:
             _original(torch, "save")(read_parts(self), str(self.orders.folder / f"snapshot-{number}.pt"))
-        if self.orders.kill_at is not None and number >= self.orders.kill_at and self.rank in self.orders.ranks(self.rank):
+        if (
+            self.orders.kill_at is not None
+            and number >= self.orders.kill_at
+            and self.rank in self.orders.ranks(self.rank)
+        ):
             self.end(f"killed after step {number}")
 
     # --- saves and loads -----------------------------------------------------------------------------------
@@ -184,7 +190,11 @@ class Recorder:
         if self.saving:
             return call(obj, target, *args, **kwargs)
         self.saves += 1
-        path = os.fspath(target) if isinstance(target, (str, os.PathLike)) else str(getattr(target, "name", "") or "")
+        path = (
+            os.fspath(target)
+            if isinstance(target, (str, os.PathLike))
+            else str(getattr(target, "name", "") or "")
+        )
         self.write("save", step=self.base + self.done, path=str(path), **_object_digests(obj))
         self.saving = True
         try:
@@ -209,12 +219,22 @@ class Recorder:
             step = self.orders.step_of(digests)
             if step is not None and not self.done:
                 self.base = max(self.base, step)
-            self.write("load", step=self.base, base=self.base if step is not None else None, path=str(source)[:400], **digests)
+            self.write(
+                "load",
+                step=self.base,
+                base=self.base if step is not None else None,
+                path=str(source)[:400],
+                **digests,
+            )
         return found
 
     def on_event(self, event: str, args: Any) -> None:
         """Count the file events of a save; the ordered one is the last thing that happens."""
-        if self.saving and self.orders.kill_in_save == self.saves and event in ("open", "os.rename", "os.remove", "os.mkdir"):
+        if (
+            self.saving
+            and self.orders.kill_in_save == self.saves
+            and event in ("open", "os.rename", "os.remove", "os.mkdir")
+        ):
             self.orders.events -= 1
             if self.orders.events <= 0:
                 self.end(f"killed inside save {self.saves}")
@@ -234,7 +254,9 @@ class Recorder:
             states = [thing.state_dict() for thing in _in_order(things)]
             if any(states):
                 fields[name] = _plain_digest(states)
-        averages = [(f"{i}.{n}", t) for i, m in enumerate(_in_order(self.averages)) for n, t in m.state_dict().items()]
+        averages = [
+            (f"{i}.{n}", t) for i, m in enumerate(_in_order(self.averages)) for n, t in m.state_dict().items()
+        ]
         if averages:
             fields["ema"] = _digest(averages)
         return fields | {name: _plain_digest(_state_of(part)) for name, part in self.extra.items()}
@@ -265,7 +287,11 @@ class Recorder:
 
     def each_tensor(self) -> Iterator[tuple[str, str]]:
         """Digests of single tensors, for the step that is looked at closely."""
-        for kind, tensors in (("params", self.parameters()), ("buffers", self.buffers()), ("gradients", self.gradients())):
+        for kind, tensors in (
+            ("params", self.parameters()),
+            ("buffers", self.buffers()),
+            ("gradients", self.gradients()),
+        ):
             for name, tensor in tensors:
                 yield f"{kind}.{name}", _digest([(name, tensor)])
 
@@ -335,7 +361,9 @@ def _plain_digest(value: Any) -> str:
             total.update(f"{name}[{len(item)}".encode())
             stack.extend((f"{name}.{i}", part) for i, part in reversed(list(enumerate(item))))
         elif hasattr(item, "tobytes"):
-            total.update(f"{name}|{getattr(item, 'dtype', '')}|{getattr(item, 'shape', '')}|".encode() + item.tobytes())
+            total.update(
+                f"{name}|{getattr(item, 'dtype', '')}|{getattr(item, 'shape', '')}|".encode() + item.tobytes()
+            )
         elif isinstance(item, float):
             total.update(f"{name}={item.hex()}".encode())
         elif item is None or isinstance(item, (bool, int, str, bytes, complex)):
@@ -346,12 +374,22 @@ def _plain_digest(value: Any) -> str:
 
 
 def _object_digests(obj: Any) -> dict[str, Any]:
-    parts = {str(k): _plain_digest(v) for k, v in obj.items()} if isinstance(obj, Mapping) and len(obj) <= 256 else {}
+    parts = (
+        {str(k): _plain_digest(v) for k, v in obj.items()}
+        if isinstance(obj, Mapping) and len(obj) <= 256
+        else {}
+    )
     return {"digest": _plain_digest(obj), "parts": parts}
 
 
 def _joined(items: list[str]) -> str:
-    return items[0] if len(items) == 1 else xxhash.xxh3_128("|".join(items).encode()).hexdigest() if items else ""
+    return (
+        items[0]
+        if len(items) == 1
+        else xxhash.xxh3_128("|".join(items).encode()).hexdigest()
+        if items
+        else ""
+    )
 
 
 def generators() -> dict[str, str]:
@@ -433,5 +471,7 @@ def _open(folder: Path, rank: int) -> int:
     number = 1
     while True:
         with contextlib.suppress(FileExistsError):
-            return os.open(folder / f"r{rank}-{number}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+            return os.open(
+                folder / f"r{rank}-{number}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644
+            )
         number += 1

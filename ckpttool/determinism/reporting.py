@@ -27,10 +27,20 @@ def report(found: Verdict, command: str) -> Report:
         blocks += _picture(found)
     if found.not_exercised:
         names = ", ".join(found.not_exercised)
-        blocks.append(Text(f"not exercised: losing {names} would not show in this training, so nothing is proved of it", "warning"))
+        blocks.append(
+            Text(
+                f"not exercised: losing {names} would not show in this training, so nothing is proved of it",
+                "warning",
+            )
+        )
     if found.unseeded:
         names = ", ".join(name.partition(".")[2] for name in found.unseeded)
-        blocks.append(Text(f"left out: the generators of {names} are never seeded, and nothing that is recorded uses them", "dim"))
+        blocks.append(
+            Text(
+                f"left out: the generators of {names} are never seeded, and nothing that is recorded uses them",
+                "dim",
+            )
+        )
     if found.lines:
         blocks.append(Text("the command's last lines:", "heading"))
         blocks += [Text(printable(line), "dim") for line in found.lines]
@@ -47,7 +57,12 @@ def _facts(found: Verdict) -> tuple[tuple[str, str], ...]:
         ("component", cause.component),
         ("cause", cause.name),
         ("evidence", cause.evidence),
-        ("proof", f"with {', '.join(proof)} transplanted the resumed run is exact" if proof else "none of the transplants made it exact"),
+        (
+            "proof",
+            f"with {', '.join(proof)} transplanted the resumed run is exact"
+            if proof
+            else "none of the transplants made it exact",
+        ),
         ("remedy", cause.remedy),
         ("in the loss", "never, in the steps that were looked at" if seen is None else f"from step {seen}"),
     )

@@ -70,7 +70,12 @@ def _environment(orders: Orders) -> dict[str, str]:
 def _run(words: Sequence[str], environment: dict[str, str], output: int, timeout: float) -> tuple[int, bool]:
     try:
         child = subprocess.Popen(
-            words, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            words,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
     except OSError as error:
         os.write(output, f"{words[0]}: {error.strerror}\n".encode())

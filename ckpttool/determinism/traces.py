@@ -21,13 +21,21 @@ def compare_traces(first: Path, second: Path) -> Report:
     if not shared:
         raise UsageError(f"{printable(str(first))} and {printable(str(second))} have no step in common")
     here, there = one[0].environment, two[0].environment
-    odd = tuple((k, here.get(k, ""), there.get(k, "")) for k in {**here, **there} if here.get(k) != there.get(k))
+    odd = tuple(
+        (k, here.get(k, ""), there.get(k, "")) for k in {**here, **there} if here.get(k) != there.get(k)
+    )
     environment = (Table(("environment", str(first.name), str(second.name)), odd),) if odd else ()
     found = departure(mine, theirs)
     if found is None:
         text = f"{len(shared)} steps agree in every field"
-        return Report("determinism", {"status": "exact", "steps": len(shared), "divergence": None}, (Text(text, "good"), *environment))
-    text = f"the traces depart at step {found.step}, first in {found.component}: {', '.join(found.fields[:6])}"
+        return Report(
+            "determinism",
+            {"status": "exact", "steps": len(shared), "divergence": None},
+            (Text(text, "good"), *environment),
+        )
+    text = (
+        f"the traces depart at step {found.step}, first in {found.component}: {', '.join(found.fields[:6])}"
+    )
     data = {
         "status": "diverged", "steps": len(shared),
         "divergence": {"step": found.step, "component": found.component, "fields": [*found.fields], "first_visible_in_loss": found.loss_step},

@@ -50,7 +50,14 @@ def describe(path: str | os.PathLike[str], limits: Limits = DEFAULT, audit: bool
     name = os.fspath(path)
     composite = _composite(name)
     if composite is not None:
-        return composite.read_path(name, limits, lambda member: describe(member, limits, audit))
+
+        def member(one: str | Source) -> Checkpoint:
+            if isinstance(one, str):
+                return describe(one, limits, audit)
+            return describe_source(one, limits, audit)
+
+        with _collector_paused():
+            return composite.read_path(name, limits, member)
     source = open_source(name)
     try:
         with _collector_paused():
@@ -106,7 +113,7 @@ def _composite(path: str) -> _Composite | None:
     """The module that reads a set of files, for a directory or an index file; None for a single file."""
     if "://" in path or not (Path(path).is_dir() or path.endswith(".index.json")):
         return None
-    for name in ("sharded", "directory"):
+    for name in ("sharded", "dcp", "directory"):
         module = cast(_Composite, import_module(f"ckpttool.formats.{name}"))
         if module.sniff_path(path):
             return module

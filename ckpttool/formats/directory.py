@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ckpttool.errors import Unreadable
 from ckpttool.formats import json_tree
+from ckpttool.formats.deepspeed_ranks import missing_ranks, world_size
 from ckpttool.formats.folders import (
-    DCP,
     DEEPSPEED,
     STATE_FILES,
     Folder,
@@ -26,7 +26,6 @@ from ckpttool.formats.targets import find_targets
 from ckpttool.limits import Limits
 from ckpttool.model import Checkpoint, Damage, Json, Mapping, Node, Value
 from ckpttool.source import open_source
-from ckpttool.units import plural
 
 NAME = "directory"
 
@@ -47,8 +46,6 @@ def read_path(path: str, limits: Limits, describe_file: Describe) -> Checkpoint:
     """Describe the folder's files as one checkpoint; total. Raises ``Unreadable`` if it cannot be listed."""
     folder = look(Path(path))
     layout = layout_of(folder)
-    if layout == DCP:
-        return _distributed(path, folder)
     if not layout:
         return describe_file(find_targets(path)[0])
     parts: list[tuple[str, Checkpoint]] = []
@@ -105,6 +102,7 @@ def _assemble(
     }
     if layout == DEEPSPEED:
         metadata["latest"] = _latest(folder.path.parent)
+        damage = [*damage, *missing_ranks(folder.files, world_size(part for _, part in parts))]
     return Checkpoint(
         path,
         NAME,
@@ -127,19 +125,3 @@ def _latest(folder: Path) -> str:
             return file.read(256).decode("utf-8", "replace").strip()
     except OSError:
         return ""
-
-
-def _distributed(path: str, folder: Folder) -> Checkpoint:
-    """A distributed checkpoint is named and not read: its own metadata is a pickle that loading would run."""
-    data = [name for name in folder.files if name.endswith(".distcp")]
-    message = f"a distributed checkpoint (torch.distributed.checkpoint) in {plural(len(data), 'data file')}"
-    hint = (
-        "where you trust its origin, make one file of it: "
-        "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE"
-    )
-    damage = Damage("not-a-checkpoint", "", message, {"kind": "dcp", "files": len(data)}, hint)
-    nbytes = sum((folder.path / name).stat().st_size for name in (*data, ".metadata"))
-    files = tuple(str(folder.path / name) for name in (".metadata", *data))
-    return Checkpoint(
-        path, "dcp", damage=(damage,), files=files, nbytes=nbytes, kind="a distributed checkpoint"
-    )

@@ -1,4 +1,4 @@
-"""Which files of a folder make up one checkpoint, told from their names.
+"""Which files of a folder make up one checkpoint, told from their names; of a lone ``.metadata`` from its start.
 
 Sources: transformers ``trainer.py`` (``_save_checkpoint``), accelerate ``checkpointing.py``
 (``save_accelerator_state``), DeepSpeed ``engine.py`` (``_get_ckpt_name``, ``_get_zero_ckpt_name``),
@@ -35,6 +35,7 @@ _WEIGHTS = re.compile(
 _ACCELERATE = re.compile(r"random_states_\d+\.pkl")
 _DEEPSPEED = re.compile(r"(.*_)?mp_rank_\d+(_\d+)?_(model|optim)_states\.pt|.*_optim_states\.pt")
 _SHARD = re.compile(r"(.*)-\d{5}-of-\d{5}(\.\w+)", re.DOTALL)
+_DCP_MARK = b"torch.distributed.checkpoint"
 _TAG = re.compile(r"global_step\d+")
 
 
@@ -61,7 +62,7 @@ def look(path: Path) -> Folder:
 def layout_of(folder: Folder) -> str:
     """The framework whose checkpoint this folder is as a whole; empty if it is none."""
     names = set(folder.files)
-    if ".metadata" in names and _any(r".*\.distcp", names):
+    if _any(r".*\.distcp", names) or (".metadata" in names and _says(folder.path / ".metadata", _DCP_MARK)):
         return DCP
     if any(_DEEPSPEED.fullmatch(name) for name in names):
         return DEEPSPEED
@@ -75,6 +76,15 @@ def layout_of(folder: Folder) -> str:
     if ("optimizer.pt" in names or named) and (weights or tagged):
         return TRAINER
     return ""
+
+
+def _says(path: Path, mark: bytes) -> bool:
+    """Whether a mark is among a file's first bytes."""
+    try:
+        with path.open("rb") as file:
+            return mark in file.read(256)
+    except OSError:
+        return False
 
 
 def _any(pattern: str, names: Iterable[str]) -> bool:

@@ -73,7 +73,7 @@ def read(source: Source, limits: Limits) -> Checkpoint:
         metadata["metadata"], odd = _read_metadata(parsed.value)
         entries, bad = read_entries(parsed.value)
         damage += [*odd, *bad, *lay_out(entries, header.stop, source, whole=not bad)]
-    nodes, storages = _build(entries, header.stop, source, extents)
+    nodes, storages = build(entries, header.stop, source, extents)
     return Checkpoint(
         source.name, NAME, nodes, 0 if nodes else None, storages, tuple(extents),
         damage=tuple(damage), files=(source.name,), nbytes=source.size, metadata=metadata,
@@ -163,7 +163,7 @@ def _read_metadata(header: dict[str, Json]) -> tuple[dict[str, Json], list[Damag
 # --- the tree --------------------------------------------------------------------------------------------
 
 
-def _build(
+def build(
     entries: list[Entry], base: int, source: Source, extents: list[Extent]
 ) -> tuple[tuple[Node, ...], tuple[Storage, ...]]:
     """One mapping from names to tensors, in the file's order of keys; extents are added in place."""

@@ -21,6 +21,8 @@ MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
 _MAGIC_PICKLE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _PROTOCOL_PICKLE = b"\x80\x02M\xe9\x03."
+OPENING = _MAGIC_PICKLE + _PROTOCOL_PICKLE
+"""What every file of this format begins with."""
 
 
 def sniff(source: Source) -> bool:

@@ -59,7 +59,12 @@ def read_thoroughly(source: Source, limits: Limits) -> Checkpoint:
 
 def _read(source: Source, limits: Limits, *, thorough: bool) -> Checkpoint:
     reading = Reading(source.name, limits)
-    archive = open_archive(reading, source, thorough=thorough)
+    return described(reading, open_archive(reading, source, thorough=thorough), thorough=thorough)
+
+
+def described(reading: Reading, archive: Archive, *, thorough: bool = False) -> Checkpoint:
+    """The checkpoint in an archive whose records are located, however they were found."""
+    source = archive.source
     if thorough and archive.directory is not None:
         reading.damage.extend(zip_audit.audit(source, archive.directory, archive.torch_writer))
         reading.damage.extend(check_chain(source, archive.directory))

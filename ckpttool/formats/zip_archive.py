@@ -124,7 +124,7 @@ def read_directory(source: Source, limits: Limits) -> Directory | None:
     if start is None:
         return None
     stop = min(start + end.size, source.size)
-    records, more = _read_entries(source.window(start, stop), start, limits)
+    records, more = read_entries(source.window(start, stop), start, limits)
     damage += more
     if len(records) != end.count:
         damage.append(_claim(end.offset, "count", end.count, len(records)))
@@ -287,7 +287,8 @@ def _shift_damage(source: Source, shift: int, leading: bool) -> Damage:
 # --- the entries -----------------------------------------------------------------------------------------
 
 
-def _read_entries(data: bytes | memoryview, base: int, limits: Limits) -> tuple[list[Record], list[Damage]]:
+def read_entries(data: bytes | memoryview, base: int, limits: Limits) -> tuple[list[Record], list[Damage]]:
+    """The directory entries in ``data``, which lies at ``base``; what is none of them is reported and passed over."""
     records: list[Record] = []
     damage: list[Damage] = []
     at = 0

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ckpttool.errors import Unreadable
 from ckpttool.measure import handles
+from ckpttool.measure.chunked import add_wholes
 from ckpttool.measure.outcome import joined
 from ckpttool.measure.plan import UNIT, Plan, plan, units
 from ckpttool.measure.running import Progress, pool, throttled
@@ -136,6 +137,7 @@ def _tensors(
     for first, others in made.twins.items():
         found.update(dict.fromkeys(others, found[first]) if first in found else {})
         made.unread.update(dict.fromkeys(others, made.unread[first]) if first in made.unread else {})
+    add_wholes(checkpoint, made, parts, found)
     return found
 
 

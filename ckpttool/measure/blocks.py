@@ -54,6 +54,8 @@ def _whole(content: Content) -> tuple[NDArray[np.uint8] | None, bool]:
     """All bytes of the place without a copy, and whether they are mapped; None where reading is better."""
     if content.place.inline is not None:
         return np.frombuffer(content.place.inline, np.uint8), False
+    if content.place.boxed is not None:
+        return None, False
     source = source_of(content.run, content.place.source)
     mapped = isinstance(source, LocalFile)
     small = content.stop - content.start < MAP_LEAST or source.size <= MAP_FROM

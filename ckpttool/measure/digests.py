@@ -37,13 +37,20 @@ def digests(
         total = sum(content.tensor.nbytes for content in known.values())
         report = throttled(progress, total)
         results: dict[int, str] = {}
+        small = {index: content for index, content in known.items() if content.tensor.nbytes <= _SMALL}
+        large = {index: content for index, content in known.items() if index not in small}
         with pool(executor, total) as chosen:
-            done = ordered_map(_digest, known.values(), chosen)
-            for (index, content), result in zip(known.items(), done, strict=True):
-                report(content.tensor.nbytes)
-                if result is not None:
-                    results[index] = result
+            for part, helpers in ((large, chosen), (small, None)):
+                done = ordered_map(_digest, part.values(), helpers)
+                for (index, content), result in zip(part.items(), done, strict=True):
+                    report(content.tensor.nbytes)
+                    if result is not None:
+                        results[index] = result
         return results
+
+
+_SMALL = 1 << 18
+"""Bytes up to which handing a tensor to another thread costs more than its digest."""
 
 
 def _digest(content: Content) -> str | None:

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ckpttool.boxes import row_major
 from ckpttool.dtypes import BYTE
 from ckpttool.frozen import dataclass
+from ckpttool.measure.boxed import Boxed
+from ckpttool.measure.chunked import boxed_of
 from ckpttool.measure.handles import source_of
 from ckpttool.measure.kernels import Bits, view
 from ckpttool.measure.plan import MOST_INFLATED, MOST_VIEWS, SLACK, Place, locate
@@ -45,7 +48,7 @@ def deflated_extents(checkpoint: Checkpoint) -> dict[Span, Extent]:
 def content_of(
     checkpoint: Checkpoint, index: int, run: str, deflated: dict[Span, Extent] | None = None
 ) -> Content | None:
-    """The content of the tensor at a node; None where it has none or not all of it is in the file.
+    """The content of the tensor at a node, that of the whole for a chunked one; None where not all is in the file.
 
     Views that spell out to more than ``MOST_VIEWS`` times their storage have none either. ``deflated`` is
     ``deflated_extents(checkpoint)``, for callers that ask for many tensors.
@@ -63,6 +66,8 @@ def packed_content_of(
     tensor = checkpoint.nodes[index]
     if not isinstance(tensor, Tensor) or not tensor.dtype.bits % 8 or not tensor.contiguous:
         return None
+    if tensor.layout == "chunked":
+        return None
     begin, odd = divmod(tensor.offset * tensor.dtype.bits, 8)
     if odd or min((0, *tensor.shape)) < 0:
         return None
@@ -73,6 +78,9 @@ def packed_content_of(
 def _content(
     checkpoint: Checkpoint, tensor: Tensor, run: str, deflated: dict[Span, Extent] | None
 ) -> Content | None:
+    if tensor.layout == "chunked":
+        found = boxed_of(checkpoint, tensor, deflated_extents(checkpoint) if deflated is None else deflated)
+        return None if found is None else _boxed(tensor, run, *found)
     if tensor.storage is None:
         return None
     if len(tensor.shape) != len(tensor.stride) or min((0, tensor.offset, *tensor.shape, *tensor.stride)) < 0:
@@ -87,6 +95,11 @@ def _content(
     if not tensor.contiguous and place.deflated and place.size > MOST_INFLATED:
         return None
     return Content(run, place, tensor, base + start, base + stop, storage.swapped)
+
+
+def _boxed(tensor: Tensor, run: str, found: Boxed, swapped: bool) -> Content:
+    whole = replace(tensor, offset=0, stride=row_major(tensor.shape))
+    return Content(run, Place("", size=tensor.nbytes, boxed=found), whole, 0, tensor.nbytes, swapped)
 
 
 def leaves(content: Content, slot: int = 0) -> Iterator[Bits]:

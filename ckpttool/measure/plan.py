@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from ckpttool.dtypes import DType
 from ckpttool.frozen import dataclass
+from ckpttool.measure.boxed import Boxed
 from ckpttool.measure.geometry import Order, order_of
 from ckpttool.model import Checkpoint, Extent, Span, Storage, Tensor
 
@@ -24,12 +25,13 @@ MOST_INFLATED = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where bytes come from: a file, a deflated span of it (inflating to ``size`` bytes), or memory."""
+    """Where bytes come from: a file, a deflated span of it (inflating to ``size`` bytes), memory, or many boxes."""
 
     source: str
     deflated: Span | None = None
     inline: bytes | None = None
     size: int = 0
+    boxed: Boxed | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import zlib
+from functools import partial
 from typing import Protocol
 
 from ckpttool.errors import Unreadable
+from ckpttool.measure.boxed import BoxedBytes
 from ckpttool.measure.handles import source_of
 from ckpttool.measure.plan import Place
 from ckpttool.source import Memory, Source
@@ -40,6 +42,8 @@ def opened(token: str, place: Place, *, whole: bool) -> Readable:
     """The bytes of a place; ``whole`` if they are not wanted in order."""
     if place.inline is not None:
         return Memory(place.inline)
+    if place.boxed is not None:
+        return BoxedBytes(place.boxed, partial(source_of, token))
     source = source_of(token, place.source)
     if place.deflated is None:
         return source

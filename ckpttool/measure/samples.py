@@ -10,9 +10,9 @@ import numpy as np
 
 from ckpttool.errors import Unreadable
 from ckpttool.measure import handles
-from ckpttool.measure.leaves import content_of, deflated_extents, leaves
+from ckpttool.measure.leaves import Content, content_of, deflated_extents, leaves
 from ckpttool.measure.values import floats
-from ckpttool.model import Checkpoint, Tensor
+from ckpttool.model import Checkpoint, Extent, Span, Tensor
 from ckpttool.source import Source
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ def samples(
             tensor = checkpoint.nodes[index]
             if not isinstance(tensor, Tensor) or len(tensor.shape) != len(tensor.stride):
                 continue
-            thin = replace(checkpoint, nodes=(thinned(tensor),))
-            content = content_of(thin, 0, run, deflated)
+            content = _thin_content(checkpoint, index, tensor, run, deflated)
             try:
                 pieces = [] if content is None else [np.array(leaf) for leaf in leaves(content)]
             except Unreadable:
@@ -45,6 +44,17 @@ def samples(
             if pieces:
                 found[index] = floats(np.concatenate(pieces), tensor.dtype)
         return found
+
+
+def _thin_content(
+    checkpoint: Checkpoint, index: int, tensor: Tensor, run: str, deflated: dict[Span, Extent]
+) -> Content | None:
+    thin = thinned(tensor)
+    if tensor.layout != "chunked":
+        return content_of(replace(checkpoint, nodes=(thin,)), 0, run, deflated)
+    whole = content_of(checkpoint, index, run, deflated)
+    stop = thin.extent * thin.dtype.itemsize
+    return None if whole is None else replace(whole, tensor=replace(thin, layout="strided"), stop=stop)
 
 
 def thinned(tensor: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ def sha256(path: str) -> str:
 
 
 def tensor_seals(
-    checkpoint: Checkpoint, *, executor: Executor | None = None, sources: Iterable[Source] = ()
+    checkpoint: Checkpoint, sources: Iterable[Source] = (), *, executor: Executor | None = None
 ) -> tuple[TensorSeal, ...]:
     """Every tensor of a checkpoint with the digest of its content, components of sparse ones by their own names.
 
@@ -91,10 +91,10 @@ def tensor_seals(
 
 def _tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, int]]:
     for entry, tensor in checkpoint.tensors():
-        if tensor.storage is not None or not tensor.parts:
+        if tensor.storage is not None or not tensor.parts or tensor.layout == "chunked":
             yield entry.key, entry.index
         for name, part in tensor.parts:
-            if part != entry.index and tensor.storage is None:
+            if part != entry.index and tensor.storage is None and tensor.layout != "chunked":
                 yield f"{entry.key}.{name}", part
 
 

@@ -103,7 +103,7 @@ def _moved(contents: list[Content]) -> list[Content] | None:
     if end - begin > TOGETHER or any(content.place is not place for content in contents):
         return None
     try:
-        if place.inline is not None:
+        if place.inline is not None or place.boxed is not None:
             return None
         data = source_of(contents[0].run, place.source).read(begin, end - begin)
     except Unreadable:

@@ -30,9 +30,17 @@ class Aligned:
 
 
 def align(
-    checkpoint: Checkpoint, optimizer: Optimizer, scopes: Sequence[Scope], trains: Trains, assume_order: bool
+    checkpoint: Checkpoint,
+    optimizer: Optimizer,
+    scopes: Sequence[Scope],
+    trains: Trains,
+    assume_order: bool,
+    ordered: bool = True,
 ) -> Aligned:
-    """Find every leaf's slot: by what the optimizer records, by shapes, or by order where that is asked for."""
+    """Find every leaf's slot: by what the optimizer records, by shapes, or by order where that is asked for.
+
+    ``ordered`` is False where the file does not keep the model's order: there is none to assume then.
+    """
     by_place = {
         place_of(checkpoint, s.parameter): s for s in reversed(optimizer.slots) if s.parameter is not None
     }
@@ -43,13 +51,14 @@ def align(
     stateless = (
         not any(slot.state for slot in optimizer.slots) and len({s.group for s in optimizer.slots}) == 1
     )
-    if len(fitting) == 1 and (assume_order or stateless):
+    if len(fitting) == 1 and ((assume_order and ordered) or stateless):
         pairs = list(zip(fitting[0], optimizer.slots, strict=True))
         named = tuple(replace(slot, name=leaf.name, parameter=leaf.index) for leaf, slot in pairs)
         by_place = {place_of(checkpoint, slot.parameter): slot for slot in named}
         known = replace(optimizer, slots=named)
         return Aligned(known, dict(_slots(checkpoint, scopes, by_place)), note=_assumed(optimizer, stateless))
-    return Aligned(optimizer, {}, why=_why(optimizer, models, len(fitting)))
+    why = _why(optimizer, models, len(fitting)) if ordered else _unordered(optimizer)
+    return Aligned(optimizer, {}, why=why)
 
 
 def parameters(checkpoint: Checkpoint, scope: Scope, trains: Trains) -> Iterator[Leaf]:
@@ -104,6 +113,14 @@ def _note(optimizer: Optimizer) -> str:
 def _assumed(optimizer: Optimizer, stateless: bool) -> str:
     why = "it has no state" if stateless else "--assume-order"
     return f"{printable(optimizer.key)} – its parameters are taken to stand in the model's order ({why})"
+
+
+def _unordered(optimizer: Optimizer) -> str:
+    return (
+        f"{printable(optimizer.key)} – records no names for its {len(optimizer.slots)} parameters, and safetensors "
+        "sorts its keys: nothing tells in which order the model had them; save param_names (torch 2.6 and later: pass "
+        "named_parameters() to the optimizer), save the weights with torch.save, or leave it out with --section weights"
+    )
 
 
 def _why(optimizer: Optimizer, models: Sequence[Sequence[Leaf]], fitting: int) -> str:

@@ -8,8 +8,8 @@ from dataclasses import field, replace
 from ckpttool.editing import Editor
 from ckpttool.errors import printable
 from ckpttool.frozen import dataclass
+from ckpttool.migration.errors import MigrationError
 from ckpttool.migration.scopes import Leaf, Path, Scope
-from ckpttool.migration.trouble import MigrationError
 from ckpttool.model import Mapping
 from ckpttool.tree import key_text
 

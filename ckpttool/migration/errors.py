@@ -6,4 +6,4 @@ from ckpttool.errors import CkpttoolError
 
 
 class MigrationError(CkpttoolError):
-    """A migration cannot be done on this checkpoint; the text says where, what is wrong and what to run next."""
+    """A migration cannot be planned on this checkpoint: the text says where, what is wrong and what to run next."""

@@ -1,4 +1,4 @@
-"""Expressions over tensors that are themselves yet to be computed, put over what lies in files: several plans, one write.
+"""Expressions over tensors that are yet to be computed, put over what lies in files: several plans, one write.
 
 A plan that starts from the draft of another one meets tensors without bytes. What they are made from takes their
 place, so that nothing has to be written in between.
@@ -12,7 +12,7 @@ from dataclasses import replace
 from ckpttool.draft import Content, Copied, Held, Input, Made
 from ckpttool.errors import printable
 from ckpttool.expressions import Applied, Expression, Leaf
-from ckpttool.migration.trouble import MigrationError
+from ckpttool.migration.errors import MigrationError
 from ckpttool.model import Storage
 
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping as MappingABC, Sequence
 from ckpttool.errors import printable
 from ckpttool.frozen import dataclass
 from ckpttool.layout import Optimizer, Slot
+from ckpttool.migration.errors import MigrationError
 from ckpttool.migration.products import Product
-from ckpttool.migration.trouble import MigrationError
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,10 @@ Pairs = Sequence[tuple[str, str]]
 """Keys of the result with the key that each comes from."""
 
 
-def move_metadata(editor: Editor, scope: Scope, pairs: Pairs, added: Sequence[str]) -> list[tuple[str, str]]:
-    """Rename the modules of ``_metadata`` as the keys are; ``added`` are keys that come from none.
+def move_metadata(
+    editor: Editor, scope: Scope, pairs: Pairs, added: Sequence[str], known: Sequence[str]
+) -> list[tuple[str, str]]:
+    """Rename the modules of ``_metadata`` as the keys are; ``added`` are keys that come from none of the ``known``.
 
     Gives modules as ``(old, new)`` where they differ, ``new`` empty for one that is gone. A container that the
     renaming brings about is recorded as torch records any new module, with version 1.
@@ -27,7 +29,7 @@ def move_metadata(editor: Editor, scope: Scope, pairs: Pairs, added: Sequence[st
     full = [(scope.prefix + new, scope.prefix + old) for new, old in pairs]
     extra = [scope.prefix + name for name in added]
     old = [key_text(editor.original.nodes[key]) for key in node.keys]
-    new = moved_modules(old, full, extra)
+    new = moved_modules(old, full, extra, [scope.prefix + name for name in known])
     if [name for name, _ in new] == old and all(source == name for name, source in new):
         return []
     places = dict(zip(old, range(len(old)), strict=True))
@@ -79,11 +81,14 @@ def version_at(checkpoint: Checkpoint, index: int) -> str:
 
 
 def moved_modules(
-    old: Sequence[str], pairs: Pairs, added: Sequence[str] = ()
+    old: Sequence[str], pairs: Pairs, added: Sequence[str] = (), known: Sequence[str] = ()
 ) -> list[tuple[str, str | None]]:
-    """The modules of the result in order, each with the module whose record it takes; None for a new container."""
+    """The modules of the result in order, each with the module whose record it takes; None for a new container.
+
+    ``known`` are all keys that there were: a module none of whose keys leads anywhere is gone.
+    """
     needed = _ancestors([new for new, _ in pairs] + list(added))
-    before = _ancestors([source for _, source in pairs])
+    before = _ancestors([*known, *(source for _, source in pairs)])
     source_of = _sources(pairs)
     targets: dict[str, list[str]] = {}
     for new in needed:

@@ -11,9 +11,9 @@ from ckpttool.errors import printable
 from ckpttool.expressions import Expression, Form, Leaf
 from ckpttool.frozen import dataclass
 from ckpttool.layout import Optimizer
+from ckpttool.migration.errors import MigrationError
 from ckpttool.migration.grounding import at_hand
 from ckpttool.migration.groups import Member
-from ckpttool.migration.trouble import MigrationError
 from ckpttool.migration.workshop import Workshop, operations
 from ckpttool.model import Mapping, Tensor, Value
 from ckpttool.ops import for_moments
@@ -25,6 +25,8 @@ Read: TypeAlias = Callable[[Input], bytes]
 SCALARS = frozenset({"step", "eta", "mu", "mu_product"})
 """States of torch's optimizers that count or scale, also where the parameter itself has one element."""
 
+MATRIXWISE = frozenset({"Muon"})
+"""Optimizers whose step looks at a matrix as a whole: after a change of rows or axes their state is another one's."""
 
 FACTORED = frozenset(
     "row_var col_var exp_avg_row exp_avg_col exp_avg_sq_row exp_avg_sq_col projector GG Q preconditioner "
@@ -89,6 +91,9 @@ class Moments:
             return State(None, f"moments cannot follow through {words}, so the state starts anew")
         if isinstance(expression, Leaf):
             return State(self._whole(idents[0]))
+        if self.optimizer.kind in MATRIXWISE:
+            why = f"{self.optimizer.kind} makes its step of whole matrices, and {words} makes others of them"
+            return State(None, f"{why}: the state starts anew")
         nodes = [self.shop.editor.nodes[self.states[ident]] for ident in idents]
         tables = [node for node in nodes if isinstance(node, Mapping)]
         listed = [[key_text(self.shop.editor.nodes[key]) for key in table.keys] for table in tables]

@@ -155,9 +155,3 @@ def _notes(optimizer: Optimizer, seats: Seats) -> Iterator[str]:
     for number, group in enumerate(seats):
         if not group and any(slot.group == number for slot in optimizer.slots):
             yield f"{where} – group {number} has no parameter left"
-    products = [s.member.product for s in everyone(seats) if s.state.index is not None]
-    if optimizer.kind == "Muon" and any(p is not None and operations(p.expression) for p in products):
-        yield (
-            f"{where} – Muon makes each matrix's step orthogonal: momentum is carried, but steps of matrices that "
-            "were split, merged or reshaped will differ from the old model's"
-        )

@@ -11,20 +11,20 @@ from ckpttool.editing import Editor
 from ckpttool.errors import printable
 from ckpttool.frozen import dataclass
 from ckpttool.layout import Layout
-from ckpttool.migration.adopting import adopted
-from ckpttool.migration.alignment import Trains, align
-from ckpttool.migration.groups import members
+from ckpttool.migration.alignment import Trains
+from ckpttool.migration.errors import MigrationError
+from ckpttool.migration.following import Moved, follow_optimizers
+from ckpttool.migration.listed import follow_lists, holds_lists
 from ckpttool.migration.modules import lost_versions, move_metadata
 from ckpttool.migration.moments import Read
-from ckpttool.migration.optimizers import move_optimizer
 from ckpttool.migration.ordering import ordered
 from ckpttool.migration.products import Product, carry_out
 from ckpttool.migration.reach import Wishes, apart, is_container, once, weight_scopes
+from ckpttool.migration.reducing import reduced
 from ckpttool.migration.scopes import Scope, facts_of, names_of, prefix_of, scope_at, without_prefix
 from ckpttool.migration.steps import metadata_steps, reordering, untied, weight_steps
 from ckpttool.migration.target import Target
 from ckpttool.migration.towards import fitted
-from ckpttool.migration.trouble import MigrationError
 from ckpttool.migration.twins import move_keyed
 from ckpttool.migration.workshop import Workshop
 from ckpttool.model import Checkpoint, Scalar, Tensor
@@ -43,6 +43,7 @@ class _Notebook:
     uses: list[RuleUse] = field(default_factory=list)
     untouched: list[str] = field(default_factory=list)
     repeats: bool = False
+    foreign: bool | None = None
 
 
 def plan(
@@ -76,8 +77,7 @@ def plan(
     moves = [(scope, _move(shop, scope, rewrite, facts, target, book)) for scope in scopes]
     if not wishes.whole:
         _move_twins(shop, layout, scopes, rewrite, facts, target, wishes, book)
-        if wishes.wants("optimizer"):
-            _move_optimizers(shop, layout, moves, wishes, trains or _any_float, read, target, book)
+        _follow(Moved(shop, layout, moves, target), wishes, trains or _any_float, read, book)
         _move_keyed(shop, layout, moves, wishes, book)
     draft = shop.editor.finish()
     return Plan(
@@ -88,6 +88,7 @@ def plan(
         tuple(dict.fromkeys(book.notes)),
         _changed(draft),
         book.repeats,
+        bool(book.foreign),
     )
 
 
@@ -111,13 +112,13 @@ def _move(
         names_of(shop.editor.original, scope, facts),
         contents=lambda name: shop.content(scope.named[name].index, name),
     )
-    asked = rewrite(names)
+    asked = reduced(rewrite(names), names)
     known = [item.name for item in names.items]
     rewriting = ordered(known, asked) if target is None else _in_order(scope, asked, names, target)
     products = carry_out(shop, scope, rewriting)
     pairs = [(p.name, p.sources[0].name or "") for p in products if p.sources and not p.tied]
     added = [p.name for p in products if not p.sources or p.tied]
-    modules = move_metadata(shop.editor, scope, pairs, added)
+    modules = move_metadata(shop.editor, scope, pairs, added, known)
     book.steps += weight_steps(scope, rewriting, products)
     book.steps += reordering(scope, asked, rewriting, known, target is not None)
     book.steps += metadata_steps(scope, modules, lost_versions(shop.editor.original, scope, modules))
@@ -127,6 +128,7 @@ def _move(
         book.uses = _summed(book.uses, rewriting.rules)
         book.untouched += [scope.key(name) for name in rewriting.untouched]
         book.repeats = book.repeats or rewriting.repeats
+        book.foreign = book.foreign is not False and rewriting.foreign
     return products
 
 
@@ -167,6 +169,8 @@ def _move_twins(
             continue
         scope = scope_at(original, "ema", section.path, section.index, apart(layout, section))
         fits = [(prefix, s) for s in scopes if (prefix := prefix_of(scope.named, s.named)) is not None]
+        if not fits and holds_lists(original, section.index):
+            continue
         if not fits:
             book.notes.append(
                 f"{printable(section.key)} – has none of the weights' names and is left as it is"
@@ -180,68 +184,14 @@ def _move_twins(
 # --- what follows the weights --------------------------------------------------------------------------------
 
 
-def _move_optimizers(
-    shop: Workshop,
-    layout: Layout,
-    moves: Sequence[tuple[Scope, list[Product]]],
-    wishes: Wishes,
-    trains: Trains,
-    read: Read | None,
-    target: Target | None,
-    book: _Notebook,
-) -> None:
-    original = shop.editor.original
-    if not any(_rearranged(shop, scope, products) for scope, products in moves):
+def _follow(moved: Moved, wishes: Wishes, trains: Trains, read: Read | None, book: _Notebook) -> None:
+    """Optimizers, and lists of tensors that stand in the order of the parameters."""
+    if not moved.rearranged:
         return
-    scopes = [scope for scope, _ in moves]
-    aligned = [align(original, one, scopes, trains, wishes.assume_order) for one in layout.optimizers]
-    parameters, ties = _parameters(shop, moves, target)
-    added = adopted(shop, aligned, parameters, trains, target)
-    for number, one in enumerate(aligned):
-        if one.why and not _stays_numbered(shop, moves):
-            raise MigrationError(one.why)
-        if one.why or not one.optimizer.slots:
-            continue
-        groups = members(
-            one.optimizer,
-            parameters,
-            one.slots,
-            added.get(number, {}),
-            () if target is None else target.groups,
-        )
-        steps, notes = move_optimizer(shop, one.optimizer, groups, ties, read)
-        book.steps += steps
-        book.notes += [*notes, *([one.note] if one.note and steps else [])]
-
-
-def _rearranged(shop: Workshop, scope: Scope, products: Sequence[Product]) -> bool:
-    """Whether a parameter of the weights has another name, content or place than before."""
-    now = [(p.name, p.index) for p in products if shop.tensor(p.index)]
-    return now != [(name, leaf.index) for name, leaf in scope.named.items() if shop.tensor(leaf.index)]
-
-
-def _stays_numbered(shop: Workshop, moves: Sequence[tuple[Scope, list[Product]]]) -> bool:
-    """Whether every tensor has kept its content and its place in the order: ids without names then still fit."""
-    now = [p.index for _, products in moves for p in products if shop.tensor(p.index)]
-    return now == [
-        leaf.index for scope, _ in moves for leaf in scope.named.values() if shop.tensor(leaf.index)
-    ]
-
-
-def _parameters(
-    shop: Workshop, moves: Sequence[tuple[Scope, list[Product]]], target: Target | None
-) -> tuple[list[Product], dict[object, list[Product]]]:
-    """The tensors of the result in order, ties once; and all keys of each."""
-    ties: dict[object, list[Product]] = {}
-    for _, products in moves:
-        for product in products:
-            if shop.tensor(product.index) is not None:
-                ties.setdefault(shop.place(product.index), []).append(product)
-    first = {name: at for at, name in enumerate(target.parameters if target else ())}
-    chosen = [min(group, key=lambda p: first.get(p.name, len(first))) for group in ties.values()]
-    if target is not None and first:
-        chosen.sort(key=lambda p: first.get(p.name, len(first)))
-    return chosen, ties
+    found = follow_optimizers(moved, wishes, trains, read)
+    book.steps += found.steps
+    book.notes += found.notes
+    book.steps += follow_lists(moved, found.followed, wishes, trains)
 
 
 def _move_keyed(

@@ -8,8 +8,8 @@ from ckpttool.errors import printable
 from ckpttool.expressions import Expression, Leaf as Input
 from ckpttool.frozen import dataclass
 from ckpttool.migration.containers import Entry, rebuild
+from ckpttool.migration.errors import MigrationError
 from ckpttool.migration.scopes import Leaf, Scope
-from ckpttool.migration.trouble import MigrationError
 from ckpttool.migration.workshop import Workshop, is_new
 from ckpttool.rewriting import Output, Rewriting
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 
 from ckpttool.errors import printable
 from ckpttool.frozen import dataclass
-from ckpttool.layout import Layout, Section
+from ckpttool.layout import Layout, Section, nested
+from ckpttool.migration.errors import MigrationError
 from ckpttool.migration.scopes import Scope, scope_at
-from ckpttool.migration.trouble import MigrationError
-from ckpttool.model import Call, Checkpoint, Mapping, Sequence as SequenceNode, Tensor
-from ckpttool.tree import children, lookup
+from ckpttool.model import Call, Checkpoint, Mapping, Sequence as SequenceNode
+from ckpttool.tree import children
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,7 @@ def weight_scopes(checkpoint: Checkpoint, layout: Layout, wishes: Wishes) -> lis
         return [scope_at(checkpoint, "other", (), checkpoint.root)]
     if wishes.under is not None:
         return [_under(checkpoint, layout, wishes.under)]
-    found = _joined(checkpoint, [s for s in layout.sections if s.name == "weights" and s.index >= 0])
+    found = nested(checkpoint, [s for s in layout.sections if s.name == "weights" and s.index >= 0])
     scopes = [scope_at(checkpoint, "weights", s.path, s.index, apart(layout, s)) for s in once(found)]
     kept = [scope for scope in scopes if is_container(checkpoint, scope.index) and scope.named]
     if not kept:
@@ -49,25 +48,6 @@ def weight_scopes(checkpoint: Checkpoint, layout: Layout, wishes: Wishes) -> lis
             "and name a state dict with --under KEY"
         )
     return kept
-
-
-def _joined(checkpoint: Checkpoint, sections: Sequence[Section]) -> list[Section]:
-    """Sections with those that make up one nested state dict as the dict around them; the root is none."""
-    found: dict[tuple[str, ...], Section] = {}
-    for section in sections:
-        above = section.path[:-1]
-        whole = lookup(checkpoint, checkpoint.root, *above) if above else None
-        node = None if whole is None else checkpoint.nodes[whole]
-        inside = {one.index for one in sections if one.path[:-1] == above}
-        if isinstance(node, Mapping) and whole is not None and _is_all(checkpoint, node, inside):
-            found.setdefault(above, replace(section, path=above, index=whole))
-        else:
-            found.setdefault(section.path, section)
-    return list(found.values())
-
-
-def _is_all(checkpoint: Checkpoint, node: Mapping, sections: Collection[int]) -> bool:
-    return all(value in sections or isinstance(checkpoint.nodes[value], Tensor) for value in node.values)
 
 
 def _under(checkpoint: Checkpoint, layout: Layout, key: str) -> Scope:

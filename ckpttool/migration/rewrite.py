@@ -69,7 +69,9 @@ def _rewriting(
     kept = {name for output in outputs for name in output.inputs}
     idle = not tally.hits
     already = idle and bool(names.items) and _looks_migrated(stages, items)
-    notes = [*_idle_notes(rules, already)] if idle and names.items else tally.notes
+    foreign = idle and not already and bool(tally.lonely) and not tally.met
+    notes = [*_idle_notes(rules, already)] if idle and names.items else []
+    notes += tally.notes if foreign or not idle else []
     return Rewriting(
         outputs,
         tuple(_dropped(names.items, kept, ties, tally)),
@@ -79,6 +81,7 @@ def _rewriting(
         (*notes, *_part_notes(kept, tally, rules)),
         repeats=not idle and _repeats(stages, items, context),
         already=already,
+        foreign=foreign,
     )
 
 
@@ -117,7 +120,9 @@ def _uses(rules: RuleFile, tally: Tally, idle: bool) -> Iterator[RuleUse]:
 def _looks_migrated(stages: Stages, items: Mapping[str, Item]) -> bool:
     """Whether some key is called as a rule would have called it."""
     for rule in (rule for stage in stages for rule in stage):
-        for target in rule.targets:
+        # What a tie leads to is called so before it, unless the key is a new one.
+        known = rule.rule.kind == "tie" and not rule.rule.option("new")
+        for target in () if known else rule.targets:
             if isinstance(target, Pattern):
                 try:
                     matcher = compile_pattern(target, rule.numbers, frozenset())

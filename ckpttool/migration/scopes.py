@@ -10,7 +10,7 @@ from functools import cached_property
 from ckpttool.errors import printable
 from ckpttool.expressions import Form
 from ckpttool.frozen import dataclass
-from ckpttool.migration.trouble import MigrationError
+from ckpttool.migration.errors import MigrationError
 from ckpttool.model import MAX_DEPTH, Call, Checkpoint, Mapping, Node, Scalar, Tensor, Value
 from ckpttool.rewriting import Named, Names
 from ckpttool.tree import child_named, fields, key_text

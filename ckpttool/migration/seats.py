@@ -54,7 +54,7 @@ def _seat(
     shop: Workshop, optimizer: Optimizer, member: Member, ties: Ties, moments: Moments, whole: bool
 ) -> Seat:
     state = moments.of(member)
-    if whole and state.index is not None:
+    if whole and any(slot.state for slot in member.slots):
         state = State(
             None, "LBFGS keeps one vector over all parameters, which no longer fits: its state starts anew"
         )

@@ -31,11 +31,17 @@ class Item:
 
 @dataclass
 class Tally:
-    """What stages count: keys by rule, dropped items with the rule that dropped them, notes in words."""
+    """What stages count: keys by rule, dropped items with the rule that dropped them, notes in words.
+
+    ``lonely`` and ``met`` are rules that decided nothing: those that look for keys which nobody has, and those whose
+    keys are there while a guard or another rule holds them back.
+    """
 
     hits: Counter[int] = field(default_factory=Counter)
     dropped: list[tuple[Item, int]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    lonely: set[int] = field(default_factory=set)
+    met: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from ckpttool.migration.stage_items import Context, Index, Item, Tally
 def stage_notes(
     stage: Sequence[Compiled], items: Mapping[str, Item], context: Context, tally: Tally
 ) -> Iterator[str]:
-    """One note for each rule of a stage that decided nothing, unless it is optional."""
+    """One note for each rule of a stage that decided nothing, unless it is optional; ``tally`` learns of them too."""
     idle = [rule for rule in stage if not tally.hits[rule.number]]
     if not idle:
         return
@@ -29,6 +29,10 @@ def stage_notes(
     known = templates(items)
     for rule in idle:
         names = matched.get(rule.number, [])
+        if names:
+            tally.met.add(rule.number)
+        elif rule.matchers and rule.role != "strip" and not rule.rule.optional:
+            tally.lonely.add(rule.number)
         note = _unreached(rule, names, stage, items, context) if names else _unfired(rule, known)
         if note:
             yield f"{printable(rule.rule.where)} – {rule.rule.text}: {note}"

@@ -1,7 +1,8 @@
 """What a checkpoint records of the migrations that it went through, so that none is done twice. Pure.
 
 The note stands in a record of its own in torch's archives (``.data/ckpttool_migrations``, which torch passes over)
-and in ``__metadata__`` of safetensors files. torch's older formats and folders have no place for one.
+in ``__metadata__`` of safetensors files, and in the ``metadata`` of an index of shards. torch's older formats have no
+place for one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from ckpttool.draft import Draft
 from ckpttool.migration.rule_nouns import Setting
 from ckpttool.model import Checkpoint, Json
 
-ROOMY = ("torch-zip", "safetensors")
+ROOMY = ("torch-zip", "safetensors", "sharded", "sharded-bin")
 """Formats that have a place for the note."""
 
 KEY = "ckpttool.migrations"
@@ -55,9 +56,10 @@ def digest_of(rules: str, settings: Mapping[str, object]) -> str:
 def stamps_of(checkpoint: Checkpoint) -> tuple[Stamp, ...]:
     """The migrations that a checkpoint records, oldest first; none where it has no note or an unreadable one."""
     text = checkpoint.metadata.get("migrations")
-    entries = checkpoint.metadata.get("metadata")
-    if text is None and isinstance(entries, dict):
-        text = entries.get(KEY)
+    for place in ("metadata", "index_metadata"):
+        entries = checkpoint.metadata.get(place)
+        if text is None and isinstance(entries, dict):
+            text = entries.get(KEY)
     try:
         listed = json.loads(text) if isinstance(text, str) else []
         return tuple(_read(one) for one in listed)
@@ -85,7 +87,7 @@ def _note(stamp: Stamp) -> dict[str, Json]:
 
 
 def _given(stamp: Stamp) -> dict[str, Json]:
-    return {"given": {name: value for name, value in stamp.given}} if stamp.given else {}
+    return {"given": dict(stamp.given)} if stamp.given else {}
 
 
 def stamped(known: Sequence[Stamp], new: Stamp) -> tuple[Stamp, ...]:

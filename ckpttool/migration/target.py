@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
+from ckpttool.errors import printable
 from ckpttool.expressions import Form
 from ckpttool.frozen import dataclass
-from ckpttool.layout import Layout, Section
-from ckpttool.migration.scopes import Scope, scope_at
-from ckpttool.migration.trouble import MigrationError
+from ckpttool.layout import Layout
+from ckpttool.migration.errors import MigrationError
+from ckpttool.migration.reach import Wishes, weight_scopes
+from ckpttool.migration.scopes import Scope
 from ckpttool.model import Checkpoint, Tensor
 from ckpttool.rewriting import Named
 
@@ -74,19 +76,11 @@ def target_of(checkpoint: Checkpoint, layout: Layout, name: str = "") -> Target:
 
 def weights_of(checkpoint: Checkpoint, layout: Layout) -> Scope:
     """The state dict with most tensors among the weights. Raises ``MigrationError`` where there is none."""
-    apart = {section.index for section in layout.sections}
-    scopes = [
-        _scope(checkpoint, one, apart - {one.index}) for one in layout.sections if one.name == "weights"
-    ]
-    if not any(scope.named for scope in scopes):
+    if not any(section.name == "weights" for section in layout.sections):
         raise MigrationError(
-            f"{checkpoint.source} – has no weights; run ckpttool inspect to see what it holds"
+            f"{printable(checkpoint.source)} – has no weights; run ckpttool inspect to see what it holds"
         )
-    return max(scopes, key=lambda scope: len(scope.named))
-
-
-def _scope(checkpoint: Checkpoint, section: Section, apart: set[int]) -> Scope:
-    return scope_at(checkpoint, section.name, section.path, section.index, apart)
+    return max(weight_scopes(checkpoint, layout, Wishes()), key=lambda scope: len(scope.named))
 
 
 def ties_of(tensors: Iterable[tuple[str, Tensor]]) -> tuple[tuple[str, ...], ...]:

@@ -12,8 +12,8 @@ from ckpttool.dtypes import BYTE, STORAGE_CLASSES, DType
 from ckpttool.editing import Editor
 from ckpttool.errors import printable
 from ckpttool.expressions import Applied, Expression, Form, Leaf, OpError, form_of, leaves
+from ckpttool.migration.errors import MigrationError
 from ckpttool.migration.grounding import grounded, is_grounded
-from ckpttool.migration.trouble import MigrationError
 from ckpttool.model import Call, Storage, Tensor
 
 Signature: TypeAlias = "tuple[object, ...]"
@@ -27,6 +27,8 @@ _PLAIN = (
     "torch._utils._rebuild_tensor_v3",
 )
 _V2, _V3 = _PLAIN[1:]
+_FORMLESS = ("safetensors", "torch-tar")
+"""How readers call the form of a tensor that no function rebuilds: plain ones too."""
 _TYPED = {
     dtype for name, dtype in STORAGE_CLASSES.items() if "Untyped" not in name and dtype.kind != "quantized"
 }
@@ -124,7 +126,7 @@ class Workshop:
             tensor is None
             or tensor.storage is None
             or tensor.layout != "strided"
-            or tensor.form not in _PLAIN
+            or tensor.form not in (*_PLAIN, *_FORMLESS)
         ):
             kind = "no tensor" if (shown := self.tensor(index)) is None else _kind(shown)
             raise MigrationError(

@@ -41,6 +41,7 @@ from ckpttool.ops.fill import Arange, Fill, FillLike
 from ckpttool.ops.interpolate import Interpolate
 from ckpttool.ops.moments import for_moments, moments_of
 from ckpttool.ops.pad import Pad
+from ckpttool.ops.paste import Paste
 from ckpttool.ops.permute import Permute, Transpose
 from ckpttool.ops.positions import ResizePositions
 from ckpttool.ops.reorder import Reorder
@@ -69,6 +70,7 @@ __all__ = [
     "Moves",
     "Multiply",
     "Pad",
+    "Paste",
     "Permute",
     "Reorder",
     "Repeat",

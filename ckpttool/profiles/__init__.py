@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ckpttool.layout import Confidence, Layout, Optimizer, Section
+from ckpttool.layout import Confidence, Layout, Optimizer, Section, nested
 from ckpttool.model import Checkpoint, Tensor
 from ckpttool.profiles.alignment import align
 from ckpttool.profiles.discovery import Found, discover
 from ckpttool.profiles.generators import generators_below
-from ckpttool.profiles.optimizers import optimizers_at, read_optimizer
+from ckpttool.profiles.optimizers import Shape, optimizers_at, read_optimizer
 from ckpttool.profiles.parameters import parameters_of
 from ckpttool.profiles.readiness import Evidence, judge
 from ckpttool.profiles.sections import of_role, sections_of, weight_sections
@@ -28,13 +28,15 @@ def lay_out(checkpoint: Checkpoint) -> Layout:
     writer = None if profile is None else writer_of(view, profile)
     sure: Confidence = "inferred" if writer is None else writer.confidence
     sections = sections_of(view, profile, found, sure)
-    models = [(s, parameters_of(view, s.index)) for s in weight_sections(view, sections)]
+    weights = weight_sections(view, sections)
+    models = [(s, parameters_of(view, s.index)) for s in weights]
+    wholes = [parameters_of(view, s.index) for s in nested(checkpoint, weights) if s not in weights]
     ordered = not any(_is_sorted(checkpoint, s) for s, _ in models)
-    optimizers = _optimizers(view, sections, found, [model for _, model in models], ordered)
+    optimizers = _optimizers(view, sections, found, [model for _, model in models], wholes, ordered)
     rng = _generators(view, sections)
     readiness = judge(Evidence(view, profile, sections, optimizers, rng))
     notes = () if profile is None else notes_of(view, profile)
-    main = max((model for _, model in models), key=len, default=())
+    main = max((*wholes, *(model for _, model in models)), key=len, default=())
     return Layout(sections, optimizers, writer, readiness, main, ordered, rng, notes)
 
 
@@ -49,6 +51,7 @@ def _optimizers(
     sections: tuple[Section, ...],
     found: list[Found],
     models: list[tuple[tuple[str, int], ...]],
+    wholes: list[tuple[tuple[str, int], ...]],
     ordered: bool,
 ) -> tuple[Optimizer, ...]:
     places: dict[Path, int] = {}
@@ -57,10 +60,14 @@ def _optimizers(
     for part in found:
         if part.role == "optimizer":
             places.update(optimizers_at(view, part.path, part.index))
-    shaped = [
+    plain, joined = (_shaped(view, some) for some in (models, wholes))
+    return tuple(align(read_optimizer(view, path, i), plain, ordered, joined) for path, i in places.items())
+
+
+def _shaped(view: View, models: list[tuple[tuple[str, int], ...]]) -> list[list[tuple[str, int, Shape]]]:
+    return [
         [(key, i, t.shape) for key, i in model if isinstance(t := view.node(i), Tensor)] for model in models
     ]
-    return tuple(align(read_optimizer(view, path, i), shaped, ordered) for path, i in places.items())
 
 
 def _generators(view: View, sections: tuple[Section, ...]) -> tuple[tuple[str, int], ...]:

@@ -1,8 +1,7 @@
 """Which slot of an optimizer belongs to which parameter, told by the sequence of shapes.
 
 An optimizer numbers its parameters in the order in which it was given them, group after group; nearly always
-that is the model's order, split by a rule (decay or not) that keeps the order within each group. So
-the groups
+that is the model's order, split by a rule (decay or not) that keeps the order within each group. So the groups
 are merged along the model's parameters. Where two groups could take the next one, nothing is claimed.
 """
 
@@ -31,18 +30,27 @@ _WRAPPERS = frozenset(
 )
 
 
-def align(raw: RawOptimizer, models: Sequence[Parameters], ordered: bool) -> Optimizer:
-    """Name the slots: as recorded, by the keys themselves, by shapes, or not at all."""
+def align(
+    raw: RawOptimizer, models: Sequence[Parameters], ordered: bool, nested: Sequence[Parameters] = ()
+) -> Optimizer:
+    """Name the slots: as recorded, by the keys themselves, by shapes, or not at all.
+
+    ``nested`` are models that several of ``models`` are parts of: asked where none of the parts fits alone.
+    """
     if raw.recorded or raw.keyed:
-        known = _by_name(models)
+        known = _by_name([*models, *nested])
         slots = tuple(_look_up(slot, known) for slot in raw.slots)
         return _finished(raw, "param_names" if raw.recorded else "fqn", slots)
-    fits = [names for model in models if ordered and (names := _by_shapes(raw, model)) is not None]
+    fits = _fits(raw, models, ordered) or _fits(raw, nested, ordered)
     # Two models that both fit say nothing, unless they are one model saved twice.
     if not fits or any([key for key, _ in fit] != [key for key, _ in fits[0]] for fit in fits[1:]):
         return _finished(raw, "none", raw.slots)
     pairs = zip(raw.slots, fits[0], strict=True)
     return _finished(raw, "shapes", tuple([_named(slot, key, at) for slot, (key, at) in pairs]))
+
+
+def _fits(raw: RawOptimizer, models: Sequence[Parameters], ordered: bool) -> list[list[tuple[str, int]]]:
+    return [names for model in models if ordered and (names := _by_shapes(raw, model)) is not None]
 
 
 def _named(slot: Slot, key: str | None, at: int | None) -> Slot:

@@ -38,13 +38,13 @@ def discover(view: View) -> list[Found]:
     seen: set[int] = set()
     while stack and len(seen) < MAX_CONTAINERS:
         path, index = stack.pop()
+        # What stands near the top may be saved under two names; further down a second visit tells nothing new.
+        if index in seen and len(path) > 2:
+            continue
         part = role_at(view, path, index)
         if part is not None:
             found.append(part)
             stack.extend(_inside(view, part))
-            continue
-            # What stands near the top may be saved under two names; further down a second visit tells nothing
-            # new. if index in seen and len(path) > 2:
             continue
         seen.add(index)
         if len(path) < MAX_LEVELS:

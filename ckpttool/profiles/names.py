@@ -51,6 +51,11 @@ WEIGHTS = frozenset(
     "text_encoder model_dict modelstate net_state_dict network_state_dict".split()
 )
 
+PARTS = frozenset(
+    "generator discriminator encoder decoder actor critic backbone head adapter vae unet text_encoder".split()
+)
+"""Those of them that name a part of a model."""
+
 _EMA = re.compile(
     r"(?:^|[_.\s-])(?:ema|swa|averaged?|shadow|polyak)(?:$|[_.\s-])|^ema[A-Z]|_ema$|model_?ema", re.IGNORECASE
 )

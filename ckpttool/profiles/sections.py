@@ -8,7 +8,7 @@ from typing import get_args
 from ckpttool.layout import Confidence, Section, SectionName
 from ckpttool.model import Blob, Call, Global, Mapping, Sequence, Tensor, Value
 from ckpttool.profiles.discovery import Found, holds_tensors
-from ckpttool.profiles.names import is_ema
+from ckpttool.profiles.names import PARTS, is_ema, is_weights
 from ckpttool.profiles.profile import Profile
 from ckpttool.profiles.view import FILE_ONLY, View
 
@@ -58,14 +58,26 @@ def _covered(section: Section, declared: list[Section]) -> bool:
 def _shown(view: View, found: list[Found], declared: bool) -> Iterable[Section]:
     largest = max((part.tensors for part in found if part.role in ("weights", None)), default=0)
     named = declared or any(part.role == "weights" for part in found)
+    halves = _halves(found)
     for part in found:
         role = part.role
         if role is None:
-            if any(is_ema(step) for step in part.path):
+            if part.path[:-1] in halves:
+                role = "weights"
+            elif any(is_ema(step) for step in part.path):
                 role = "ema"
             else:
                 role = "other" if named or part.tensors < MODEL_SHARE * largest else "weights"
         yield Section(role, part.path, part.index)
+
+
+def _halves(found: list[Found]) -> set[tuple[str, ...]]:
+    """Places of models in parts: what stands beside an ``encoder`` below ``model`` is a part too, whatever its name."""
+    names: dict[tuple[str, ...], list[str]] = {}
+    for part in found:
+        if part.role == "weights" and part.path[:-1] and is_weights(part.path[-2]):
+            names.setdefault(part.path[:-1], []).append(part.path[-1])
+    return {path for path, below in names.items() if PARTS.issuperset(below)}
 
 
 def is_there(view: View, index: int) -> bool:

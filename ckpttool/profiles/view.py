@@ -71,7 +71,8 @@ class View:
             here = [((*p, key), i) for p, at in here for key, i in self._matching(at, step)]
         if here or len(steps) > 1:
             return here
-        return [((name,), FILE_ONLY) for name in self.checkpoint.files if fnmatchcase(name, steps[0])]
+        files = (name.replace("\\", "/").rpartition("/")[2] for name in self.checkpoint.files)
+        return [((name,), FILE_ONLY) for name in files if fnmatchcase(name, steps[0])]
 
     def _matching(self, index: int, step: str) -> list[tuple[str, int]]:
         if isinstance(self.nodes[index], Sequence):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from typing import Literal, TypeAlias
 
@@ -20,6 +20,9 @@ State: TypeAlias = Literal["proved", "unprovable", "unproved", "damaged", "parti
 and the checksum that the format has for it is gone. ``damaged``: whole, and the checksum disagrees. ``partial``: some
 bytes are missing. ``lost``: none are there.
 """
+
+Equal: TypeAlias = "Callable[[Draft, Sequence[int]], Sequence[Sequence[int]]]"
+"""Which of some storages of a draft hold the same bytes, in groups. Whoever calls a repair reads them."""
 
 Filling: TypeAlias = Literal["", "zero", "nan", "donor"]
 
@@ -42,6 +45,7 @@ class Wishes:
     recrc: bool = False
     repack: bool = False
     reindex: bool = False
+    dedupe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ class Case:
 
     ``measures`` are of the checkpoint as it was read (extents by name). ``proofs`` hold every storage that was read;
     storages that repairs add have none. ``donor`` is another checkpoint of the same run. ``unsound`` are tensors whose
-    content makes no tensor (indices out of bounds), by key, and why.
+    content makes no tensor (indices out of bounds), by key, and why. ``equal`` tells storages of equal bytes.
     """
 
     draft: Draft
@@ -83,6 +87,7 @@ class Case:
     wishes: Wishes
     donor: Checkpoint | None = None
     unsound: Mapping[str, str] = field(default_factory=dict)
+    equal: Equal | None = None
 
 
 @dataclass(frozen=True, slots=True)

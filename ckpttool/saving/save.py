@@ -6,25 +6,27 @@ import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import cast
 
-from ckpttool.errors import MissingExtra, Unreadable
+from ckpttool.errors import MissingExtra
 from ckpttool.manifest import (
     FileSeal,
     Malformed,
     Manifest,
-    TensorSeal,
     block_size,
     from_json,
     sidecar,
     to_json,
 )
-from ckpttool.model import Checkpoint
-from ckpttool.writing.durable import Replacement, flush_to_disk, replacing
+from ckpttool.saving.seals import seals_of
+from ckpttool.saving.stream import ProvedStream
+from ckpttool.version import __version__
+from ckpttool.writing.durable import replacing
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,53 +42,63 @@ class Saved:
 def save(obj: object, path: str | os.PathLike[str], *, manifest: bool = True) -> Saved:
     """Save an object as ``torch.save`` does, so that no failure loses what ``path`` held before.
 
-    Written to a temporary file in the same folder, its structure read back, flushed to the disk, renamed, the folder
-    flushed. With ``manifest`` the digests of every tensor, as they were in memory, and of every block go to
-    ``PATH.manifest.json``, which ``ckpttool verify`` and ``ckpttool.load`` check. A link is followed. Raises
-    ``WriteFailed`` (disk full, read-only folder, a kill by SIGTERM) with everything as it was.
+    Written to a temporary file in the same folder, every byte read back and compared with what was meant, flushed to
+    the disk, renamed, the folder flushed. With ``manifest`` the digests of every tensor, as they were in memory,
+    and of every block go to ``PATH.manifest.json``, which ``ckpttool verify`` and ``ckpttool.load`` check. A link is
+    followed. Raises ``WriteFailed`` (disk full, read-only folder, a kill by SIGTERM) with everything as it was.
 
-    Costs what ``torch.save`` and ``fsync`` cost; the digests are made while the disk works. On network file systems
-    the rename is atomic for the server, and readers that hold the old file open may see a stale handle.
+    Costs what ``torch.save`` and ``fsync`` cost: the disk begins, bytes are read back and digests are made while
+    ``torch.save`` is still writing. On network file systems the rename is atomic for the server, and readers that hold
+    the old file open may see a stale handle.
     """
     torch = torch_module()
     start = time.perf_counter()
-    with replacing(path) as file:
-        _write_state(torch, obj, file)
-        made = _checked(file, obj, manifest)
-        nbytes = file.path.stat().st_size
+    weight = _weight(obj)
+    with replacing(path) as file, _threads(weight) as pool:
+        early = pool.submit(seals_of, torch, obj) if manifest and pool is not None else None
+        stream = ProvedStream(file, block_size(weight), pool)
+        blocks = _write_state(torch, obj, stream)
+        facts = os.fstat(file.fileno())
+        made = None
+        if manifest:
+            seal = FileSeal(file.target.name, facts.st_size, facts.st_mtime_ns, stream.block, blocks)
+            tensors = early.result() if early is not None else seals_of(torch, obj)
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            made = Manifest((seal,), tensors, f"ckpttool {__version__}", now)
+        is_new = not file.target.exists()
         _announce(file.target, made)
-    if made is not None:
+    if made is not None and not is_new:
         _write(file.target, made)
     beside = sidecar(str(file.target)) if made is not None else None
-    return Saved(file.target, nbytes, time.perf_counter() - start, beside)
+    return Saved(file.target, facts.st_size, time.perf_counter() - start, beside)
 
 
-class _Tap:
-    """What ``torch.save`` writes to: it turns what the system refuses into an error of its own, and we want ours."""
-
-    def __init__(self, file: Replacement) -> None:
-        self.file = file
-        self.refused: OSError | None = None
-
-    def write(self, data: bytes) -> int:
-        try:
-            return self.file.write(data)
-        except OSError as error:
-            self.refused = self.refused or error
-            raise
-
-    def flush(self) -> None:
-        self.file.flush()
+LARGE = 64 << 20
+"""Bytes of tensors from which threads are worth waking; below, the disk is waited for less than they are."""
 
 
-def _write_state(torch: ModuleType, obj: object, file: Replacement) -> None:
-    tap = _Tap(file)
+def _threads(weight: int) -> AbstractContextManager[ThreadPoolExecutor | None]:
+    return ThreadPoolExecutor(2, thread_name_prefix="save") if weight >= LARGE else nullcontext()
+
+
+def _weight(obj: object, depth: int = 8) -> int:
+    """Bytes of the tensors in plain containers, ties counted twice: what a choice needs, and no more."""
+    if isinstance(obj, dict):
+        return sum(_weight(value, depth - 1) for value in obj.values()) if depth else 0
+    if isinstance(obj, (list, tuple)):
+        return sum(_weight(value, depth - 1) for value in obj) if depth else 0
+    nbytes = getattr(obj, "nbytes", 0)
+    return nbytes if isinstance(nbytes, int) else 0
+
+
+def _write_state(torch: ModuleType, obj: object, stream: ProvedStream) -> tuple[str, ...]:
+    """The digests of the blocks that were written and read back."""
     try:
-        torch.save(obj, tap)
-        file.flush()
+        torch.save(obj, stream)
+        return stream.finish()
     except Exception:
-        if tap.refused is not None:
-            raise tap.refused from None
+        if stream.refused is not None:
+            raise stream.refused from None
         raise
 
 
@@ -100,62 +112,6 @@ def torch_module() -> ModuleType:
     except ImportError as error:
         raise MissingExtra("torch", "train") from error
     return cast(ModuleType, torch)
-
-
-def _checked(file: Replacement, obj: object, manifest: bool) -> Manifest | None:
-    """Flush the temporary file while digests are made and its structure is read back."""
-    with ThreadPoolExecutor(1, thread_name_prefix="flush") as pool:
-        flushed = pool.submit(_flush, file.path)
-        made = _manifest(file, obj) if manifest else None
-        _read_back(file.path)
-        flushed.result()
-    return made
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        flush_to_disk(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _read_back(path: Path) -> Checkpoint:
-    """The headers of what was written; raises ``Unreadable`` where they are not what a save writes."""
-    from ckpttool.formats import describe
-
-    found = describe(path, audit=True)
-    bad = [d for d in found.damage if d.rule in _BROKEN]
-    if found.kind or bad:
-        raise Unreadable(str(path), f"read back damaged: {found.kind or bad[0].message}")
-    return found
-
-
-_BROKEN = frozenset(
-    "truncated missing-record header-mismatch descriptor-mismatch directory-damaged pickle-malformed "
-    "storage-missing storage-size duplicate-record overlapping-records".split()
-)
-
-
-def _manifest(file: Replacement, obj: object) -> Manifest:
-    from ckpttool.measure.seals import block_digests
-    from ckpttool.version import __version__
-
-    facts = file.path.stat()
-    block = block_size(facts.st_size)
-    blocks = block_digests(str(file.path), block)
-    seal = FileSeal(file.target.name, facts.st_size, facts.st_mtime_ns, block, blocks)
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return Manifest((seal,), _tensors(obj), f"ckpttool {__version__}", now)
-
-
-def _tensors(obj: object) -> tuple[TensorSeal, ...]:
-    """Digests of the tensors in memory: what is on the disk is compared with what was meant."""
-    from ckpttool.measure.seals import tensor_seals
-    from ckpttool.memory import describe_state
-
-    checkpoint, source = describe_state(obj, stateful=False)
-    return tensor_seals(checkpoint, sources=(source,))
 
 
 # --- the manifest ----------------------------------------------------------------------------------------

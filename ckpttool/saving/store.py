@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ckpttool.errors import CkpttoolError, Damaged, UsageError, WriteFailed, printable
+from ckpttool.errors import CkpttoolError, UsageError, WriteFailed, printable
 from ckpttool.manifest import sidecar
 from ckpttool.retention import Item, Kept, reasons_to_keep
 from ckpttool.saving.load import load
@@ -67,6 +67,7 @@ class CheckpointStore:
             )
         self.folder = Path(folder)
         self.kept = Kept(keep, every, best, lower)
+        self._damaged: set[Path] = set()  # found so by `load_latest`: they count for nothing
         self._lock: FolderLock | None = None
         if not readonly:
             _make(self.folder)
@@ -89,30 +90,25 @@ class CheckpointStore:
     # --- writing -----------------------------------------------------------------------------------------
 
     def save(self, state: object, *, step: int, metric: float | None = None) -> Saved:
-        """Save, verify what was saved, then let go of what need not stay. Raises ``WriteFailed``; nothing is lost.
+        """Save, which reads back what was written, then let go of what need not stay.
 
-        A step that is there already is replaced whole. Costs ``ckpttool.save`` and one read from the system's cache.
+        A step that is there already is replaced whole. Raises ``WriteFailed``; then nothing is lost. Costs what
+        ``ckpttool.save`` costs.
         """
         if self._lock is None:
             raise UsageError(f"{printable(str(self.folder))} – this store is closed or open for reading only")
         if step < 0:
             raise UsageError(f"a step is counted from 0, and this is {step}")
-        saved = save(state, self.path_of(step))
-        self._verify(saved.path)
         if metric is not None:
-            self._note(step, metric)
+            self._note(step, metric)  # first: a metric without a checkpoint does no harm
+        saved = save(state, self.path_of(step))
+        self._damaged.discard(saved.path)
         self._let_go()
         return saved
 
     def path_of(self, step: int) -> Path:
         """Where the checkpoint of a step stands."""
         return self.folder / f"step-{step:08d}.pth"
-
-    def _verify(self, path: Path) -> None:
-        subject = verify([path]).subjects[0]
-        if subject.error or subject.verdict in ("damaged", "not-a-checkpoint"):
-            first = next((f.message for f in subject.findings if f.severity == "error"), subject.error)
-            raise Damaged(path, f"read back damaged right after it was saved: {first}; the older ones stay")
 
     def _note(self, step: int, metric: float) -> None:
         known = {**self.metrics(), step: metric}
@@ -132,7 +128,8 @@ class CheckpointStore:
 
     def _let_go(self) -> None:
         metrics = self.metrics()
-        items = [Item(path.name, step, metrics.get(step)) for step, path in self.steps()]
+        sound = [(step, path) for step, path in self.steps() if path not in self._damaged]
+        items = [Item(path.name, step, metrics.get(step)) for step, path in sound]
         stay = reasons_to_keep(items, self.kept)
         gone = [self.folder / item.name for item in items if item.name not in stay]
         for path in gone:
@@ -165,6 +162,7 @@ class CheckpointStore:
                 state = load(path, map_location=map_location, trust=trust)
             except CkpttoolError as error:
                 skipped.append((path, str(error)))
+                self._damaged.add(path)
                 warnings.warn(f"skipped, an older checkpoint is taken: {error}", stacklevel=2)
                 continue
             return Loaded(state, step, path, tuple(skipped))

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ckpttool.testing.dcp import dcp_files, rows
 from ckpttool.testing.plain import Call, Global, StateDict, Tensor, tensor
 from ckpttool.testing.writers import legacy_file, safetensors_file, sharded_files, torch_file
 
@@ -139,6 +140,16 @@ def run_files(*, seed: int = 7) -> dict[str, bytes]:
     }
 
 
+def distributed_state(*, seed: int = 7) -> dict[str, Any]:
+    """What FSDP's helpers save: weights, the optimizer by names, the step."""
+    state = training_state(seed=seed)
+    names, optimizer = list(SHAPES), state["optimizer"]
+    by_name = {name: optimizer["state"][place] for place, name in enumerate(names)}
+    groups = [{**group, "params": names} for group in optimizer["param_groups"]]
+    moments = {"state": by_name, "param_groups": groups}
+    return {"model": dict(state["model"]), "optimizer": moments, "step": STEPS}
+
+
 FILES: dict[str, Callable[[], bytes]] = {
     "torch-zip": lambda: torch_file(training_state()),
     "torch-legacy": lambda: legacy_file(training_state()),
@@ -149,6 +160,7 @@ FILES: dict[str, Callable[[], bytes]] = {
 FOLDERS: dict[str, Callable[[], dict[str, bytes]]] = {
     "sharded": lambda: sharded_files(weights()),
     "run": run_files,
+    "dcp": lambda: dcp_files(distributed_state(), lambda _, found: rows(found, 2)),
     "file": lambda: {"checkpoint.pt": torch_file(training_state())},
     "sealed": lambda: sealed_files({"weights.safetensors": safetensors_file(weights(), {"format": "pt"})}),
     "sealed-zip": lambda: sealed_files({"checkpoint.pt": torch_file(training_state())}),

@@ -24,7 +24,7 @@ from ckpttool.verbs.inventory import Item, Selection, items
 Comparable: TypeAlias = "str | os.PathLike[str] | Checkpoint | tuple[Checkpoint, Source] | object"
 """A path or URL, a description (with the source of its bytes), or a state dict or module of this process."""
 
-UNORDERED = ("safetensors", "sharded")
+UNORDERED = ("safetensors", "sharded", "dcp")
 """Formats that keep no order of keys, no ties and no ``_metadata``."""
 
 

@@ -7,19 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ckpttool.errors import CkpttoolError, UsageError, printable
+from ckpttool.expressions import OpError
 from ckpttool.limits import DEFAULT, Limits
-from ckpttool.migration import RuleFile, dump, rewrite
-from ckpttool.migration.planning import plan
+from ckpttool.migration import RuleFile, dump
+from ckpttool.migration.chains import HEAD
 from ckpttool.migration.reach import Wishes
 from ckpttool.migration.stamps import ROOMY, Stamp, digest_of, stamped, stamps_of, with_stamps
-from ckpttool.migration.target import Target
 from ckpttool.plan import Plan
-from ckpttool.profiles import lay_out
-from ckpttool.profiles.parameters import is_buffer
 from ckpttool.report import Report
+from ckpttool.units import plural
+from ckpttool.verbs.chain_run import Journey, along
+from ckpttool.verbs.migrate_parts import parts_of, planned
 from ckpttool.verbs.migrate_report import Result, report
-from ckpttool.verbs.migrate_rules import Asked, Setting, rules_of
-from ckpttool.verbs.reading import counter
+from ckpttool.verbs.migrate_rules import Asked, Setting, rules_of, target_asked
 from ckpttool.verbs.writable import Writable, writable
 from ckpttool.writing.apply import Written, apply
 from ckpttool.writing.outputs import Format, format_for
@@ -28,14 +28,17 @@ NAMES = {"torch": "torch-zip", "safetensors": "safetensors"}
 """What the writers that keep a record of migrations are called as formats."""
 
 
+NOTES = 4
+"""Lines about rules that an error has at most."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """The rules, which way they go, and what they lead to."""
+    """The rules, and which way they go."""
 
     rules: RuleFile
     digest: str
     back: bool
-    target: Target | None
 
 
 def migrate(
@@ -48,6 +51,9 @@ def migrate(
     to_model: str = "",
     settings: Mapping[str, Setting] | None = None,
     reverse: bool = False,
+    chain: str | os.PathLike[str] | None = None,
+    to_version: str = "",
+    from_version: str = "",
     dry_run: bool = False,
     in_place: bool = False,
     backup: bool | None = None,
@@ -61,12 +67,16 @@ def migrate(
     progress: Callable[[int, int], None] | None = None,
     limits: Limits = DEFAULT,
 ) -> Report:
-    """Carry a checkpoint over by rules, a preset or towards a target; nothing in it is imported or run.
+    """Carry a checkpoint over by rules, a preset, a chain or towards a target; nothing in it is imported or run.
 
     ``rules`` is a file, ``preset`` one that ships with the tool, ``to`` a checkpoint or a file of keys, ``to_model`` a
     factory ``package.module:factory`` of yours, which is imported and called. Rules with a target are checked against
     it, key by key, and take its order; a target alone is enough where the way to it is certain. ``settings`` are
     values that the rules ask for. ``reverse`` goes the way back.
+
+    ``chain`` is a folder of migrations: every step from the checkpoint's version to ``to_version`` (by default the
+    newest) is carried out in one write, forth or back; ``from_version`` says where a checkpoint stands that does not
+    tell. Python files of steps that are taken are run, being yours.
 
     Weights, their averages, optimizer state, ``_metadata`` and what else goes by their names move together, or only
     ``sections``; ``under`` names another dict than the weights. ``assume_order`` takes an optimizer's parameters to
@@ -80,24 +90,64 @@ def migrate(
     destination = path if planned_only else _destination(path, output, in_place)
     found = writable(path, limits)
     asked = Asked(rules, preset, to, to_model, under, cast, limits)
-    chosen = rules_of(asked, path, found)
-    way = _way(chosen.rules, chosen.target, settings or {}, reverse)
     wishes = Wishes(tuple(sections), under, assume_order)
-    planned = _planned(found, way, wishes, settings or {})
     wanted = format_for(destination, format, found.checkpoint.format)
-    stamps = stamps_of(found.checkpoint)
-    if planned.steps and planned.repeats and not force:
-        _refuse_repeat(path, found, way, wanted, stamps)
-    if planned.steps:
-        stamp = Stamp(way.digest, way.back, way.rules.about)
-        planned = replace(planned, draft=with_stamps(planned.draft, stamped(stamps, stamp)))
+    if chain is None:
+        if to_version or from_version:
+            raise UsageError("--to-version and --from-version speak of a chain: give --chain DIR")
+        result = _by_rules(path, found, asked, settings or {}, reverse, wishes, wanted, force)
+    else:
+        journey = Journey(chain, to_version or HEAD, from_version, settings, force)
+        result = _along(found, asked, reverse, journey, wishes, wanted)
     written = None
-    if not dry_run and not (in_place and not planned.steps):
-        written = _written(planned, destination, wanted, force or in_place, backup, verify, progress)
-    notes = (*found.notes, *chosen.notes)
-    return report(
-        Result(found.checkpoint, planned, written, "" if planned_only else os.fspath(destination), notes)
-    )
+    if not dry_run and not (in_place and not result.moves):
+        written = _written(result.plan, destination, wanted, force or in_place, backup, verify, progress)
+    notes = (*found.notes, *result.notes)
+    shown = "" if planned_only else os.fspath(destination)
+    return report(replace(result, written=written, destination=shown, notes=notes))
+
+
+def _by_rules(
+    path: str | os.PathLike[str],
+    found: Writable,
+    asked: Asked,
+    settings: Mapping[str, Setting],
+    reverse: bool,
+    wishes: Wishes,
+    wanted: Format,
+    force: bool,
+) -> Result:
+    chosen = rules_of(asked, path, found)
+    way = _way(chosen.rules, settings, reverse)
+    plan = planned(found, parts_of(way.rules, settings), wishes, chosen.target)
+    if plan.foreign and not plan.steps:
+        raise CkpttoolError(_foreign(path, plan))
+    stamps = stamps_of(found.checkpoint)
+    if plan.steps and plan.repeats and not force:
+        _refuse_repeat(path, found, way, wanted, stamps)
+    if plan.steps:
+        stamp = Stamp(way.digest, way.back, way.rules.about)
+        plan = replace(plan, draft=with_stamps(plan.draft, stamped(stamps, stamp)))
+    return Result(found.checkpoint, plan, notes=chosen.notes)
+
+
+def _foreign(path: str | os.PathLike[str], plan: Plan) -> str:
+    """That the rules find nothing to do, rule by rule, with the nearest keys."""
+    said = "; ".join(plan.notes[:NOTES])
+    more = f"; and {plural(len(plan.notes) - NOTES, 'more rule')}" if len(plan.notes) > NOTES else ""
+    return f"{printable(os.fspath(path))} – the rules are for another checkpoint: {said}{more}"
+
+
+def _along(
+    found: Writable, asked: Asked, reverse: bool, journey: Journey, wishes: Wishes, wanted: Format
+) -> Result:
+    if asked.rules is not None or asked.preset or reverse:
+        word = "--rules" if asked.rules is not None else "--preset" if asked.preset else "--reverse"
+        raise UsageError(
+            f"--chain and {word} are two ways to say the rules: --to-version says where a chain leads"
+        )
+    run = along(journey, found, wishes, target_asked(asked), NAMES.get(wanted, wanted))
+    return Result(found.checkpoint, run.plan, notes=run.notes, run=run)
 
 
 def _destination(
@@ -110,45 +160,9 @@ def _destination(
     return path if output is None else output
 
 
-def _way(rules: RuleFile, target: Target | None, settings: Mapping[str, Setting], reverse: bool) -> _Way:
+def _way(rules: RuleFile, settings: Mapping[str, Setting], reverse: bool) -> _Way:
     digest = digest_of(dump(rules), settings)
-    return _Way(rules.inverse() if reverse else rules, digest, reverse, target)
-
-
-# --- the plan --------------------------------------------------------------------------------------------------
-
-
-def _planned(found: Writable, way: _Way, wishes: Wishes, settings: Mapping[str, Setting]) -> Plan:
-    """One plan for all of the rules: parts that speak of weights and parts that speak of the tree, in turn."""
-    parts = way.rules.scopes() or (way.rules,)
-    whole: Plan | None = None
-    for number, part in enumerate(parts):
-        last = number == len(parts) - 1
-        checkpoint = found.checkpoint if whole is None else whole.draft.checkpoint
-        one = plan(
-            checkpoint,
-            found.layout if whole is None else lay_out(checkpoint),
-            lambda names, part=part: rewrite(part, names, settings),  # type: ignore[misc]
-            wishes=replace(wishes, whole=part.scope == "tree"),
-            target=way.target if last else None,
-            trains=lambda name, tensor: not is_buffer(name, tensor),
-            read=counter,
-            contents=None if whole is None else whole.draft.contents,
-        )
-        whole = one if whole is None else _both(whole, one)
-    assert whole is not None
-    return whole
-
-
-def _both(first: Plan, second: Plan) -> Plan:
-    return replace(
-        second,
-        steps=first.steps + second.steps,
-        rules=first.rules + second.rules,
-        notes=first.notes + second.notes,
-        unmatched=tuple(key for key in second.unmatched if key in set(first.unmatched)) or second.unmatched,
-        repeats=first.repeats or second.repeats,
-    )
+    return _Way(rules.inverse() if reverse else rules, digest, reverse)
 
 
 def _refuse_repeat(
@@ -165,14 +179,15 @@ def _refuse_repeat(
     formats = {found.checkpoint.format, NAMES.get(wanted, wanted)}
     homeless = sorted(name for name in formats if name not in ROOMY)
     if homeless:
+        other = "" if found.checkpoint.format in homeless else " write another format with --as torch,"
         raise CkpttoolError(
             f"{where} – {again}, and {homeless[0]} has no place to record that they were carried out; give the rules a "
-            "guard (when: …), write another format with --as torch, or say --force"
+            f"guard (when: …),{other} or say --force where they were not"
         )
 
 
 def _written(
-    planned: Plan,
+    plan: Plan,
     destination: str | os.PathLike[str],
     wanted: Format,
     overwrite: bool,
@@ -180,12 +195,15 @@ def _written(
     verify: bool,
     progress: Callable[[int, int], None] | None,
 ) -> Written:
-    return apply(
-        planned.draft,
-        destination,
-        format=wanted,
-        overwrite=overwrite,
-        backup=backup,
-        verify=verify,
-        progress=progress,
-    )
+    try:
+        return apply(
+            plan.draft,
+            destination,
+            format=wanted,
+            overwrite=overwrite,
+            backup=backup,
+            verify=verify,
+            progress=progress,
+        )
+    except OpError as error:
+        raise CkpttoolError(f"{printable(os.fspath(destination))} – not written: {error}") from error

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from ckpttool.errors import ExitCode, printable
 from ckpttool.folding import fold
+from ckpttool.migration.chains import shown
 from ckpttool.model import Checkpoint, Json
 from ckpttool.plan import Plan, Step
 from ckpttool.report import Block, Deferred, Details, Facts, Report, Table, Text
 from ckpttool.units import count, plural, size
+from ckpttool.verbs.chain_run import Run
 from ckpttool.writing.apply import Written
 
 ROWS = 40
@@ -19,13 +21,22 @@ ROWS = 40
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a migration came to; ``written`` is None where nothing was, ``destination`` empty where none is named."""
+    """What a migration came to; ``written`` is None where nothing was, ``destination`` empty where none is named.
+
+    ``run`` is the way along a chain; None where rules alone were carried out.
+    """
 
     source: Checkpoint
     plan: Plan
-    written: Written | None
-    destination: str
+    written: Written | None = None
+    destination: str = ""
     notes: tuple[str, ...] = ()
+    run: Run | None = None
+
+    @property
+    def moves(self) -> bool:
+        """Whether the output is to be another one than the source: a new version alone counts."""
+        return bool(self.plan.steps) or (self.run is not None and bool(self.run.turns))
 
 
 def report(result: Result) -> Report:
@@ -47,6 +58,7 @@ def _data(result: Result) -> dict[str, Json]:
         "rules": [{"rule": u.text, "where": u.where, "hits": u.hits} for u in plan.rules],
         "unmatched": [*plan.unmatched],
         "lossless": plan.lossless,
+        "chain": None if result.run is None else _chain(result.run),
         "notes": [*result.notes, *plan.notes],
         "written": None if written is None else written.path,
         "files": [] if written is None else [*written.files],
@@ -64,6 +76,16 @@ def _data(result: Result) -> dict[str, Json]:
     }
 
 
+def _chain(run: Run) -> dict[str, Json]:
+    steps: list[Json] = []
+    for turn in run.turns:
+        old, new = turn.versions
+        link = turn.link
+        step: dict[str, Json] = {"step": link.name, "where": link.where, "from": old, "to": new}
+        steps.append({**step, "back": turn.back, "digest": link.digest})
+    return {"folder": run.chain.where, "from": run.from_, "to": run.to, "steps": steps}
+
+
 # --- for people ------------------------------------------------------------------------------------------------
 
 
@@ -71,6 +93,8 @@ def _blocks(result: Result) -> Iterator[Block]:
     plan = result.plan
     towards = f" → {printable(result.destination)}" if result.destination else ""
     yield Text(f"{printable(result.source.source)}{towards}", "title")
+    if result.run is not None and result.run.turns:
+        yield from _way(result.run)
     yield _verdict(result)
     yield from (Text(note, "warning") for note in (*result.notes, *(printable(note) for note in plan.notes)))
     rows = list(step_rows(plan.steps))
@@ -87,13 +111,24 @@ def _blocks(result: Result) -> Iterator[Block]:
     yield from _written(result)
 
 
+def _way(run: Run) -> Iterator[Block]:
+    forth = "back" if run.turns[0].back else "forth"
+    words = f"version {shown(run.from_)} → {shown(run.to)}: {plural(len(run.turns), 'step')} {forth}"
+    yield Text(words, "heading")
+    rows = [
+        (*map(printable, turn.versions), printable(turn.link.where), printable(turn.link.about))
+        for turn in run.turns
+    ]
+    yield Table(("from", "to", "file", "about"), tuple(rows), "llll")
+
+
 def _title(words: str, rows: Sequence[object]) -> str:
     return words if len(rows) <= ROWS else f"{words}, {ROWS} of {len(rows)} lines (--json has all)"
 
 
 def _verdict(result: Result) -> Text:
     plan = result.plan
-    if not plan.steps:
+    if not result.moves:
         return Text(_idle(result), "good")
     done = "would be migrated" if result.written is None else "migrated"
     words = f"{done}: {plural(len(plan.steps), 'step')}, {plural(len(plan.changed), 'tensor')} computed"
@@ -105,6 +140,8 @@ def _verdict(result: Result) -> Text:
 
 def _idle(result: Result) -> str:
     same = "nothing is to be done: already migrated, or the rules are for another checkpoint"
+    if result.run is not None:
+        same = f"already at version {shown(result.run.to)}: nothing is to be done"
     if result.written is not None:
         return f"{same}; the copy is what the original is"
     return f"{same}; nothing was written"

@@ -58,20 +58,21 @@ def rules_of(asked: Asked, path: str | os.PathLike[str], found: Writable) -> Cho
     """
     if asked.rules is not None and asked.preset:
         raise UsageError("--rules and --preset are two ways to name rules: give one of the two")
-    if asked.to is not None and asked.to_model:
-        raise UsageError("--to and --to-model are two ways to name a target: give one of the two")
-    target = _target(asked)
+    target = target_asked(asked)
     if asked.rules is not None:
-        return Chosen(load(_text(asked.rules), os.fspath(asked.rules)), target)
+        return Chosen(load(text_of(asked.rules), os.fspath(asked.rules)), target)
     if asked.preset:
         one = preset_of(asked.preset)
         return Chosen(load(one.text, one.where), target)
     if target is None:
-        raise UsageError("migrate needs rules or a target: give --rules, --preset, --to or --to-model")
+        raise UsageError(
+            "migrate needs rules or a target: give --rules, --preset, --chain, --to or --to-model"
+        )
     return _found_out(asked, path, found, target)
 
 
-def _text(path: str | os.PathLike[str]) -> str:
+def text_of(path: str | os.PathLike[str]) -> str:
+    """The text of a file of rules. Raises ``Unreadable``, and ``UsageError`` for what is too large or no text."""
     try:
         data = Path(path).read_bytes()
         if len(data) > LARGEST:
@@ -83,7 +84,10 @@ def _text(path: str | os.PathLike[str]) -> str:
         raise UsageError(f"{printable(os.fspath(path))} – is no text, so no file of rules") from error
 
 
-def _target(asked: Asked) -> Target | None:
+def target_asked(asked: Asked) -> Target | None:
+    """The target that was asked for; None where there is none. Raises what reading it raises."""
+    if asked.to is not None and asked.to_model:
+        raise UsageError("--to and --to-model are two ways to name a target: give one of the two")
     if asked.to_model:
         return model_target(asked.to_model)
     if asked.to is None:

@@ -91,9 +91,11 @@ def _factory(spec: str, module: str, name: str) -> Callable[[], object]:
 
 def _told(spec: str, error: Exception) -> UsageError:
     """The error as one line, with where the user's code raised it."""
-    frames = traceback.extract_tb(error.__traceback__)
-    last = frames[-1] if frames else None
-    where = "" if last is None else f" ({last.filename}:{last.lineno})"
+    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename:
+        frames.append((error.filename, error.lineno))
+    theirs = [one for one in frames if one[0] != __file__ and not one[0].startswith("<frozen ")]
+    where = f" ({theirs[-1][0]}:{theirs[-1][1]})" if theirs else ""
     reason = traceback.format_exception_only(error)[-1].strip()
     return UsageError(f"'{printable(spec)}' – {printable(reason)}{printable(where)}")
 

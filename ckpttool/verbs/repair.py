@@ -7,32 +7,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ckpttool.checks import rules
-from ckpttool.draft import draft_of
+from ckpttool.draft import Draft
 from ckpttool.errors import CkpttoolError, UsageError, printable
 from ckpttool.limits import DEFAULT, Limits
 from ckpttool.migration.stamps import Stamp, digest_of, stamps_of, with_stamps
-from ckpttool.model import Finding
 from ckpttool.profiles import lay_out
 from ckpttool.repairing.case import Case, Filling, Verdict, Wishes
-from ckpttool.repairing.proof import prove
 from ckpttool.repairing.steps import mend_all
 from ckpttool.report import Report
-from ckpttool.rules import Context
-from ckpttool.verbs.findings import judge
-from ckpttool.verbs.repair_reading import Broken, read_broken
+from ckpttool.verbs.repair_equal import equal_storages
+from ckpttool.verbs.repair_index import reindex as index_of_shards
+from ckpttool.verbs.repair_reading import UNSOUND, Broken, read_broken
 from ckpttool.verbs.repair_report import Result, report
+from ckpttool.verbs.repair_unzipped import read_unzipped, unzipped_at
 from ckpttool.writing.apply import Written, apply
 from ckpttool.writing.outputs import format_for
+from ckpttool.writing.restoring import restore
 
 MADE_UP = ("zero", "nan")
 """What ``fill`` may say instead of a checkpoint's path."""
-
-HURT = ("integrity", "hostile")
-"""What an error says of a file that needs repair: its bytes are not what was written, or can be read in two ways."""
-
-UNSOUND = ("sparse-index", "nested-bounds")
-"""Findings about a tensor whose parts are whole, and which no loader can put together."""
 
 STAMP = "repair:"
 """How the digest of a note begins that is about a repair."""
@@ -53,6 +46,7 @@ def repair(
     recrc: bool = False,
     repack: bool = False,
     reindex: bool = False,
+    dedupe: bool = False,
     force: bool = False,
     format: str | None = None,  # noqa: A002 - the word that users say
     progress: Callable[[int, int], None] | None = None,
@@ -72,21 +66,37 @@ def repair(
     """
     wishes = Wishes(
         include_unproved, _filling(fill), fix_bit, sanitize, extract_weights, compact, tuple(sections), recrc,
-        repack, reindex,
+        repack, reindex, dedupe,
     )  # fmt: skip
+    if reindex:
+        return index_of_shards(path, output, force=force, limits=limits)
     _refuse_own(path, output)
-    broken = read_broken(path, like or (None if fill in ("", *MADE_UP) else fill), limits, progress)
+    donor = like or (None if fill in ("", *MADE_UP) else fill)
+    home = unzipped_at(path) if repack else None
+    broken = (
+        read_unzipped(home, limits, progress) if home else read_broken(path, donor, wishes, limits, progress)
+    )
+    draft = Draft(broken.checkpoint, broken.contents)
     layout = lay_out(broken.checkpoint)
-    hurt = hurt_of(judge(Context(broken.checkpoint, layout, broken.measures)))
-    proofs = prove(broken.checkpoint, broken.measures)
-    unsound = {f.where: f.message for f in hurt if f.name in UNSOUND}
-    case = Case(draft_of(broken.checkpoint), layout, broken.measures, proofs, wishes, broken.donor, unsound)
+    unsound = {f.where: f.message for f in broken.hurt if f.name in UNSOUND}
+    case = Case(draft, layout, broken.measures, broken.proofs, wishes, broken.donor, unsound, equal_storages)
     verdict = mend_all(case, lay_out)
-    idle = not (hurt or verdict.steps)
+    verdict = replace(verdict, lost=(*broken.missing, *verdict.lost))
+    _refuse_nothing(broken, verdict)
+    idle = not (broken.hurt or verdict.steps)
     written = None
     if output is not None and not idle:
         written = _written(broken, verdict, output, format, force, progress)
-    return report(Result(broken, verdict, hurt, written, os.fspath(output or ""), wishes, idle))
+    return report(Result(broken, verdict, written, os.fspath(output or ""), wishes, idle))
+
+
+def _refuse_nothing(broken: Broken, verdict: Verdict) -> None:
+    """Raise where no tensor is left of a damaged file."""
+    if not broken.hurt or next(iter(verdict.draft.checkpoint.tensors()), None) is not None:
+        return
+    where, first = printable(broken.checkpoint.source), broken.hurt[0]
+    ways = "" if broken.donor is not None else "; another checkpoint of the same run may help: --like GOOD"
+    raise CkpttoolError(f"{where} – no tensor can be got back: {first.message}{ways}")
 
 
 def _filling(fill: str | os.PathLike[str]) -> Filling:
@@ -107,12 +117,6 @@ def _refuse_own(path: str | os.PathLike[str], output: str | os.PathLike[str] | N
         )
 
 
-def hurt_of(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """The findings that say that a file needs repair."""
-    known = {rule.code: rule for rule in rules().values()}
-    return tuple(f for f in findings if f.severity == "error" and known[f.code].axis in HURT)
-
-
 def _written(
     broken: Broken,
     verdict: Verdict,
@@ -123,12 +127,12 @@ def _written(
 ) -> Written:
     if verdict.draft.checkpoint.root is None:
         raise CkpttoolError(f"{printable(broken.checkpoint.source)} – nothing can be got back of it")
+    where = os.fspath(output)
+    fmt = format_for(where, wanted, broken.checkpoint.format)
+    if broken.restored is not None and not verdict.steps and fmt == "torch":
+        return restore(broken.restored, where, overwrite=force, progress=progress)
     about = f"repaired: {len(verdict.kept)} tensors kept, {len(verdict.lost)} lost or completed"
     what = [[step.op, *step.old, step.reason] for step in verdict.steps]
     stamp = Stamp(STAMP + digest_of(repr(what), {}), False, about)
     draft = with_stamps(verdict.draft, (*stamps_of(broken.checkpoint), stamp))
-    fmt = format_for(output, wanted, broken.checkpoint.format)
-    return replace(
-        apply(draft, output, format=fmt, overwrite=force, backup=False, progress=progress),
-        path=os.fspath(output),
-    )
+    return apply(draft, where, format=fmt, overwrite=force, backup=False, progress=progress)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from ckpttool.errors import ExitCode, printable
 from ckpttool.folding import fold
 from ckpttool.frozen import dataclass
-from ckpttool.model import Finding, Json
+from ckpttool.model import Json
 from ckpttool.repairing.case import Loss, State, Verdict, Wishes
 from ckpttool.report import Block, Deferred, Details, Facts, Findings, Report, Table, Text
 from ckpttool.units import count, plural, size
@@ -35,7 +35,6 @@ class Result:
 
     broken: Broken
     verdict: Verdict
-    hurt: tuple[Finding, ...]
     written: Written | None
     destination: str
     wishes: Wishes
@@ -44,7 +43,8 @@ class Result:
 
 def report(result: Result) -> Report:
     """The result as a report; losses are findings."""
-    code = ExitCode.FINDINGS if result.verdict.lost else ExitCode.OK
+    lossy = result.verdict.lost or result.broken.tree == "donor"
+    code = ExitCode.FINDINGS if lossy else ExitCode.OK
     return Report("repair", Deferred(lambda: _data(result)), tuple(_blocks(result)), code)
 
 
@@ -63,14 +63,27 @@ def _data(result: Result) -> dict[str, Json]:
             for s in verdict.steps
         ],
         "damage": [
-            {"code": f.code, "name": f.name, "where": f.where, "message": f.message} for f in result.hurt
+            {"code": f.code, "name": f.name, "where": f.where, "message": f.message}
+            for f in result.broken.hurt
         ],
         "notes": [*result.broken.notes, *verdict.notes],
         "payload": _payload(result),
+        "healed": [{"record": name, "how": how} for name, how in result.broken.healing.reasons.items()],
+        "fixable": [
+            {"record": name, "byte": at, "mistaken": odds}
+            for name, (at, odds) in result.broken.healing.curable.items()
+            if name not in result.broken.healing.reasons
+        ],
+        "as_written": _as_written(result),
         "written": None if written is None else written.path,
         "files": [] if written is None else [*written.files],
         "bytes": 0 if written is None else written.nbytes,
     }
+
+
+def _as_written(result: Result) -> bool:
+    """Whether the output is, or would be, the file as it was before the damage, bit for bit."""
+    return result.broken.restored is not None and not result.verdict.steps
 
 
 def _lost(loss: Loss) -> Json:
@@ -90,6 +103,7 @@ def _payload(result: Result) -> Json:
     for storage in checkpoint.storages:
         found["bytes"] += storage.nbytes
     kept = result.verdict.draft
+    found["proved"] = sum(s.nbytes for s, p in result.broken.proofs.items() if p.state == "proved")
     found["kept"] = sum(content.nbytes for content in kept.contents)
     return {**found}
 
@@ -104,14 +118,31 @@ def _blocks(result: Result) -> Iterator[Block]:
     if result.idle:
         return
     yield Facts(tuple(_counts(result)))
+    yield from _healed(result)
     yield from (Text(printable(note), "warning") for note in (*result.broken.notes, *result.verdict.notes))
     yield from _tables(result.verdict.lost)
     rows = tuple(step_rows(step for step in result.verdict.steps if step.op not in ("drop", "fill")))
     if rows:
         yield Table(("step", "from", "to", "keys"), rows[:ROWS], "lllr", "plan")
-    if result.hurt:
-        yield Details(f"what is damaged: {plural(len(result.hurt), 'finding')}", (Findings(result.hurt),))
+    if result.broken.hurt:
+        yield Details(
+            f"what is damaged: {plural(len(result.broken.hurt), 'finding')}", (Findings(result.broken.hurt),)
+        )
     yield from _next(result)
+
+
+def _healed(result: Result) -> Iterator[Block]:
+    """What was had back, and what could be."""
+    healing = result.broken.healing
+    rows = [(printable(name), printable(how)) for name, how in healing.reasons.items()]
+    if rows:
+        title = f"had back: {plural(len(rows), 'record')}"
+        yield Table(("record", "how"), tuple(rows[:ROWS]), "ll", title)
+    left = [(name, *found) for name, found in healing.curable.items() if name not in healing.reasons]
+    if left:
+        lines = tuple((printable(name), count(at), f"{odds:.1g}") for name, at, odds in left[:ROWS])
+        title = f"a single flipped bit would explain {plural(len(left), 'record')}: --fix-bit turns it back"
+        yield Table(("record", "byte", "probability of a mistake"), lines, "lrr", title)
 
 
 def _verdict(result: Result) -> Text:
@@ -122,6 +153,8 @@ def _verdict(result: Result) -> Text:
     total = len({e.index for e, _ in result.broken.checkpoint.tensors()})
     kept = len({e.index for e, _ in verdict.draft.checkpoint.tensors()})
     words = f"{done}: {count(kept)} of {plural(total, 'tensor')}"
+    if _as_written(result):
+        return Text(f"{words}; the file is again what it was before the damage, bit for bit", "good")
     if not verdict.lost:
         return Text(f"{words}, nothing lost", "good")
     return Text(f"{words}, {count(len(verdict.lost))} lost or completed", "warning" if kept else "bad")

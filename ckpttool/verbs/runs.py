@@ -3,54 +3,56 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
 
 from ckpttool.errors import Unreadable
 from ckpttool.formats.targets import find_targets
+from ckpttool.verbs.run_counters import counts_inside
+from ckpttool.verbs.run_names import Named, counted, lacking, named
 
-_PATTERNS = tuple(
-    re.compile(rf"(?:^|[^a-z])(?:{words})[-_=.]?0*(\d+)(?!\d)")
-    for words in (
-        "global[-_]?step|step|steps",
-        "ba|batch|iter|iteration|iters",
-        "checkpoint|ckpt|update",
-        "ep|epoch|epochs",
-    )
-)
-"""What counts, the finest first: steps, batches and iterations, numbered checkpoints, epochs."""
+__all__ = ["Candidate", "candidates", "counted"]
 
-_PLAIN = re.compile(r"(?:^|[-_.=])0*(\d+)(?=$|[-_.])")
+FEW = 16
+"""As many checkpoints without a number are opened for their counters; with more of them the times decide."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A checkpoint of a run. ``count`` is what its name counts and ``unit`` which kind of count that is, -1 for none.
 
-    ``modified_ns`` is the time of the last writing of the newest file in it.
+    ``path`` is a file, or the folder of a checkpoint of several. ``targets`` are what to verify: the one path, or each
+    file. ``lacks`` are parts that its siblings have. ``series`` is what it has in common with those that are numbered
+    like it. ``modified_ns`` is the time of the last writing of the newest file in it.
     """
 
     path: str
     unit: int
     count: int
     modified_ns: int
+    targets: tuple[str, ...] = ()
+    series: tuple[str, str] = ("", "")
+    lacks: tuple[str, ...] = ()
+    counts: tuple[tuple[int, int], ...] = ()
 
 
 def candidates(folder: str | os.PathLike[str]) -> tuple[Candidate, ...]:
     """The checkpoints below a folder, the newest first. Raises ``Unreadable``.
 
-    By the number that their names count where all have one of the same kind, else by the time of writing: names
-    survive copying, times may not. A link and its target come once. Cost: one listing for each folder.
+    By what their names count where all count the same things; names survive copying, times may not. Where some count
+    nothing (``last.ckpt``), by the counters inside these, if the others' names agree with those inside them; else by
+    the time of writing. Files of one numbered folder, and those of several ranks, are one checkpoint. A link and
+    its target come once. Cost: one listing for each folder.
     """
     name = os.fspath(folder)
     if "://" in name:
         raise Unreadable(name, "run directories are local; name the checkpoint itself")
     if not Path(name).is_dir():
         raise Unreadable(name, "not a directory" if Path(name).exists() else "no such directory")
-    found = [_candidate(path, name) for path in _once(find_targets(name))]
-    return tuple(sorted(found, key=_order(found), reverse=True))
+    found = _grouped(_once(find_targets(name)), name)
+    return _ordered(_compared(found))
 
 
 def _once(paths: Iterable[str]) -> list[str]:
@@ -61,41 +63,108 @@ def _once(paths: Iterable[str]) -> list[str]:
     return list(real.values())
 
 
-def _candidate(path: str, root: str) -> Candidate:
-    inside = os.path.relpath(path, root)
-    unit, count = counted(Path(path).name if inside == "." else inside)
-    return Candidate(path, unit, count, _modified(Path(path)))
+# --- which files are one checkpoint ----------------------------------------------------------------------
 
 
-def counted(name: str) -> tuple[int, int]:
-    """What a name counts, as the kind of count and the number; ``(-1, -1)`` where it has no number.
-
-    Of several kinds the finest counts (``epoch=3-step=400``: 400), of several places the innermost.
-    """
-    parts = Path(name.lower()).parts
-    for text in reversed(parts):
-        for unit, pattern in enumerate(_PATTERNS):
-            if numbers := pattern.findall(text):
-                return unit, int(numbers[-1])
-    numbers = _PLAIN.findall(parts[-1]) if parts else []
-    return (len(_PATTERNS), int(numbers[-1])) if numbers else (-1, -1)
+def _grouped(paths: Sequence[str], root: str) -> list[tuple[Candidate, frozenset[str]]]:
+    """Candidates with the names of their parts."""
+    groups: dict[tuple[str, tuple[tuple[int, int], ...]], list[tuple[str, Named]]] = {}
+    for path in paths:
+        inside = os.path.relpath(path, root)
+        known = named(Path(os.path.abspath(root)).name if inside == "." else inside)  # noqa: PTH100
+        key = inside if inside == "." else known.place
+        groups.setdefault((key, known.counts), []).append((path, known))
+    taken = _folders_of(paths)
+    return [_candidate(parts, root, taken) for parts in groups.values()]
 
 
-def _modified(path: Path) -> int:
-    files = (
-        [Path(here) / name for here, _, names in os.walk(path) for name in names] if path.is_dir() else [path]
-    )
-    times = []
-    for file in files:
-        try:
-            times.append(file.stat().st_mtime_ns)
-        except OSError:
-            continue
-    return max(times, default=0)
+def _folders_of(paths: Iterable[str]) -> frozenset[str]:
+    """Every folder that is a checkpoint, or on the way to one."""
+    found: set[str] = set()
+    for path in paths:
+        at = PurePath(path)
+        while str(at) not in found and at != at.parent:
+            found.add(str(at))
+            at = at.parent
+    return frozenset(found)
 
 
-def _order(found: list[Candidate]) -> Callable[[Candidate], tuple[int, int, str]]:
-    units = {c.unit for c in found}
-    if len(units) == 1 and -1 not in units:
-        return lambda c: (c.count, c.modified_ns, c.path)
-    return lambda c: (c.modified_ns, c.count, c.path)
+def _candidate(
+    parts: Sequence[tuple[str, Named]], root: str, taken: frozenset[str]
+) -> tuple[Candidate, frozenset[str]]:
+    targets = tuple(path for path, _ in parts)
+    known = parts[0][1]
+    several = len(targets) > 1 and not known.ranked
+    path = str(PurePath(root, known.place)) if several else targets[0]
+    unit, count = known.counts[0] if known.counts else (-1, -1)
+    modified = max(_modified(target, taken) for target in targets)
+    members = frozenset(named.member for _, named in parts)
+    return Candidate(path, unit, count, modified, targets, known.series, (), known.counts), members
+
+
+def _modified(path: str, taken: frozenset[str]) -> int:
+    """The time of the last writing in a file or folder, checkpoints inside it left out."""
+    if not os.path.isdir(path):  # noqa: PTH112 - thousands of them
+        return _time(path)
+    found = 0
+    for here, folders, names in os.walk(path):
+        folders[:] = [name for name in folders if f"{here}{os.sep}{name}" not in taken]
+        found = max([found, *(_time(f"{here}{os.sep}{name}") for name in names)])
+    return found
+
+
+def _time(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns  # noqa: PTH116 - thousands of them
+    except OSError:
+        return 0
+
+
+def _compared(found: Sequence[tuple[Candidate, frozenset[str]]]) -> list[Candidate]:
+    """With what each lacks that most of its siblings have."""
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    sizes = Counter(candidate.series for candidate, _ in found)
+    for candidate, members in found:
+        counts.setdefault(candidate.series, Counter()).update(members)
+    return [replace(c, lacks=lacking(members, counts[c.series], sizes[c.series] - 1)) for c, members in found]
+
+
+# --- which one is newer ----------------------------------------------------------------------------------
+
+
+def _ordered(found: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    kinds = {tuple(unit for unit, _ in c.counts) for c in found}
+    if len(kinds) == 1 and () not in kinds:
+        return tuple(sorted(found, key=_coarse_first, reverse=True))
+    inner = _inner_counts(found)
+    if inner is not None:
+        return tuple(sorted(found, key=lambda c: (inner[c.path], c.modified_ns, c.path), reverse=True))
+    return tuple(sorted(found, key=lambda c: (c.modified_ns, c.count, c.path), reverse=True))
+
+
+def _coarse_first(candidate: Candidate) -> tuple[tuple[int, ...], int, str]:
+    """Steps may begin anew with each epoch; where they do not, the order is the same."""
+    numbers = tuple(number for _, number in reversed(candidate.counts))
+    return numbers, candidate.modified_ns, candidate.path
+
+
+def _inner_counts(found: Sequence[Candidate]) -> dict[str, int] | None:
+    """By path the counter that the numbered ones are named by, read from those that are not; None if there is none."""
+    plain = [c for c in found if not c.counts]
+    units = {c.unit for c in found if c.counts}
+    if len(units) != 1 or len(plain) > FEW:
+        return None
+    sample = max((c for c in found if c.counts), key=lambda c: c.count)
+    outside = {c.path: c.count for c in found if c.counts}
+    inside = counts_inside(sample.targets)
+    for key in sorted(inside, key=lambda key: abs(inside[key] - sample.count)):
+        ahead = (
+            sample.count - inside[key]
+        )  # epochs are counted from 0 outside and from 1 inside, or the reverse
+        if abs(ahead) > 1:
+            break
+        read = {c.path: counts_inside(c.targets).get(key) for c in plain}
+        known = {path: value + ahead for path, value in read.items() if value is not None}
+        if len(known) == len(plain):
+            return {**outside, **known}
+    return None

@@ -85,7 +85,9 @@ def _digests(checkpoint: Checkpoint, entries: list[Entry], content: bool) -> Map
 def _strided(checkpoint: Checkpoint, index: int, name: str, depth: int = 0) -> Iterator[tuple[int, str]]:
     """The tensors with bytes that one is made of: itself, or the parts of a sparse or nested one."""
     node = checkpoint.nodes[index]
-    if isinstance(node, Tensor) and node.parts and depth < DEEPEST:
+    if isinstance(node, Tensor) and node.layout == "chunked":
+        yield index, name
+    elif isinstance(node, Tensor) and node.parts and depth < DEEPEST:
         for part, below in node.parts[:LONGEST]:
             yield from _strided(checkpoint, below, f"{name}.{part}" if name else part, depth + 1)
     elif isinstance(node, Tensor) and node.storage is not None:
@@ -101,7 +103,7 @@ def _line(
     key, node = printable(entry.key), entry.node
     if not isinstance(node, Tensor):
         return f"{key}: {_value(node)}"
-    layout = "" if node.layout == "strided" else f" {node.layout}"
+    layout = "" if node.dense else f" {node.layout}"
     words = [f"{key}  {node.dtype.name} [{', '.join(map(str, node.shape))}]{layout}"]
     for index, name in _strided(checkpoint, entry.index, ""):
         digest = digests.get(index, "unreadable")

@@ -133,7 +133,8 @@ def _content_bytes(extent: Extent) -> int:
 def _is_measured(checkpoint: Checkpoint, index: int, measures: Measures) -> bool:
     """Whether a tensor was looked at: itself, or every part of one that is made of others (sparse, DTensor)."""
     node = checkpoint.nodes[index]
-    if index in measures.tensors or not isinstance(node, Tensor) or node.storage is not None:
+    own = isinstance(node, Tensor) and (node.storage is not None or node.layout == "chunked")
+    if index in measures.tensors or not isinstance(node, Tensor) or own:
         return index in measures.tensors
     return all(_is_measured(checkpoint, part, measures) for _, part in node.parts if part != index)
 

@@ -20,6 +20,7 @@ from ckpttool.repairing.steps.section import chosen_sections
 from ckpttool.rules import Context
 from ckpttool.units import plural
 from ckpttool.verbs.findings import judge
+from ckpttool.writing.chunked import gathered
 
 LOST = ("integrity", "hostile")
 """What an error may say about a file's bytes: they are not what was written, or nobody knows which ones are."""
@@ -72,11 +73,12 @@ def sections_of(found: Writable, names: Sequence[str]) -> Draft:
 
     Raises ``UsageError`` where there is no such part.
     """
-    draft = draft_of(found.checkpoint)
+    draft = gathered(draft_of(found.checkpoint))
     if not names:
-        return draft
+        whole = draft.checkpoint is found.checkpoint
+        return draft if whole else Editor(draft.checkpoint, draft.contents).finish()
     chosen = chosen_sections(found.checkpoint, found.layout, names)
-    editor = Editor(found.checkpoint, draft.contents)
+    editor = Editor(draft.checkpoint, draft.contents)
     if len(chosen) == 1:
         editor.root = chosen[0].index
     else:

@@ -85,14 +85,21 @@ def plan(
         losses = laid.losses
     groups = split(items, _sizes(draft, items, kind), max_shard_size, ties=kind == "bin")
     names = _names(stem, kind, len(groups))
-    extra = repeated if len(groups) == 1 else {}
+    noted = _note(draft)
+    extra = {**repeated, **noted} if len(groups) == 1 else {}
     shards = tuple(_shard(draft, kind, name, group, extra) for name, group in zip(names, groups, strict=True))
     total = sum(_total(draft, group, kind) for group in groups)
-    index = None if len(groups) == 1 else _index({"total_size": total, **repeated}, shards)
+    index = None if len(groups) == 1 else _index({"total_size": total, **repeated, **noted}, shards)
     read = [item.name for shard, group in zip(shards, groups, strict=True) for item in _order(shard, group)]
     kept = tuple(loss for loss in losses if loss != safetensors.REORDERED)
     reordered = () if read == [item.name for item in items] else (safetensors.REORDERED,)
     return ShardSet(shards, f"{stem}.{kind}{INDEX}", index, kept + reordered)
+
+
+def _note(draft: Draft) -> dict[str, str]:
+    """The note of the migrations that the draft went through: in the index, or in the only file."""
+    noted = draft.checkpoint.metadata.get("migrations")
+    return {safetensors.MIGRATIONS: noted} if isinstance(noted, str) and noted else {}
 
 
 def _order(shard: Shard, group: Sequence[Named]) -> Sequence[Named]:

@@ -52,8 +52,9 @@ def _short(name: str) -> str:
     return name
 
 
-def _temporary_path(target: Path) -> Path:
-    return target.with_name(f".{_short(target.name)}.ckpttool-{secrets.token_hex(6)}.tmp")
+def temporary_path(target: Path, token: str = "") -> Path:
+    """A name beside the target that a sweep knows; ``token``, 12 hexadecimal digits, is drawn by lot by default."""
+    return target.with_name(f".{_short(target.name)}.ckpttool-{token or secrets.token_hex(6)}.tmp")
 
 
 @contextmanager
@@ -75,7 +76,7 @@ def _create(target: Path) -> tuple[Path, int]:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     mode = stat.S_IMODE(target.stat().st_mode) & 0o666 if target.exists() else 0o666
     while True:
-        path = _temporary_path(target)
+        path = temporary_path(target)
         descriptor = os.open(path, flags, mode)
         if _lock(descriptor) is not False and os.fstat(descriptor).st_nlink:
             return path, descriptor
@@ -85,7 +86,7 @@ def _create(target: Path) -> tuple[Path, int]:
 @contextmanager
 def temporary_folder(target: Path) -> Iterator[Path]:
     """A new locked folder beside the target, gone by the end unless it has been renamed."""
-    path = _temporary_path(target)
+    path = temporary_path(target)
     path.mkdir()
     held = open_folder(path)
     if held is not None:
@@ -105,7 +106,7 @@ def _remove_if_dead(path: Path) -> None:
         return
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        if _lock(descriptor):
+        if _lock(descriptor) and os.fstat(descriptor).st_nlink:  # else its name may be another file's by now
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     finally:
         os.close(descriptor)

@@ -61,7 +61,7 @@ def write(
     pickled = emitter.run()
     order = order_of(draft, emitter.mentioned)
     alignment = _alignment(draft)
-    archive = _Archive(sink, folder or _folder(draft, sink), alignment, progress)
+    archive = Archive(sink, folder or _folder(draft, sink), alignment, progress)
     for name, data in _head(pickled, alignment, order.big):
         archive.add(name, data)
     for index, number in emitter.mentioned.items():
@@ -146,7 +146,7 @@ class _Written:
     record: Record
 
 
-class _Archive:
+class Archive:
     """An archive as it is written: record by record, then the directory."""
 
     def __init__(
@@ -179,11 +179,31 @@ class _Archive:
             known = running.value
         self._end(name, record, known)
 
-    def close(self) -> None:
-        """The serialization id, the directory and its end."""
+    def copy(self, name: str, content: Content, crc: int) -> None:
+        """A record whose checksum is known; raises ``WriteFailed`` where what had to be looked at has another one."""
+        record = self._begin(name, content.nbytes)
+        if _recorded(content) == crc:
+            self._sink.put(content)
+        else:
+            with self._sink.checksummed() as running:
+                self._sink.put(content)
+            if running.value != crc:
+                raise WriteFailed(name, f"CRC-32 {running.value:08x} was written where {crc:08x} was meant")
+        self._end(name, record, crc)
+
+    def serialization_id(self) -> bytes:
+        """What torch writes last: digests of the names and of the checksums so far."""
         hashed = name_hash([written.name for written in self._written])
         chained = chain([w.record.crc for w in self._written if w.record.usize])
-        self.add(SERIALIZATION_ID, f"{hashed:020d}{chained:020d}".encode())
+        return f"{hashed:020d}{chained:020d}".encode()
+
+    def close(self) -> None:
+        """The serialization id, the directory and its end."""
+        self.add(SERIALIZATION_ID, self.serialization_id())
+        self.finish()
+
+    def finish(self) -> None:
+        """The directory and its end."""
         start = self._sink.position - self._start
         directory = b"".join([central_entry(written.record) for written in self._written])
         self._sink.write(directory)

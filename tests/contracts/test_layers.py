@@ -16,6 +16,7 @@ import pytest
 
 # The nouns, and what they need to be said. Standard library alone.
 GROUND = {
+    "boxes",
     "changes",
     "draft",
     "dtypes",

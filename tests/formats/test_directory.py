@@ -126,12 +126,6 @@ def test_deepspeed_says_which_tag_is_the_latest(tmp_path: Path, fixtures_dir: Pa
     assert (checkpoint.metadata["layout"], checkpoint.metadata["latest"]) == ("DeepSpeed", "step9")
 
 
-def test_a_distributed_checkpoint_is_named(fixtures_dir: Path) -> None:
-    checkpoint = describe(fixtures_dir / "dcp")
-    assert (checkpoint.format, checkpoint.kind, checkpoint.root) == ("dcp", "a distributed checkpoint", None)
-    assert [damage.rule for damage in checkpoint.damage] == ["not-a-checkpoint"]
-
-
 def test_a_folder_with_one_checkpoint_is_that_one(fixtures_dir: Path) -> None:
     assert describe(fixtures_dir / "nanogpt").source == str(fixtures_dir / "nanogpt" / "ckpt.pt")
     assert describe(fixtures_dir / "sharded").format == "sharded"

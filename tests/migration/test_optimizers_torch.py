@@ -17,10 +17,10 @@ import pytest
 from ckpttool.dtypes import DTYPES
 from ckpttool.expressions import Applied, Leaf
 from ckpttool.formats import describe
+from ckpttool.migration.errors import MigrationError
 from ckpttool.migration.moments import Read
 from ckpttool.migration.planning import plan
 from ckpttool.migration.reach import Wishes
-from ckpttool.migration.trouble import MigrationError
 from ckpttool.ops import Concat, Fill, Split, Transpose
 from ckpttool.plan import Plan
 from ckpttool.profiles import lay_out

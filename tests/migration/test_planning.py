@@ -2,103 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
-from ckpttool.draft import Made
 from ckpttool.dtypes import DTYPES
 from ckpttool.editing import Editor
-from ckpttool.expressions import Applied, Expression, Leaf
-from ckpttool.migration.planning import plan
+from ckpttool.expressions import Applied, Leaf
+from ckpttool.migration.errors import MigrationError
 from ckpttool.migration.reach import Wishes
-from ckpttool.migration.trouble import MigrationError
-from ckpttool.model import Checkpoint, Tensor
-from ckpttool.ops import Concat, Fill, MatMul, Split, Transpose
-from ckpttool.plan import Plan
-from ckpttool.profiles import lay_out
-from ckpttool.rewriting import Dropped, Names, Output, Rewriting, Tied
+from ckpttool.ops import Fill, MatMul, Split, Transpose
+from ckpttool.rewriting import Output, Tied
+from ckpttool.testing.plans import adam, keys, made_of, merged, planned, split, tensors, turned, values
 from ckpttool.testing.trees import T, checkpoint_of
 
 FLOAT = DTYPES["float32"]
-
-
-def rewriting_of(
-    names: Names, changes: dict[str, Any], drop: Iterable[str] = (), ties: Iterable[Tied] = ()
-) -> Rewriting:
-    """A rewriting by old name: a new name, or a list of outputs that stand in its place."""
-    drop = set(drop)
-    outputs: list[Output] = []
-    for item in names.items:
-        made = changes.get(item.name, item.name)
-        if item.name in drop:
-            continue
-        outputs += [Output(made, Leaf(item.name))] if isinstance(made, str) else made
-    dropped = tuple(Dropped(item.name) for item in names.items if item.name in drop)
-    return Rewriting(tuple(outputs), dropped, tuple(ties))
-
-
-def planned(value: Any, changes: dict[str, Any], *, wishes: Wishes | None = None, **more: Any) -> Plan:
-    """The plan for a tree spelled in plain values."""
-    checkpoint = value if isinstance(value, Checkpoint) else checkpoint_of(value)
-    kept = {k: more.pop(k) for k in ("drop", "ties") if k in more}
-    return plan(
-        checkpoint,
-        lay_out(checkpoint),
-        lambda names: rewriting_of(names, changes, **kept),
-        wishes=wishes,
-        **more,
-    )
-
-
-def keys(plan: Plan) -> list[str]:
-    return [entry.key for entry in plan.draft.checkpoint.entries()]
-
-
-def tensors(plan: Plan) -> dict[str, Tensor]:
-    return {entry.key: tensor for entry, tensor in plan.draft.checkpoint.tensors()}
-
-
-def values(plan: Plan) -> dict[str, Any]:
-    return {
-        entry.key: entry.node.value
-        for entry in plan.draft.checkpoint.entries()
-        if hasattr(entry.node, "value")
-    }
-
-
-def made_of(plan: Plan, key: str) -> Expression:
-    storage = tensors(plan)[key].storage
-    assert storage is not None
-    content = plan.draft.contents[storage]
-    assert isinstance(content, Made)
-    return content.expression
-
-
-def split(name: str, into: Iterable[str], dim: int = 0) -> list[Output]:
-    into = list(into)
-    op = Split(sections=len(into), dim=dim)
-    return [Output(new, Applied(op, (Leaf(name),), part)) for part, new in enumerate(into)]
-
-
-def merged(into: str, names: Iterable[str]) -> Output:
-    return Output(into, Applied(Concat(0), tuple(Leaf(name) for name in names)))
-
-
-def adam(
-    shapes: Iterable[tuple[int, ...]], groups: Iterable[Iterable[int]] | None = None, **group: Any
-) -> dict[str, Any]:
-    """An Adam's state dict over parameters of these shapes."""
-    shapes = list(shapes)
-    state = {i: {"step": T(()), "exp_avg": T(s), "exp_avg_sq": T(s)} for i, s in enumerate(shapes)}
-    listed = [list(range(len(shapes)))] if groups is None else [list(g) for g in groups]
-    return {
-        "state": state,
-        "param_groups": [
-            {"lr": 0.1, "betas": (0.9, 0.99), "amsgrad": False, **group, "params": g} for g in listed
-        ],
-    }
 
 
 WEIGHTS = {"embed.weight": T((5, 4)), "fc.weight": T((6, 4)), "fc.bias": T((6,)), "head.weight": T((3, 6))}
@@ -247,6 +165,18 @@ def test_nested_containers_are_used_and_follow() -> None:
     assert [entry.path for entry in found.draft.checkpoint.entries()] == [
         ("model", "enc", "a"), ("model", "enc", "b"), ("model", "decoder", "d.e"), ("epoch",),
     ]  # fmt: skip
+
+
+def test_state_of_a_model_in_two_dicts_follows_there_and_back() -> None:
+    halves = {"encoder": {"a": T((6, 4)), "b": T((6,))}, "decoder": {"c": T((3, 6)), "d": T((3,))}}
+    before = checkpoint_of({"model": halves, "optimizer": adam([(6, 4), (6,), (3, 6), (3,)])})
+    there = planned(before, {"encoder.a": "enc.a", "encoder.b": "enc.b", **turned("decoder.c")})
+    assert tensors(there)["optimizer.state.2.exp_avg"].shape == (6, 3)
+    back = planned(
+        there.draft.checkpoint, {"enc.a": "encoder.a", "enc.b": "encoder.b", **turned("decoder.c")}
+    )
+    assert tensors(back)["optimizer.state.2.exp_avg"].shape == (3, 6)
+    assert keys(back) == [entry.key for entry in before.entries()]
 
 
 def test_an_average_under_a_prefix_moves_along_and_its_count_stays() -> None:

@@ -8,11 +8,11 @@ from ckpttool.dtypes import DTYPES
 from ckpttool.expressions import Form, Leaf
 from ckpttool.layout import Layout
 from ckpttool.migration import load, rewrite
+from ckpttool.migration.errors import MigrationError
 from ckpttool.migration.inference import Inference, Move
 from ckpttool.migration.target import Target, target_of
 from ckpttool.migration.templates import shapes
 from ckpttool.migration.towards import fitted, towards
-from ckpttool.migration.trouble import MigrationError
 from ckpttool.profiles import lay_out
 from ckpttool.rewriting import Named, Names, Output, Rewriting
 from ckpttool.testing.trees import T, checkpoint_of
@@ -182,3 +182,11 @@ def test_a_checkpoint_tells_order_ties_and_buffers() -> None:
 def test_what_has_no_weights_is_no_target() -> None:
     with pytest.raises(MigrationError, match="has no weights"):
         target_of(checkpoint_of({"epoch": 3}), Layout())
+
+
+def test_a_model_in_two_dicts_is_one_target() -> None:
+    halves = {"encoder": {"weight": T((6, 4))}, "decoder": {"weight": T((3, 6)), "bias": T((3,))}}
+    checkpoint = checkpoint_of({"model": halves, "epoch": 3})
+    target = target_of(checkpoint, lay_out(checkpoint))
+    assert list(target.order) == ["encoder.weight", "decoder.weight", "decoder.bias"]
+    assert target.parameters == ("encoder.weight", "decoder.weight", "decoder.bias")

@@ -297,3 +297,49 @@ def test_time_grows_with_tensors_not_with_their_square() -> None:
 
 def test_profiles_look_only_where_the_file_has_something() -> None:
     assert profile_of(View(checkpoint_of({}))) is None
+
+
+# --- models in parts -------------------------------------------------------------------------------------------
+
+HALVES = {
+    "encoder": {"weight": T((6, 4)), "bias": T((6,))},
+    "decoder": {"weight": T((3, 6)), "bias": T((3,))},
+}
+
+
+def test_an_optimizer_over_a_model_in_two_dicts_is_matched_with_both() -> None:
+    layout = laid({"model": HALVES, "optimizer": adam((6, 4), (6,), (3, 6), (3,))})
+    names = ["encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias"]
+    assert [slot.name for slot in layout.optimizers[0].slots] == names
+    assert [name for name, _ in layout.parameters] == names
+    named = laid({"model": HALVES, "optimizer": adam((6,), (3, 6), names=("encoder.bias", "decoder.weight"))})
+    assert [slot.parameter for slot in named.optimizers[0].slots] == [
+        dict(named.parameters)[name] for name in names[1:3]
+    ]
+
+
+def test_an_optimizer_of_each_part_is_matched_with_its_part() -> None:
+    optimizers = [adam((6, 4), (6,)), adam((3, 6), (3,))]
+    layout = laid({"model": HALVES, "optimizers": optimizers})
+    assert [[s.name for s in one.slots] for one in layout.optimizers] == [["weight", "bias"]] * 2
+
+
+def test_what_stands_beside_an_encoder_is_a_part_of_the_model_too() -> None:
+    layout = laid({"model": {"encoder": HALVES["encoder"], "proj": HALVES["decoder"]}, "epoch": 1})
+    assert [s.key for s in layout.sections if s.name == "weights"] == ["model.encoder", "model.proj"]
+    beside = laid({"model": {"state_dict": HALVES["encoder"], "stats": HALVES["decoder"]}, "epoch": 1})
+    assert [s.key for s in beside.sections if s.name == "weights"] == ["model.state_dict"]
+
+
+def test_lists_that_hold_each_other_many_times_are_looked_at_once() -> None:
+    inner: list[Any] = ["x"]
+    checkpoint = checkpoint_of({"a": inner})
+    nodes = list(checkpoint.nodes)
+    at = next(i for i, node in enumerate(nodes) if isinstance(node, Sequence))
+    for _ in range(6):
+        nodes.append(Sequence("list", (at,) * 60))
+        at = len(nodes) - 1
+    root = nodes[checkpoint.root or 0]
+    assert isinstance(root, Mapping)
+    nodes.append(Mapping("dict", root.keys, (at,)))
+    assert lay_out(Checkpoint("x.pt", "torch-zip", tuple(nodes), len(nodes) - 1)).sections == ()

@@ -190,7 +190,8 @@ def _range(editor: Editor, node: Call) -> Made | None:
     if len(node.args) != 3:
         return None
     pairs = zip(("start", "stop", "step"), node.args, strict=True)
-    return Made(_dict([(editor.value(key), value) for key, value in pairs]), f"a {node.name}", "a dict")
+    found = _dict([(editor.value(key), value) for key, value in pairs])
+    return Made(found, f"a {node.name.removeprefix('x')}", "a dict")
 
 
 def _first(editor: Editor, node: Call) -> Made | None:
@@ -213,6 +214,14 @@ def _entries_alone(editor: Editor, node: Call) -> Made | None:
     """A defaultdict whose arguments are none that Python writes: its entries are data all the same."""
     pairs = list(zip(node.keys, node.values, strict=True))
     return Made(_dict(pairs), node.dotted, "a dict") if pairs else None
+
+
+def _bounded(editor: Editor, node: Call) -> Made | None:
+    """A deque of limited length: ``deque((), 5)``, its items appended."""
+    first = editor.nodes[node.args[0]] if node.args else None
+    given = first.items if isinstance(first, Sequence) else ()
+    fits = len(node.args) == 2 and isinstance(first, Sequence)
+    return Made(Sequence("list", (*given, *node.items)), "a deque", "a list") if fits else None
 
 
 def _old_tensor(editor: Editor, node: Call) -> Made | None:
@@ -255,8 +264,10 @@ _SPECIAL: dict[tuple[str, str], Reader] = {
     ("builtins", "bytearray"): _bytearray,
     ("builtins", "slice"): _range,
     ("builtins", "range"): _range,
+    ("builtins", "xrange"): _range,
     ("builtins", "getattr"): _attribute,
     ("collections", "defaultdict"): _entries_alone,
+    ("collections", "deque"): _bounded,
     ("torch._utils", "_rebuild_device_tensor_from_numpy"): _first,
     ("torch._utils", "_rebuild_xla_tensor"): _first,
     **{("torch.jit._pickle", f"build_{kind}list"): _first for kind in ("int", "tensor", "double", "bool")},

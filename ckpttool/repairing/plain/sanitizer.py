@@ -17,9 +17,6 @@ from ckpttool.repairing.plain.tensors import of_tensor
 HOPS = 64
 """Wrappers around wrappers that are followed to what they hold."""
 
-LONG = 255
-"""Bytes of the largest integer that the loader takes."""
-
 _DICT_NAMES = frozenset(dir(dict)) | {"move_to_end", "popitem"}
 
 
@@ -129,8 +126,6 @@ def _value(node: Value) -> Made:
     value = node.value
     if node.call is not None:
         return Made(Value(value), "a numpy number", "a number")
-    if isinstance(value, int) and value.bit_length() // 8 + 1 > LONG:
-        return Made(Value(hex(value)), "an integer of more than 255 bytes", "text")
     return Made(node)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ckpttool import draft
 from ckpttool.dtypes import BYTE, STORAGE_CLASSES
 from ckpttool.editing import Editor
+from ckpttool.expressions import Form, Leaf
 from ckpttool.model import Call, Global, Mapping, Node, Sequence, Tensor, Value
 from ckpttool.repairing.plain.allowed import is_allowed
 from ckpttool.repairing.plain.made import Made, described
@@ -79,10 +81,26 @@ def _array(editor: Editor, node: Tensor) -> Made:
     """A numpy array as a tensor of the same bytes."""
     assert node.storage is not None
     storage = editor.storages[node.storage]
-    dtype = node.dtype if node.dtype.name in _CLASSES else BYTE
-    editor.storages[node.storage] = replace(storage, key=editor.fresh_key(), dtype=dtype, record="")
-    form = V2 if node.dtype.name in _CLASSES else V3
-    return Made(replace(node, form=form, call=None), "a numpy array", "a tensor")
+    typed = node.dtype.name in _CLASSES
+    fresh = replace(storage, key=editor.fresh_key(), dtype=node.dtype if typed else BYTE, record="")
+    made = replace(node, form=V2 if typed else V3, call=None)
+    if storage.swapped and not typed:
+        # Bytes without a type are not turned when they are written: the tensor is computed instead.
+        form = Form(node.dtype, node.shape)
+        editor.contents[node.storage] = draft.Made(Leaf("array"), (draft.Input("array", node, storage),), form)
+        fresh = replace(fresh, swapped=False, checksum=None)
+        made = replace(made, stride=_row_major(node.shape))
+    editor.storages[node.storage] = fresh
+    return Made(made, "a numpy array", "a tensor")
+
+
+def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    strides: list[int] = []
+    step = 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= max(size, 1)
+    return tuple(reversed(strides))
 
 
 def _raw(editor: Editor, node: Tensor) -> Made:
@@ -134,11 +152,23 @@ def _typed(editor: Editor, node: Tensor, call: Call) -> Made:
     what = "a tensor's attributes" if named in _PLAIN_TYPES else cls.dotted
     if _is_dense(node) and not node.parts:
         return replace(_bare(node, _of_storage(editor, node)), what=what, into="the tensor alone")
+    whole = _whole_part(editor, node)
+    if whole is not None:
+        return Made(whole, what, "its local tensor, which is all of it")
     pairs = [(name, index) for name, index in node.parts]
     if _is_dense(node):
         inner = _bare(node, _of_storage(editor, node)).node
         pairs.insert(0, ("data", editor.put(inner) if not isinstance(inner, int) else inner))
     return _parts(editor, pairs, what)
+
+
+def _whole_part(editor: Editor, node: Tensor) -> int | None:
+    """The local tensor of a distributed one that has the shape of the whole: it was replicated, or alone."""
+    if node.layout != "dtensor" or len(node.parts) != 1:
+        return None
+    local = editor.nodes[node.parts[0][1]]
+    same = isinstance(local, Tensor) and (local.shape, local.dtype) == (node.shape, node.dtype)
+    return node.parts[0][1] if same else None
 
 
 def _may_call(editor: Editor, call: Call) -> bool:

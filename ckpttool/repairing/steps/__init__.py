@@ -18,6 +18,7 @@ from ckpttool.layout import Layout
 from ckpttool.model import Checkpoint
 from ckpttool.plan import Step
 from ckpttool.repairing.case import Case, Loss, Mended, Verdict, Wishes
+from ckpttool.repairing.origins import proofs_of
 from ckpttool.repairing.tensors import worth_by_key
 
 
@@ -52,5 +53,5 @@ def mend_all(case: Case, lay_out: Callable[[Checkpoint], Layout]) -> Verdict:
         if done.steps:
             case = replace(case, draft=done.draft, layout=lay_out(done.draft.checkpoint))
         steps, lost, notes = (*steps, *done.steps), (*lost, *done.lost), (*notes, *done.notes)
-    kept = worth_by_key(case.draft.checkpoint, case.proofs)
+    kept = worth_by_key(case.draft.checkpoint, proofs_of(case.draft, case.proofs))
     return Verdict(case.draft, steps, lost, notes, kept)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
+from ckpttool.draft import Draft
 from ckpttool.editing import Editor, below
 from ckpttool.errors import CkpttoolError, printable
-from ckpttool.model import Checkpoint, Mapping, Tensor
+from ckpttool.model import Call, Checkpoint, Global, Mapping, Tensor
 from ckpttool.plan import Step
 from ckpttool.repairing.case import Case, Mended, Wishes
 from ckpttool.repairing.modules import Named, detached, is_module, is_script, state_of, state_of_script
+from ckpttool.repairing.plain.allowed import is_allowed
 from ckpttool.tree import lookup, paths_to
 from ckpttool.units import plural
 
@@ -47,7 +50,15 @@ def _of_pickles(case: Case) -> Mended:
             f"a pickled module needs its class: {plural(len(names), 'tensor')} as state_dict() names them"
         )
         steps.append(Step("extract", (key,) if key else (), tuple(_under(key, names)), reason))
-    return Mended(editor.finish(), tuple(steps))
+    return Mended(_without_classes(editor.finish()), tuple(steps))
+
+
+def _without_classes(draft: Draft) -> Draft:
+    """The draft without the names that only its modules asked for."""
+    checkpoint = draft.checkpoint
+    used = {(node.module, node.name) for node in checkpoint.nodes if isinstance(node, (Call, Global))}
+    kept = [u for u in checkpoint.globals if is_allowed(u.module, u.name) or (u.module, u.name) in used]
+    return replace(draft, checkpoint=replace(checkpoint, globals=tuple(kept)))
 
 
 def _outermost(checkpoint: Checkpoint) -> Iterator[int]:

@@ -11,17 +11,20 @@ from ckpttool.plan import Step
 from ckpttool.repairing.case import Case, Loss, Mended, Wishes
 from ckpttool.repairing.plain.allowed import is_allowed
 from ckpttool.repairing.plain.sanitizer import Change, Sanitizer, devices
+from ckpttool.safety import standing
 from ckpttool.tree import paths_to
 from ckpttool.units import plural
 
 ORDER = 220
 
 SCRIPT = "torchscript"
+SHOWN = 8
+"""Names that a step lists; the rest is counted."""
 
 _WHY = {
-    "plain": "torch.load(weights_only=True) refuses {what}: {into} stands in its place",
-    "describe": "torch.load(weights_only=True) refuses {what}, which has no plain form: {into} stands in its place",
-    "remove": "{what} is a name that no checkpoint needs, and loading it could run anything: cut out",
+    "plain": "torch.load(weights_only=True) refuses {what}; in its place: {into}",
+    "describe": "torch.load(weights_only=True) refuses {what}, which has no plain form; in its place: {into}",
+    "remove": "{what} is nothing that a checkpoint needs, and loading it could run anything: cut out",
 }
 
 
@@ -57,10 +60,7 @@ def mend(case: Case) -> Mended:
             Step("respell", (), (), f"{printable(message)}: written as torch writes it")
             for message in foreign
         ),
-        *(
-            Step("remove", (), (), f"{name} is imported and used by nothing that stays: left out")
-            for name in unused
-        ),
+        *_leftovers(unused),
     )
     return Mended(
         draft, steps, tuple(_losses(checkpoint, draft.checkpoint)), tuple(_notes(sanitizer.changes))
@@ -72,21 +72,45 @@ def _stays(use: GlobalUse) -> bool:
     return is_allowed(use.module, use.name) and use.module != "torch.cuda" and not use.beside
 
 
-def _unused(checkpoint: Checkpoint, changes: Sequence[Change]) -> list[str]:
-    """Names that are imported beside the tree: calls whose results are thrown away, pickles in other records."""
+def _unused(checkpoint: Checkpoint, changes: Sequence[Change]) -> list[tuple[str, bool]]:
+    """Names that are imported beside the tree, or went with what they were part of, and whether they are dangerous.
+
+    Calls whose results are thrown away, and pickles in other records, are run by some loaders all the same.
+    """
     told = {change.made.what for change in changes}
     found = {
-        use.dotted
+        (use.dotted, standing(use.module, use.name) == "unsafe")
         for use in checkpoint.globals
-        if not is_allowed(use.module, use.name) and not _respelled(use)
+        if use.module and not is_allowed(use.module, use.name) and not (changes and _respelled(use))
     }
-    return sorted(printable(name) for name in found if name not in told)
+    return sorted((printable(name), unsafe) for name, unsafe in found if name not in told)
+
+
+def _leftovers(unused: Sequence[tuple[str, bool]]) -> Iterator[Step]:
+    """One step for each dangerous name, one for all others."""
+    for name, unsafe in unused:
+        if unsafe:
+            yield Step(
+                "remove",
+                (),
+                (),
+                f"{name} is a name that no checkpoint needs; nothing in the tree is made of it",
+            )
+    plain = [name for name, unsafe in unused if not unsafe]
+    if plain:
+        more = f" and {len(plain) - SHOWN} more" if len(plain) > SHOWN else ""
+        yield Step("respell", (), (), f"not imported any more: {', '.join(plain[:SHOWN])}{more}")
 
 
 def _respelled(use: GlobalUse) -> bool:
-    """Names that numpy's arrays and numbers come with, told of as such."""
-    return use.module.partition(".")[0] in ("numpy", "copy_reg", "copyreg") or use.dotted.startswith(
-        ("builtins.", "__builtin__.")
+    """Names that arrays, numbers and objects of old protocols come with, where those are told of."""
+    plain = standing(use.module, use.name) == "plain"
+    return plain and use.module.partition(".")[0] in (
+        "numpy",
+        "copy_reg",
+        "copyreg",
+        "builtins",
+        "__builtin__",
     )
 
 

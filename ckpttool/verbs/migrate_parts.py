@@ -1,0 +1,96 @@
+"""Several rewritings as one plan, each from what the one before it leads to: one write carries all of them out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from ckpttool.errors import CkpttoolError, printable
+from ckpttool.migration import RuleFile, rewrite
+from ckpttool.migration.errors import MigrationError
+from ckpttool.migration.planning import Rewrite, plan
+from ckpttool.migration.reach import Wishes
+from ckpttool.migration.target import Target
+from ckpttool.plan import Plan
+from ckpttool.profiles import lay_out
+from ckpttool.profiles.parameters import is_buffer
+from ckpttool.verbs.migrate_rules import Setting
+from ckpttool.verbs.reading import counter
+from ckpttool.verbs.writable import Writable
+
+Settings: TypeAlias = "Mapping[str, Setting]"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A rewriting of state dicts, or of the ``whole`` tree; ``then`` is what else it does to the plan.
+
+    ``where`` and ``step`` name a step of a chain in what goes wrong; both empty where there is none.
+    """
+
+    rewrite: Rewrite
+    whole: bool = False
+    then: Callable[[Plan], Plan] | None = None
+    where: str = ""
+    step: str = ""
+
+
+def parts_of(rules: RuleFile, settings: Settings) -> tuple[Part, ...]:
+    """The parts of a file of rules: those that speak of weights and those that speak of the tree, in turn."""
+    return tuple(_part(one, settings) for one in rules.scopes() or (rules,))
+
+
+def _part(rules: RuleFile, settings: Settings) -> Part:
+    return Part(lambda names: rewrite(rules, names, settings), rules.scope == "tree")
+
+
+def planned(found: Writable, parts: Sequence[Part], wishes: Wishes, target: Target | None) -> Plan:
+    """One plan for all parts; ``target`` checks the last one. Raises what planning and the rewritings raise."""
+    whole: Plan | None = None
+    for number, part in enumerate(parts):
+        try:
+            one = _one(found, part, whole, wishes, target if number == len(parts) - 1 else None)
+        except CkpttoolError as error:
+            if not part.step:
+                raise
+            raise MigrationError(_told(part, str(error))) from error
+        whole = one if whole is None else _both(whole, one)
+    assert whole is not None
+    return whole
+
+
+def _one(found: Writable, part: Part, before: Plan | None, wishes: Wishes, target: Target | None) -> Plan:
+    checkpoint = found.checkpoint if before is None else before.draft.checkpoint
+    one = plan(
+        checkpoint,
+        found.layout if before is None else lay_out(checkpoint),
+        part.rewrite,
+        wishes=replace(wishes, whole=part.whole),
+        target=target,
+        trains=lambda name, tensor: not is_buffer(name, tensor),
+        read=counter,
+        contents=None if before is None else before.draft.contents,
+    )
+    return one if part.then is None else part.then(one)
+
+
+def _told(part: Part, said: str) -> str:
+    """An error with the file and the step, each once."""
+    where = printable(part.where)
+    if said.startswith(where):
+        return f"{said} ({part.step})"
+    return f"{where}, {part.step}: {said}"
+
+
+def _both(first: Plan, second: Plan) -> Plan:
+    known = set(first.unmatched)
+    return replace(
+        second,
+        steps=first.steps + second.steps,
+        rules=first.rules + second.rules,
+        notes=first.notes + second.notes,
+        unmatched=tuple(key for key in second.unmatched if key in known),
+        repeats=first.repeats or second.repeats,
+        foreign=first.foreign and second.foreign,
+    )

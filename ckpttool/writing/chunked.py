@@ -1,0 +1,90 @@
+"""Chunked tensors as whole ones, for formats that know nothing of chunks. Pure: content is named, not read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ckpttool.boxes import Box, is_row_run, start_of
+from ckpttool.draft import Content, Copied, Draft, Input, Made
+from ckpttool.dtypes import BYTE, STORAGE_CLASSES
+from ckpttool.editing import Editor
+from ckpttool.expressions import Applied, Form, Leaf
+from ckpttool.model import Checkpoint, Span, Storage, Tensor
+from ckpttool.ops.paste import Paste
+
+_CLASSES = {dtype.name for dtype in STORAGE_CLASSES.values()}
+
+
+def gathered(draft: Draft) -> Draft:
+    """The draft with a storage of its own for each chunked tensor; one without any is returned as it is.
+
+    Nodes and storages keep their indices. Boxes that are runs of rows are copied one after the other; others are
+    pasted when they are written, which takes the memory of that tensor twice.
+    """
+    checkpoint = draft.checkpoint
+    wanted = [
+        (index, node)
+        for index, node in enumerate(checkpoint.nodes)
+        if isinstance(node, Tensor) and node.layout == "chunked"
+    ]
+    if not wanted:
+        return draft
+    editor = Editor(checkpoint, draft.contents)
+    for index, tensor in wanted:
+        parts = _boxes(checkpoint, tensor)
+        content = _content(draft, tensor, parts)
+        kind = tensor.dtype if tensor.dtype.name in _CLASSES else BYTE
+        storage = editor.storage(Storage("", kind, 0), content)
+        editor.replace(index, replace(tensor, layout="strided", storage=storage, parts=()))
+    changed = replace(checkpoint, nodes=tuple(editor.nodes), storages=tuple(editor.storages))
+    return Draft(changed, tuple(editor.contents))
+
+
+def _boxes(checkpoint: Checkpoint, tensor: Tensor) -> list[tuple[Box, Tensor]]:
+    found = []
+    for name, index in tensor.parts:
+        start, part = start_of(name), checkpoint.nodes[index]
+        if isinstance(part, Tensor) and start is not None:
+            found.append((Box(start, part.shape), part))
+    return sorted(found, key=lambda one: one[0].start)
+
+
+def _content(draft: Draft, tensor: Tensor, parts: Sequence[tuple[Box, Tensor]]) -> Content:
+    if not tensor.numel:
+        return Copied(())
+    copied = _copied(draft, tensor, parts)
+    if copied is not None:
+        return copied
+    form = Form(tensor.dtype, tensor.shape)
+    leaves = tuple(Leaf(str(number)) for number in range(len(parts)))
+    inputs = tuple(
+        Input(leaf.name, part, _storage(draft.checkpoint, part))
+        for leaf, (_, part) in zip(leaves, parts, strict=True)
+    )
+    paste = Paste(tensor.shape, tuple(box.start for box, _ in parts))
+    return Made(Applied(paste, leaves), inputs, form)
+
+
+def _copied(draft: Draft, tensor: Tensor, parts: Sequence[tuple[Box, Tensor]]) -> Copied | None:
+    """The bytes as they lie, where the boxes laid end to end are the whole."""
+    if not is_row_run([box for box, _ in parts], tensor.shape):
+        return None
+    spans: list[Span] = []
+    for _, part in parts:
+        storage = _storage(draft.checkpoint, part)
+        content = draft.contents[part.storage] if part.storage is not None else None
+        plain = isinstance(content, Copied) and len(content.spans) == 1 and content.inflates_to is None
+        if not (plain and part.contiguous and part.dtype == tensor.dtype and part.dtype.bits % 8 == 0):
+            return None
+        assert isinstance(content, Copied)
+        begin = content.spans[0].start + part.offset * part.dtype.itemsize
+        if begin + part.nbytes > content.spans[0].stop or storage.swapped:
+            return None
+        spans.append(Span(content.spans[0].source, begin, begin + part.nbytes))
+    return Copied(tuple(spans))
+
+
+def _storage(checkpoint: Checkpoint, part: Tensor) -> Storage:
+    assert part.storage is not None
+    return checkpoint.storages[part.storage]

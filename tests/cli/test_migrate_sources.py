@@ -1,0 +1,161 @@
+"""ckpttool migrate on what people have: other formats than torch's, folders, odd files and places."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+from click.testing import Result
+
+from ckpttool.formats import describe
+from ckpttool.testing.plain import tensor
+from ckpttool.testing.writers import safetensors_file, sharded_files, torch_file
+
+Run: TypeAlias = Callable[..., Result]
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+
+TURN = "- transpose: 'a'\n"
+
+
+def rules(folder: Path, text: str) -> Path:
+    path = folder / "rules.yaml"
+    path.write_text(f"ckpttool: 1\nabout: a test\nrules:\n{text}")
+    return path
+
+
+def small() -> dict[str, Any]:
+    return {"a": tensor((2, 3), bytes(range(24))), "b": tensor((2,), bytes(8))}
+
+
+def content(path: Path, key: str) -> bytes:
+    checkpoint = describe(path)
+    found = next(node for entry, node in checkpoint.tensors() if entry.key == key)
+    assert found.storage is not None
+    span = checkpoint.storages[found.storage].span
+    assert span is not None
+    return Path(span.source).read_bytes()[span.start : span.stop]
+
+
+def sharded(folder: Path) -> Path:
+    folder.mkdir()
+    for name, data in sharded_files(small()).items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+TURNED = b"".join(bytes(range(24))[at : at + 4] for at in (0, 12, 4, 16, 8, 20))
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_tensors_of_safetensors_are_computed_with(run: Run, tmp_path: Path, suffix: str) -> None:
+    (tmp_path / "old.safetensors").write_bytes(safetensors_file(small()))
+    result = run("migrate", "old.safetensors", "-o", f"new.{suffix}", "--rules", rules(tmp_path, TURN))
+    assert result.exit_code == 0, result.stderr
+    assert content(tmp_path / f"new.{suffix}", "a") == TURNED
+
+
+def test_tensors_of_the_first_torch_are_computed_with(run: Run, tmp_path: Path) -> None:
+    old = FIXTURES / "torch_tar.pth"
+    key = next(e.key for e, node in describe(old).tensors() if len(node.shape) == 2)
+    file = rules(tmp_path, f"- transpose: '{key}'\n")
+    result = run("migrate", old, "-o", "new.pth", "--rules", file, "--force")
+    assert result.exit_code == 0, result.stderr
+
+
+@pytest.mark.parametrize("size", [1, 10**9])
+def test_shards_are_computed_with_and_remember(
+    run: Run, tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ckpttool.writing import sharded as writer
+
+    monkeypatch.setattr(writer, "MAX_SHARD_SIZE", size)
+    old, file = sharded(tmp_path / "old"), rules(tmp_path, TURN)
+    result = run("migrate", old, "-o", "new", "--rules", file)
+    assert result.exit_code == 0, result.stderr
+    assert len(list((tmp_path / "new").iterdir())) == (3 if size == 1 else 1)
+    assert content(tmp_path / "new", "a") == TURNED
+    again = run("migrate", "new", "-o", "twice", "--rules", file)
+    assert (again.exit_code, "already migrated" in again.stderr) == (2, True)
+    assert run("migrate", "new", "-o", "back", "--rules", file, "--reverse").exit_code == 0
+    assert content(tmp_path / "back", "a") == bytes(range(24))
+    assert not any(
+        "ckpttool.migrations" in f.read_text(errors="replace") for f in (tmp_path / "back").iterdir()
+    )
+
+
+def test_shards_of_torch_remember(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "old.pth").write_bytes(torch_file(small()))
+    file = rules(tmp_path, TURN)
+    assert run("migrate", "old.pth", "-o", "new", "--as", "sharded-bin", "--rules", file).exit_code == 0
+    assert "already migrated" in run("migrate", "new", "-o", "twice", "--rules", file).stderr
+
+
+# --- rules for something else ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "- rename: net.weigth\n  to: net.scale\n",
+        "- tie: b\n  to: net.weigth\n",
+        "- transpose: net.weigth\n- drop: other\n  optional: true\n",
+    ],
+)
+def test_rules_for_another_checkpoint_are_refused(run: Run, tmp_path: Path, text: str) -> None:
+    (tmp_path / "old.pth").write_bytes(torch_file({"net.weight": tensor((2, 2), bytes(16)), "b": 1}))
+    result = run("migrate", "old.pth", "-o", "new.pth", "--rules", rules(tmp_path, text))
+    assert (result.exit_code, result.stdout, (tmp_path / "new.pth").exists()) == (2, "", False)
+    assert "old.pth – the rules are for another checkpoint: " in result.stderr
+    assert "rules.yaml:4" in result.stderr
+    assert "nearest: 'net.weight'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "- rename: net.weigth\n  to: net.scale\n  optional: true\n",
+        "- strip: [module]\n",
+        "- rename: old.scale\n  to: net.weight\n",
+        "- rename: net.weight\n  to: net.scale\n  when: {missing: b}\n",
+    ],
+    ids=["optional", "strip", "done before", "guarded"],
+)
+def test_rules_that_may_find_nothing_are_not(run: Run, tmp_path: Path, text: str) -> None:
+    (tmp_path / "old.pth").write_bytes(torch_file({"net.weight": tensor((2, 2), bytes(16)), "b": 1}))
+    result = run("migrate", "old.pth", "-o", "new.pth", "--rules", rules(tmp_path, text))
+    assert (result.exit_code, (tmp_path / "new.pth").exists()) == (0, True), result.stderr
+
+
+def test_rules_for_one_of_two_models_are_for_this_checkpoint(run: Run, tmp_path: Path) -> None:
+    tree = {"net_g": {"g.weight": tensor((2, 2), bytes(16))}, "net_d": {"d.weight": tensor((2,), bytes(8))}}
+    (tmp_path / "old.pth").write_bytes(torch_file(tree))
+    file = rules(tmp_path, "- rename: g.weight\n  to: generator.weight\n")
+    result = run("migrate", "old.pth", "-o", "new.pth", "--rules", file)
+    assert result.exit_code == 0, result.stderr
+
+
+# --- models of the user's own ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("x = 1\ndef f(:\n", "SyntaxError: invalid syntax ({}:2)"),
+        ("def f():\n    return 1 / 0\n", "ZeroDivisionError: division by zero ({}:2)"),
+        ("import nothing_like_this\n", "No module named 'nothing_like_this' ({}:1)"),
+        ("g = 1\n", "has no attribute 'f'\n"),
+    ],
+)
+def test_errors_of_a_factory_say_where_it_raised(
+    run: Run, tmp_path: Path, source: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "own_model", raising=False)
+    (tmp_path / "old.pth").write_bytes(torch_file(small()))
+    (tmp_path / "own_model.py").write_text(source)
+    result = run("migrate", "old.pth", "-o", "new.pth", "--to-model", "own_model:f")
+    assert result.exit_code == 2
+    assert said.format(tmp_path / "own_model.py") in result.stderr
+    assert "frozen" not in result.stderr

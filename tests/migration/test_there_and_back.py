@@ -1,0 +1,90 @@
+"""Real modules and optimizers, migrated and back through the verb: the file of before, bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from ckpttool.formats import describe
+from ckpttool.verbs.migrate import migrate
+from ckpttool.writing.compare import first_difference
+
+torch: ModuleType = pytest.importorskip("torch", reason="torch is not installed")
+
+
+def attention() -> Any:
+    """A model whose layers keep one projection for queries, keys and values."""
+    layer = {"c_attn": torch.nn.Linear(4, 12), "norm": torch.nn.BatchNorm1d(4), "act": torch.nn.ReLU()}
+    layers = [torch.nn.ModuleDict(layer), torch.nn.ModuleDict({**layer, "c_attn": torch.nn.Linear(4, 12)})]
+    return torch.nn.ModuleDict({"h": torch.nn.ModuleList(layers), "head": torch.nn.Linear(4, 3)})
+
+
+def saved(model: Any, path: Path, kind: str = "AdamW", **settings: Any) -> Path:
+    """Three steps of training, and the state after them."""
+    optimizer = getattr(torch.optim, kind)(model.parameters(), **settings)
+    for _ in range(3):
+        for parameter in model.parameters():
+            parameter.grad = torch.rand_like(parameter)
+        optimizer.step()
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3}, path)
+    return path
+
+
+def same(a: Path, b: Path) -> None:
+    assert first_difference(describe(a), describe(b)) == ""
+    one, other = torch.load(a, weights_only=True), torch.load(b, weights_only=True)
+    assert list(one["model"]._metadata.items()) == list(other["model"]._metadata.items())
+    assert all(torch.equal(one["model"][k], other["model"][k]) for k in one["model"])
+    for ident, state in one["optimizer"]["state"].items():
+        assert all(
+            torch.equal(torch.as_tensor(v), torch.as_tensor(other["optimizer"]["state"][ident][k]))
+            for k, v in state.items()
+        )
+
+
+SPLIT = """
+ckpttool: 1
+rules:
+- split: "h.{i}.c_attn.{weight|bias}"
+  into: ["h.{i}.q.{weight|bias}", "h.{i}.k.{weight|bias}", "h.{i}.v.{weight|bias}"]
+  dim: 0
+"""
+
+
+def test_a_split_and_the_way_back_is_the_identity_with_every_recorded_version(tmp_path: Path) -> None:
+    source = saved(attention(), tmp_path / "a.pt")
+    (tmp_path / "rules.yaml").write_text(SPLIT)
+    migrate(source, tmp_path / "b.pt", rules=tmp_path / "rules.yaml")
+    modules = torch.load(tmp_path / "b.pt", weights_only=True)["model"]._metadata
+    assert "h.0.c_attn" not in modules
+    assert {"h.0.q", "h.0.k", "h.1.v", "h.0.act", "h.0.norm"} <= modules.keys()
+    migrate(tmp_path / "b.pt", tmp_path / "c.pt", rules=tmp_path / "rules.yaml", reverse=True)
+    same(source, tmp_path / "c.pt")
+
+
+def test_stages_that_undo_each_other_copy_and_need_no_state_of_their_own(tmp_path: Path) -> None:
+    source = saved(attention(), tmp_path / "a.pt", "Adafactor")
+    (tmp_path / "rules.yaml").write_text(
+        "ckpttool: 1\nstages:\n"
+        '- - split: "h.{i}.c_attn.weight"\n    into: ["h.{i}.q", "h.{i}.k", "h.{i}.v"]\n    dim: 0\n'
+        '- - concat: ["h.{i}.q", "h.{i}.k", "h.{i}.v"]\n    into: "h.{i}.qkv.weight"\n    dim: 0\n'
+        '  - rename: "h.{i}.c_attn.bias"\n    to: "h.{i}.qkv.bias"\n'
+    )
+    report = migrate(source, tmp_path / "b.pt", rules=tmp_path / "rules.yaml")
+    assert report.data["lossless"] is True
+    assert describe(tmp_path / "b.pt").storages[0].checksum == describe(source).storages[0].checksum
+    assert {step["op"] for step in report.data["plan"]} <= {"rename", "metadata", "groups", "renumber"}
+    migrate(tmp_path / "b.pt", tmp_path / "c.pt", rules=tmp_path / "rules.yaml", reverse=True)
+    same(source, tmp_path / "c.pt")
+
+
+def test_a_module_of_which_nothing_is_left_leaves_no_version(tmp_path: Path) -> None:
+    source = saved(attention(), tmp_path / "a.pt")
+    (tmp_path / "rules.yaml").write_text('ckpttool: 1\nrules:\n- drop: "head.{rest...}"\n')
+    migrate(source, tmp_path / "b.pt", rules=tmp_path / "rules.yaml")
+    modules = torch.load(tmp_path / "b.pt", weights_only=True)["model"]._metadata
+    assert "head" not in modules
+    assert "h.0.act" in modules
