@@ -30,7 +30,7 @@ def command() -> None:
     "--cuts", type=click.IntRange(min=1), default=6, show_default=True, help="Interruptions to try."
 )
 @click.option(
-    "--resume-arg", "resume", metavar="TEXT", default="", help="Added on a resume; {last} is the newest save."
+    "--resume-arg", "resume", metavar="TEXT", default="", help="Added on a resume; {last}: newest save."
 )
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Branches at a time.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random cuts.")

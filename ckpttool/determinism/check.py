@@ -42,7 +42,7 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the check found. ``message`` says it in a sentence; ``lines`` are the command's last ones where it failed."""
+    """What the check found. ``message`` says it in a sentence; ``lines`` are the last ones of a command that failed."""
 
     status: Status
     message: str
@@ -86,7 +86,8 @@ def check(command: Command, wishes: Wishes, work: Path, say: Say = lambda _: Non
     loose = unseeded(reference, steps_of(second.trace))
     reference = without(reference, loose)
     if (odd := departure(reference, steps_of(second.trace))) is not None:
-        text = f"two uninterrupted runs differ at step {odd.step} in {', '.join(odd.fields[:4])}: nothing can be said of resumes"
+        names = ", ".join(odd.fields[:4])
+        text = f"two uninterrupted runs differ at step {odd.step} in {names}: nothing can be said of resumes"
         return Verdict("not-reproducible", text, reference, saves, departure=odd)
     cuts = choose(reference, saves, wishes.cuts, wishes.seed)
     if not cuts:
@@ -239,7 +240,8 @@ def _diverged(
     worst = replace(worst, proof=proof)
     branches = tuple(worst if b.cut == worst.cut else b for b in found.branches)
     assert worst.departure is not None
-    text = f"killed after step {_text(worst.cut)} and resumed, the run departs at step {worst.departure.step}: {worst.causes[0].message}"
+    text = f"killed after step {_text(worst.cut)} and resumed, the run departs at step {worst.departure.step}"
+    text += f": {worst.causes[0].message}"
     return replace(
         found,
         status="diverged",

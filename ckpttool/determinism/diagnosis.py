@@ -160,7 +160,10 @@ def data(case: Case) -> Cause | None:
         name = "data-shifted" if abs(lag) <= 8 else "epoch-order-repeated"
         return Cause(name, "data", f"{text}: the loader's position is not restored", where, remedy)
     if any(name.startswith("rng.") for name in case.departure.fields):
-        message = f"step {step} trained a batch that the uninterrupted run never saw, and generators differ: order or augmentation are drawn from one that was not restored"
+        message = (
+            f"step {step} trained a batch that the uninterrupted run never saw, and generators differ: "
+            "order or augmentation are drawn from one that was not restored"
+        )
         return Cause(
             "data-order-rng",
             "data",
@@ -185,7 +188,10 @@ def generators(case: Case) -> Cause | None:
     if seen and seen[0] == 1:
         message = f"the generators of {kinds} stand where they stood at step 1: something seeds again after the restore"
         return Cause("rng-reseeded", "rng", message, kinds, "seed first, restore the generators last")
-    message = f"the generators of {kinds} are not where they were after step {_base(case)}: not saved, not restored, or drawn from before the first step"
+    message = (
+        f"the generators of {kinds} are not where they were after step {_base(case)}: "
+        "not saved, not restored, or drawn from before the first step"
+    )
     return Cause(
         "rng-lost",
         "rng",
@@ -201,18 +207,23 @@ def kernels(case: Case) -> Cause | None:
     found = {component_of(name) for name in case.departure.fields}
     if case.boundary or found & {"data", "rng"}:
         return None
-    mine, theirs = case.resumed.environment, {}
     if "loss" in found or "gradients" in found:
-        message = "same weights, same batch, same generators, and the loss or the gradients differ: state that no one saves, or other kernels (threads, libraries)"
+        message = (
+            "same weights, same batch, same generators, and the loss or the gradients differ: "
+            "state that no one saves, or other kernels (threads, libraries)"
+        )
         return Cause(
             "hidden-state",
             "gradients" if "loss" not in found else "loss",
             message,
-            _names([*mine, *theirs][:0]) or "boundary and batch agree",
+            "boundary and batch agree",
             "look for plain attributes, non-persistent buffers, train()/eval() mode, the number of threads",
         )
     if "params" in found or "optimizer" in found:
-        message = "same gradients, and other weights after the step: another optimizer implementation, or state that hooks do not see"
+        message = (
+            "same gradients, and other weights after the step: "
+            "another optimizer implementation, or state that hooks do not see"
+        )
         return Cause(
             "update",
             "optimizer",

@@ -133,5 +133,6 @@ def _data(found: Verdict) -> dict[str, Json]:
     ]
     return {
         "status": found.status, "message": found.message, "cuts": cuts, "divergence": departure,
-        "not_exercised": [*found.not_exercised], "unseeded": [*found.unseeded], "saves": [s.number for s in found.saves], "lines": [*found.lines],
+        "not_exercised": [*found.not_exercised], "unseeded": [*found.unseeded],
+        "saves": [s.number for s in found.saves], "lines": [*found.lines],
     }  # fmt: skip

@@ -15,7 +15,8 @@ from pathlib import Path
 SCHEMA = "ckpttool.trace/1"
 
 COMPONENTS = (
-    "data", "rng", "params", "buffers", "gradients", "optimizer", "lr", "scheduler", "scaler", "ema", "counters", "loss",
+    "data", "rng", "params", "buffers", "gradients", "optimizer", "lr", "scheduler", "scaler", "ema", "counters",
+    "loss",
 )  # fmt: skip
 """The parts of a step. A field is a component, or a component and a name (``rng.torch``, ``optimizer.exp_avg``)."""
 

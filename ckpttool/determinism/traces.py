@@ -7,6 +7,7 @@ from pathlib import Path
 from ckpttool.determinism.comparing import departure, steps_of
 from ckpttool.determinism.trace import TraceError, read_trace
 from ckpttool.errors import ExitCode, UsageError, printable
+from ckpttool.model import Json
 from ckpttool.report import Report, Table, Text
 
 
@@ -36,8 +37,11 @@ def compare_traces(first: Path, second: Path) -> Report:
     text = (
         f"the traces depart at step {found.step}, first in {found.component}: {', '.join(found.fields[:6])}"
     )
-    data = {
-        "status": "diverged", "steps": len(shared),
-        "divergence": {"step": found.step, "component": found.component, "fields": [*found.fields], "first_visible_in_loss": found.loss_step},
-    }  # fmt: skip
+    divergence: dict[str, Json] = {
+        "step": found.step,
+        "component": found.component,
+        "fields": [*found.fields],
+        "first_visible_in_loss": found.loss_step,
+    }
+    data: dict[str, Json] = {"status": "diverged", "steps": len(shared), "divergence": divergence}
     return Report("determinism", data, (Text(text, "bad"), *environment), ExitCode.FINDINGS)

@@ -3,16 +3,22 @@
 Python imports one ``sitecustomize``; the one that this hides is imported in its turn.
 """
 
+from __future__ import annotations
+
 import os
 import sys
+from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 
 
 class _AfterTorch(MetaPathFinder):
     """Lets torch be found as ever, and starts the recorder once it has been executed."""
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if name != "torch":
             return None
         sys.meta_path.remove(self)
@@ -23,14 +29,15 @@ class _AfterTorch(MetaPathFinder):
 
 
 class _Executing(Loader):
-    def __init__(self, inner):
+    def __init__(self, inner: Loader) -> None:
         self.inner = inner
 
-    def create_module(self, spec):
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.inner.create_module(spec)
 
-    def exec_module(self, module):
-        module.__spec__.loader = self.inner
+    def exec_module(self, module: ModuleType) -> None:
+        if module.__spec__ is not None:
+            module.__spec__.loader = self.inner
         module.__loader__ = self.inner
         self.inner.exec_module(module)
         from ckpttool.determinism.recorder import install
@@ -38,7 +45,7 @@ class _Executing(Loader):
         install()
 
 
-def _next_sitecustomize():
+def _next_sitecustomize() -> None:
     here = os.path.dirname(os.path.abspath(__file__))
     rest = [entry for entry in sys.path if os.path.abspath(entry or ".") != here]
     spec = PathFinder.find_spec("sitecustomize", rest)
