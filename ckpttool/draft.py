@@ -29,11 +29,15 @@ class Copied:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A tensor that an expression's leaf stands for, with the storage that it looks into."""
+    """A tensor that an expression's leaf stands for, with the storage that it looks into.
+
+    ``inflates_to`` is how many bytes the storage's span stands for where they lie deflated.
+    """
 
     name: str
     tensor: Tensor
     storage: Storage
+    inflates_to: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

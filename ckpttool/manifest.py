@@ -119,6 +119,15 @@ def manifest_for(path: str) -> Path | None:
     return folder if folder.is_file() and not Path(path).is_dir() else None
 
 
+def read_manifest(place: Path) -> Manifest:
+    """Read a manifest's file. Raises ``Malformed``, and ``OSError``."""
+    with place.open("rb") as file:
+        text = file.read(LIMIT + 1)
+    if len(text) > LIMIT:
+        raise Malformed(f"more than {LIMIT} bytes")
+    return from_json(text)
+
+
 def block_size(nbytes: int) -> int:
     """Bytes of a block: a mebibyte, and more where a file would have more than 4096 of them."""
     size = 1 << 20

@@ -5,6 +5,7 @@ With `--check` nothing is written, and the exit status is 1 if a page is not wha
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import sys
@@ -159,6 +160,33 @@ def reversible(found: Preset) -> bool:
     return True
 
 
+FAULTS = Path(__file__).parents[1] / "ckpttool" / "trainer" / "faults.py"
+
+
+def faults_page() -> Iterator[str]:
+    """Every fault of the reference trainer. Its file is read, not imported: that would need torch."""
+    yield from (NOTE, "", "# Faults of a resume", "")
+    yield "`ckpttool train --inject NAME` breaks a resume on purpose, as real projects have."
+    yield "*First* is the part that differs first from the uninterrupted run."
+    yield "*Loss* is when its loss does: `+0` is that of the first step after the fault, `later` comes after some,"
+    yield "`depends` is up to the processor, `never` says that no loss curve shows it."
+    yield "*When* is the time at which it strikes."
+    yield from ("", "| name | what happens | first | loss | when | cause |", "|---|---|---|---|---|---|")
+    for name, (causes, first, loss, when), about in faults():
+        yield f"| `{name}` | {visible(cell(about))} | {first} | {loss} | {when} | {causes} |"
+
+
+def faults() -> Iterator[tuple[str, list[str], str]]:
+    """The arguments of each decorator, and the first line of what it decorates."""
+    for function in ast.parse(FAULTS.read_text(encoding="utf-8")).body:
+        if isinstance(function, ast.FunctionDef):
+            for call in function.decorator_list:
+                if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "fault":
+                    name, *rest = [str(ast.literal_eval(argument)) for argument in call.args]
+                    about = (ast.get_docstring(function) or "").partition("\n")[0]
+                    yield name, [*rest, "resume"][:4], about
+
+
 def cell(text: str) -> str:
     """Safe inside a table."""
     return text.replace("|", r"\|")
@@ -181,6 +209,7 @@ def module(name: str) -> ModuleType | None:
 
 PAGES: dict[str, Callable[[], Iterator[str]]] = {
     "cli.md": cli_page,
+    "faults.md": faults_page,
     "presets.md": presets_page,
     "rules.md": rules_page,
 }

@@ -1,8 +1,8 @@
 """The file is no checkpoint, and the finding says what it is instead.
 
 What: The first bytes are those of something else: a Git LFS pointer, a web page, a server's answer in JSON or
-XML, a compressed file, an archive, an ONNX, GGUF, HDF5 or numpy file, a distributed checkpoint's folder. Or
-there is nothing: 0 bytes, or zeros only.
+XML, a compressed file, an archive, an ONNX, GGUF, HDF5 or numpy file. Or there is nothing: 0 bytes, or zeros
+only.
 
 Why: No loader can read it, and what they say leads astray: a pointer gives `Unsupported operand 118`, a web
 page `operand 60`, zeros a complaint about tar files.

@@ -56,7 +56,8 @@ def _number(text: str) -> int | float | str:
 
 settings = stacked([
     click.option(
-        "-o", "--output", metavar="DST", type=click.Path(), help="The checkpoint to write: a file or a new folder."
+        "-o", "--output", metavar="DST", type=click.Path(),
+        help="The checkpoint to write: a file, a new folder, or an index (*.index.json) for shards.",
     ),
     click.option("--rules", metavar="FILE", type=click.Path(), help="Rules, as a YAML file."),
     click.option("--preset", metavar="NAME", default="", help="Rules that ship with ckpttool."),
@@ -99,6 +100,10 @@ settings = stacked([
     click.option("--verify", is_flag=True, help="Compare copied bytes too before anything is replaced."),
     click.option(
         "--as", "target", type=click.Choice(TARGETS), help="The format; default: what DST's name says."
+    ),
+    click.option(
+        "--max-shard-size", metavar="SIZE",
+        help="Bytes of a shard at most, like 5GB or 500MB; a larger tensor has one of its own. Default: 5GB.",
     ),
     click.option(
         "--under", metavar="KEY", help="Migrate the dict at this key, and nothing else; default: the weights."
@@ -145,6 +150,7 @@ def command(
     backup: bool | None,
     verify: bool,
     target: str | None,
+    max_shard_size: str | None,
     under: str | None,
     sections: Sequence[str],
     assume_order: bool,
@@ -178,6 +184,7 @@ def command(
             backup=backup,
             verify=verify,
             format=target,
+            max_shard_size=max_shard_size,
             under=under,
             sections=sections,
             assume_order=assume_order,

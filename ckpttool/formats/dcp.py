@@ -154,8 +154,9 @@ def _node(entry: Entry, slices: Slices, nodes: list[Node]) -> int | None:
     if entry.dtype is None:
         return slices.root(entry.name, None)
     boxes = [box for box in entry.boxes if box.numel]
-    if len(boxes) == 1 and boxes[0].shape == entry.shape:
-        whole = slices.root(entry.name, boxes[0].start)
+    alone = next((box for box in entry.boxes if box.shape == entry.shape), None)
+    if alone is not None and len(boxes) < 2:
+        whole = slices.root(entry.name, alone.start)
         if whole is not None and isinstance(nodes[whole], Tensor):
             return whole
     parts = []

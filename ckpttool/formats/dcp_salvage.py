@@ -74,7 +74,7 @@ def _parts(folder: Folder, name: str, describe_file: Describe) -> Iterator[tuple
     source = open_source(str(folder.path / name))
     try:
         starts = list(_archives(source))
-        for start, stop in zip(starts, [*starts[1:], source.size], strict=True):
+        for start, stop in zip(starts, [*starts[1:], source.size], strict=False):
             found = describe_file(Slice(source, start, stop))
             yield label(Place(name, start, stop - start)), lifted(found, start)
     finally:

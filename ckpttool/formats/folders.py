@@ -7,6 +7,7 @@ torch ``distributed/checkpoint/filesystem.py``.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -51,9 +52,12 @@ class Folder:
 def look(path: Path) -> Folder:
     """List a folder; raises ``Unreadable``."""
     try:
-        entries = sorted(path.iterdir(), key=lambda entry: natural(entry.name))
-        folders = tuple(e.name for e in entries if e.is_dir() and not e.is_symlink())
-        files = tuple(e.name for e in entries if e.is_file() or (e.is_symlink() and not e.exists()))
+        with os.scandir(path) as found:
+            entries = sorted(found, key=lambda entry: natural(entry.name))
+        folders = tuple(e.name for e in entries if e.is_dir(follow_symlinks=False))
+        files = tuple(
+            e.name for e in entries if e.is_file() or (e.is_symlink() and not Path(e.path).exists())
+        )
     except OSError as error:
         raise Unreadable(str(path), error.strerror or str(error)) from error
     return Folder(path, files, folders)

@@ -110,15 +110,14 @@ def _end_of_text(head: bytes) -> int:
 
 
 def _base(source: Source, entries: list[Entry], stop: int) -> int:
-    """Where the tensors begin: as the file's size says where it is whole, else behind the text and its padding."""
+    """Where the tensors begin: as the file says where that is possible, else behind the text and its padding."""
     said = 8 + int.from_bytes(source.read(0, 8), "little")
-    end = max(entry.stop for entry in entries)
     behind = 8 + stop
     padded = -(-behind // _ALIGNED) * _ALIGNED
-    whole = source.size - end
-    if behind <= whole <= padded + 64:
-        return whole
-    return said if behind <= said < min(source.size, behind + 64) else padded
+    if said == behind or (said % _ALIGNED == 0 and behind <= said <= padded + 64):
+        return said
+    whole = source.size - max(entry.stop for entry in entries)
+    return whole if whole == behind else padded
 
 
 def _entry(match: re.Match[bytes]) -> Entry | None:

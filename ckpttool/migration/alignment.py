@@ -118,8 +118,9 @@ def _assumed(optimizer: Optimizer, stateless: bool) -> str:
 def _unordered(optimizer: Optimizer) -> str:
     return (
         f"{printable(optimizer.key)} – records no names for its {len(optimizer.slots)} parameters, and safetensors "
-        "sorts its keys: nothing tells in which order the model had them; save param_names (torch 2.6 and later: pass "
-        "named_parameters() to the optimizer), save the weights with torch.save, or leave it out with --section weights"
+        "sorts its keys: nothing tells in which order the model had them; give --to or --to-model with "
+        "--assume-order if that model lists them in the same order, save param_names (torch 2.6 and later: pass "
+        "named_parameters() to the optimizer), or leave it out with --section weights"
     )
 
 

@@ -77,7 +77,9 @@ def rewrite_by(code: Code, names: Names, fetch: Fetch | None, edits: dict[str, S
     if isinstance(keys.plain, Plain):
         edits.update(keys.plain.edits)
     name = getattr(code.function, "__name__", "step")
-    return rewriting_of(names, keys, RuleUse(f"{name}()", code.where, 0, code.lossy))
+    return rewriting_of(
+        names, keys, RuleUse(f"{name}()", code.where, 0, code.lossy), as_listed=found is not None
+    )
 
 
 def _replace(keys: Keys, found: Any, code: Code) -> None:

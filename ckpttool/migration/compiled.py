@@ -11,6 +11,7 @@ from ckpttool.frozen import dataclass
 from ckpttool.migration.arithmetic import ArithmeticFault, evaluate, parse_term, variables
 from ckpttool.migration.matching import Binding, Matcher, RegexMatcher, compile_pattern, write
 from ckpttool.migration.patterns import Pattern, PatternFault, parse_pattern, resolve, without_given
+from ckpttool.migration.regexes import compiled
 from ckpttool.migration.rule_errors import RuleError
 from ckpttool.migration.rule_nouns import Rule, Setting
 from ckpttool.migration.vocabulary import KINDS, MAKES, Kind
@@ -135,10 +136,7 @@ def made_from(rule: Rule) -> tuple[str, ...]:
 def _compiled_regex(
     rule: Rule, number: int, kind: Kind, numbers: Mapping[str, int], settings: Mapping[str, Setting]
 ) -> Compiled:
-    try:
-        matcher = RegexMatcher(re.compile(rule.sources[0], re.DOTALL))
-    except (re.error, RecursionError, OverflowError) as error:
-        raise PatternFault(f"this is no regular expression: {printable(str(error))}") from None
+    matcher = RegexMatcher(compiled(rule.sources[0]))
     targets = tuple(Template(target) for target in rule.targets)
     groups = {str(i) for i in range(1, matcher.expression.groups + 1)} | matcher.expression.groupindex.keys()
     for target in targets:

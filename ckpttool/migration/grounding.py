@@ -13,7 +13,6 @@ from ckpttool.draft import Content, Copied, Held, Input, Made
 from ckpttool.errors import printable
 from ckpttool.expressions import Applied, Expression, Leaf
 from ckpttool.migration.errors import MigrationError
-from ckpttool.model import Storage
 
 
 def is_grounded(inputs: Sequence[Input], contents: Sequence[Content]) -> bool:
@@ -39,7 +38,7 @@ def grounded(
             inner = {below.name: Leaf(_added(merged, below)) for below in content.inputs}
             swaps[one.name] = substituted(content.expression, inner)
         else:
-            swaps[one.name] = Leaf(_added(merged, replace(one, storage=at_hand(one.storage, content))))
+            swaps[one.name] = Leaf(_added(merged, at_hand(one, content)))
     return substituted(expression, swaps), tuple(merged.values())
 
 
@@ -52,15 +51,15 @@ def _added(merged: dict[str, Input], one: Input) -> str:
     return name
 
 
-def at_hand(storage: Storage, content: Content) -> Storage:
-    """The storage, where a draft made it, with the place of its bytes."""
-    if storage.span is not None or storage.inline is not None:
-        return storage
-    if isinstance(content, Held):
-        return replace(storage, inline=content.data)
-    if isinstance(content, Copied) and len(content.spans) == 1 and content.inflates_to is None:
-        return replace(storage, span=content.spans[0])
-    return storage
+def at_hand(one: Input, content: Content) -> Input:
+    """The input with the place of its bytes, and whether they lie deflated there."""
+    storage = one.storage
+    if isinstance(content, Copied) and len(content.spans) == 1:
+        span = storage.span or content.spans[0]
+        return replace(one, storage=replace(storage, span=span), inflates_to=content.inflates_to)
+    if isinstance(content, Held) and storage.span is None and storage.inline is None:
+        return replace(one, storage=replace(storage, inline=content.data))
+    return one
 
 
 def _check_whole(one: Input, made: Made) -> None:

@@ -61,6 +61,7 @@ class Key:
 class Keys(MutableMapping[str, Key]):
     """The keys of one state dict, in order. Rename with ``keys[new] = keys.pop(old)``, drop with ``del keys[name]``.
 
+    What is made of a key stands at its place in the result, wherever it stands here.
     A value is a ``Key`` of this state dict, one that ``compute`` made, or an array, which becomes a new tensor. The
     step is called for each state dict in turn, averages too. ``plain`` are the checkpoint's plain values by their keys
     (``hyper_parameters.width``): those that are there may be set to another plain value.
@@ -171,12 +172,19 @@ class Plain(MutableMapping[str, Scalar]):
         return len(self._facts)
 
 
-def rewriting_of(names: Names, keys: Keys, use: RuleUse) -> Rewriting:
-    """What has become of the names, as a rewriting by one rule: the step."""
+def rewriting_of(names: Names, keys: Keys, use: RuleUse, *, as_listed: bool = False) -> Rewriting:
+    """What has become of the names, as a rewriting by one rule: the step.
+
+    What is made of other keys stands at the place of the first of them, and new tensors at the end, so that an
+    optimizer's numbers keep their order; ``as_listed`` takes the order of ``keys`` as it is.
+    """
     outputs = []
     for name, key in keys.items():
         same = key.expression == Leaf(name)
         outputs.append(Output(name, key.expression, () if same else (0,)))
+    if not as_listed:
+        places = {one.name: at for at, one in enumerate(names.items)}
+        outputs.sort(key=lambda output: min((places[n] for n in output.inputs[:1]), default=len(places)))
     kept = {name for output in outputs for name in leaves(output.expression)}
     dropped = tuple(Dropped(one.name, (0,)) for one in names.items if one.name not in kept)
     computed = any(not is_bijective(output.expression) for output in outputs)

@@ -154,8 +154,8 @@ class Moments:
         if tensor is None or tensor.storage is None or self.read is None:
             return "node", self.shop.place(index)
         editor = self.shop.editor
-        storage = at_hand(editor.storages[tensor.storage], editor.contents[tensor.storage])
-        return tensor.dtype.name, self.read(Input("", tensor, storage))
+        one = Input("", tensor, editor.storages[tensor.storage])
+        return tensor.dtype.name, self.read(at_hand(one, editor.contents[tensor.storage]))
 
 
 def _items(node: Mapping) -> list[tuple[int, int]]:

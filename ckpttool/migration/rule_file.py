@@ -9,6 +9,8 @@ from ckpttool.errors import printable
 from ckpttool.migration.compiled import check_rule
 from ckpttool.migration.guards import read_guard
 from ckpttool.migration.inversion import check_back
+from ckpttool.migration.patterns import PatternFault
+from ckpttool.migration.regexes import compiled
 from ckpttool.migration.rule_errors import RuleError
 from ckpttool.migration.rule_nouns import Given, Guard, Option, Rule, RuleFile, Scope, Stage
 from ckpttool.migration.rule_values import SIZE, Reading, kind_of, meant
@@ -206,9 +208,9 @@ def _regex(reading: Reading, table: Table) -> str:
         raise reading.fault(table, "a name is a pattern, or {regex: '…'}")
     text = reading.text(item, "'regex'")
     try:
-        re.compile(text)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise reading.fault(item, f"this is no regular expression: {printable(str(error))}") from None
+        compiled(text)
+    except PatternFault as fault:
+        raise reading.fault(item, str(fault)) from None
     return text
 
 

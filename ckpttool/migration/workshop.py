@@ -13,7 +13,7 @@ from ckpttool.editing import Editor
 from ckpttool.errors import printable
 from ckpttool.expressions import Applied, Expression, Form, Leaf, OpError, form_of, leaves
 from ckpttool.migration.errors import MigrationError
-from ckpttool.migration.grounding import grounded, is_grounded
+from ckpttool.migration.grounding import at_hand, grounded, is_grounded
 from ckpttool.model import Call, Storage, Tensor
 
 Signature: TypeAlias = "tuple[object, ...]"
@@ -133,7 +133,11 @@ class Workshop:
                 f"{printable(what)} – its input {printable(name)} is {kind}, which can be renamed or dropped and not "
                 "computed with"
             )
-        return Input(name, tensor, self.editor.storages[tensor.storage])
+        one = Input(name, tensor, self.editor.storages[tensor.storage])
+        content = self.editor.contents[tensor.storage]
+        return (
+            at_hand(one, content) if isinstance(content, Copied) and content.inflates_to is not None else one
+        )
 
     def bare(self, index: int) -> Tensor | None:
         """The tensor inside a ``Parameter``; None for what has more around it than that."""

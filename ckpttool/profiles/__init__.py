@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ckpttool.layout import Confidence, Layout, Optimizer, Section, nested
 from ckpttool.model import Checkpoint, Tensor
 from ckpttool.profiles.alignment import align
@@ -17,9 +19,10 @@ from ckpttool.profiles.writers import notes_of, profile_of, writer_of
 __all__ = ["lay_out"]
 
 
-def lay_out(checkpoint: Checkpoint) -> Layout:
+def lay_out(checkpoint: Checkpoint, order: Sequence[str] = ()) -> Layout:
     """The roles found in a checkpoint: sections, optimizers, writer, readiness. Total, for any tree.
 
+    ``order`` are the keys of a model's parameters in its own order, for files that do not keep it.
     Looks at descriptors only; the cost is linear in the arena (100,000 tensors: a fraction of a second).
     """
     view = View(checkpoint)
@@ -32,12 +35,20 @@ def lay_out(checkpoint: Checkpoint) -> Layout:
     models = [(s, parameters_of(view, s.index)) for s in weights]
     wholes = [parameters_of(view, s.index) for s in nested(checkpoint, weights) if s not in weights]
     ordered = not any(_is_sorted(checkpoint, s) for s, _ in models)
+    if order and not ordered:
+        models = [(s, _in_order(model, order)) for s, model in models]
+        ordered = True
     optimizers = _optimizers(view, sections, found, [model for _, model in models], wholes, ordered)
     rng = _generators(view, sections)
     readiness = judge(Evidence(view, profile, sections, optimizers, rng))
     notes = () if profile is None else notes_of(view, profile)
     main = max((*wholes, *(model for _, model in models)), key=len, default=())
     return Layout(sections, optimizers, writer, readiness, main, ordered, rng, notes)
+
+
+def _in_order(model: tuple[tuple[str, int], ...], order: Sequence[str]) -> tuple[tuple[str, int], ...]:
+    places = {key: place for place, key in enumerate(order)}
+    return tuple(sorted((pair for pair in model if pair[0] in places), key=lambda pair: places[pair[0]]))
 
 
 def _is_sorted(checkpoint: Checkpoint, section: Section) -> bool:

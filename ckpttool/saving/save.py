@@ -3,35 +3,41 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import cast
 
-from ckpttool.errors import MissingExtra
+from ckpttool.errors import MissingExtra, UsageError, WriteFailed, printable
 from ckpttool.manifest import (
     FileSeal,
     Malformed,
     Manifest,
     block_size,
-    from_json,
+    read_manifest,
     sidecar,
     to_json,
 )
+from ckpttool.saving.lock import turn
+from ckpttool.saving.paths import local_path
 from ckpttool.saving.seals import seals_of
 from ckpttool.saving.stream import ProvedStream
 from ckpttool.version import __version__
-from ckpttool.writing.durable import replacing
+from ckpttool.writing.durable import flush_to_disk, replacing
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What a save did: where, how many bytes, how many seconds, and the manifest that stands beside it."""
+    """What a save did: where, how many bytes, how many seconds, and the manifest that stands beside it.
+
+    ``manifest`` is None where none was asked for, and where the disk took the checkpoint and no manifest any more.
+    """
 
     path: Path
     nbytes: int
@@ -45,32 +51,44 @@ def save(obj: object, path: str | os.PathLike[str], *, manifest: bool = True) ->
     Written to a temporary file in the same folder, every byte read back and compared with what was meant, flushed to
     the disk, renamed, the folder flushed. With ``manifest`` the digests of every tensor, as they were in memory,
     and of every block go to ``PATH.manifest.json``, which ``ckpttool verify`` and ``ckpttool.load`` check. A link is
-    followed. Raises ``WriteFailed`` (disk full, read-only folder, a kill by SIGTERM) with everything as it was.
+    followed. Of several writers of one path the last one wins, each with its manifest.
+
+    Raises ``WriteFailed`` (disk full, read-only folder) with everything as it was, save where the very last flush, that
+    of the folder, fails: then the new file has its name, and a power cut may still take it back. SIGTERM leaves
+    everything as it was and ends the process. ``UsageError`` for what pickle does not take; ``Locked`` where another
+    writer has been giving this path its file for a minute.
 
     Costs what ``torch.save`` and ``fsync`` cost: the disk begins, bytes are read back and digests are made while
     ``torch.save`` is still writing. On network file systems the rename is atomic for the server, and readers that hold
     the old file open may see a stale handle.
     """
+    name = local_path(path, "save")
     torch = torch_module()
     start = time.perf_counter()
     weight = _weight(obj)
-    with replacing(path) as file, _threads(weight) as pool:
-        early = pool.submit(seals_of, torch, obj) if manifest and pool is not None else None
-        stream = ProvedStream(file, block_size(weight), pool)
-        blocks = _write_state(torch, obj, stream)
-        facts = os.fstat(file.fileno())
-        made = None
-        if manifest:
-            seal = FileSeal(file.target.name, facts.st_size, facts.st_mtime_ns, stream.block, blocks)
-            tensors = early.result() if early is not None else seals_of(torch, obj)
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            made = Manifest((seal,), tensors, f"ckpttool {__version__}", now)
-        is_new = not file.target.exists()
-        _announce(file.target, made)
-    if made is not None and not is_new:
-        _write(file.target, made)
-    beside = sidecar(str(file.target)) if made is not None else None
-    return Saved(file.target, facts.st_size, time.perf_counter() - start, beside)
+    with ExitStack() as alone:
+        with replacing(name) as file, _threads(weight) as pool:
+            early = pool.submit(seals_of, torch, obj) if manifest and pool is not None else None
+            stream = ProvedStream(file, block_size(weight), pool)
+            blocks = _write_state(torch, obj, stream)
+            facts = os.fstat(file.fileno())
+            made = None
+            if manifest:
+                seal = FileSeal(file.target.name, facts.st_size, facts.st_mtime_ns, stream.block, blocks)
+                tensors = early.result() if early is not None else seals_of(torch, obj)
+                now = datetime.now(UTC).isoformat(timespec="seconds")
+                made = Manifest((seal,), tensors, f"ckpttool {__version__}", now)
+            flush_to_disk(file.fileno())  # before others have to wait
+            alone.enter_context(turn(file.target))
+            is_new = not file.target.exists()
+            alone.callback(_take_back, file.target)
+            _announce(file.target, made)
+        if made is not None and not is_new:
+            with suppress(WriteFailed):  # what was announced fits the new file too
+                _write(file.target, made)
+    beside = sidecar(str(file.target))
+    sealed = beside if made is not None and beside.exists() else None
+    return Saved(file.target, facts.st_size, time.perf_counter() - start, sealed)
 
 
 LARGE = 64 << 20
@@ -96,9 +114,12 @@ def _write_state(torch: ModuleType, obj: object, stream: ProvedStream) -> tuple[
     try:
         torch.save(obj, stream)
         return stream.finish()
-    except Exception:
+    except Exception as error:
         if stream.refused is not None:
             raise stream.refused from None
+        if isinstance(error, (pickle.PicklingError, AttributeError, TypeError, RecursionError)):
+            reason = printable(str(error)) or type(error).__name__
+            raise UsageError(f"the object holds what cannot be saved: {reason}") from error
         raise
 
 
@@ -122,15 +143,44 @@ def _announce(target: Path, made: Manifest | None) -> None:
 
     No manifest is better than one that speaks of another file.
     """
-    place = sidecar(str(target))
-    try:
-        before = from_json(place.read_bytes()) if target.exists() else None
-    except (OSError, Malformed):
-        before = None
+    before = _standing(target)
     if made is None or (before is None and target.exists()):
-        place.unlink(missing_ok=True)
+        sidecar(str(target)).unlink(missing_ok=True)
     else:
-        _write(target, replace(made, previous=None if before is None else replace(before, previous=None)))
+        _write(target, replace(made, previous=before))
+
+
+def _take_back(target: Path) -> None:
+    """No manifest stays of a file that did not come."""
+    with suppress(OSError):
+        if not target.exists():
+            sidecar(str(target)).unlink(missing_ok=True)
+
+
+def _standing(target: Path) -> Manifest | None:
+    """The manifest that speaks of the file that is there: after a kill it is the one before the latest."""
+    try:
+        facts = target.stat()
+        latest = read_manifest(sidecar(str(target)))
+    except (OSError, Malformed):
+        return None
+    known = [replace(latest, previous=None), *([latest.previous] if latest.previous else [])]
+    same_time = [m for m in known if _seal_of(m, target) == (facts.st_size, facts.st_mtime_ns)]
+    if same_time or len(known) == 1:
+        return (same_time or known)[0]
+    return next((m for m in known if _holds(m, target)), known[0])
+
+
+def _seal_of(manifest: Manifest, target: Path) -> tuple[int, int]:
+    return next(((f.nbytes, f.mtime_ns) for f in manifest.files if f.name == target.name), (-1, -1))
+
+
+def _holds(manifest: Manifest, target: Path) -> bool:
+    """Whether the blocks of a file are those of its seal; for a copy that did not keep its time."""
+    from ckpttool.measure.seals import block_digests
+
+    seals = [f for f in manifest.files if f.name == target.name]
+    return bool(seals) and block_digests(str(target), seals[0].block) == seals[0].blocks
 
 
 def _write(target: Path, manifest: Manifest) -> None:

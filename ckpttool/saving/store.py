@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import re
+import threading
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ckpttool.errors import CkpttoolError, UsageError, WriteFailed, printable
-from ckpttool.manifest import sidecar
+from ckpttool.errors import Damaged, Unreadable, UsageError, WriteFailed, printable
+from ckpttool.manifest import SIDECAR, sidecar
 from ckpttool.retention import Item, Kept, reasons_to_keep
-from ckpttool.saving.load import load
+from ckpttool.saving.load import ATTEMPTS, NotACheckpoint, damage_of, load
 from ckpttool.saving.lock import FolderLock
 from ckpttool.saving.save import Saved, save
-from ckpttool.verbs.verify import verify
 from ckpttool.writing.durable import flush_folder, replacing
+from ckpttool.writing.temporary import sweep_folder
 
 METRICS = "metrics.json"
 """The metric of each step, where one was given: what `best` is chosen by."""
 
 _NAME = re.compile(r"step-(\d{8,})\.pth")
+_OWN = re.compile(rf"step-\d{{8,}}\.pth(?:{re.escape(SIDECAR)})?|{re.escape(METRICS)}")
+"""The files of a store, whose temporary ones it clears away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +73,11 @@ class CheckpointStore:
         self.kept = Kept(keep, every, best, lower)
         self._damaged: set[Path] = set()  # found so by `load_latest`: they count for nothing
         self._lock: FolderLock | None = None
+        self._one_save = threading.Lock()
         if not readonly:
             _make(self.folder)
             self._lock = FolderLock(self.folder)
+            self._clear()
 
     def __enter__(self) -> CheckpointStore:
         return self
@@ -92,18 +98,21 @@ class CheckpointStore:
     def save(self, state: object, *, step: int, metric: float | None = None) -> Saved:
         """Save, which reads back what was written, then let go of what need not stay.
 
-        A step that is there already is replaced whole. Raises ``WriteFailed``; then nothing is lost. Costs what
-        ``ckpttool.save`` costs.
+        A step that is there already is replaced whole. What was just saved always stays, and so do checkpoints of later
+        steps, which a run that went back has left. An old one that cannot be deleted is a warning. Raises
+        ``WriteFailed``; then nothing is lost. Costs what ``ckpttool.save`` costs. Threads take turns.
         """
-        if self._lock is None:
-            raise UsageError(f"{printable(str(self.folder))} – this store is closed or open for reading only")
+        if self._lock is None or not self._lock.mine:
+            why = "closed, open for reading only, or was opened by the process that this one was forked from"
+            raise UsageError(f"{printable(str(self.folder))} – this store is {why}")
         if step < 0:
             raise UsageError(f"a step is counted from 0, and this is {step}")
-        if metric is not None:
-            self._note(step, metric)  # first: a metric without a checkpoint does no harm
-        saved = save(state, self.path_of(step))
-        self._damaged.discard(saved.path)
-        self._let_go()
+        with self._one_save:
+            if metric is not None:
+                self._note(step, metric)  # first: a metric without a checkpoint does no harm
+            saved = save(state, self.path_of(step))
+            self._damaged.discard(saved.path)
+            self._let_go(step)
         return saved
 
     def path_of(self, step: int) -> Path:
@@ -111,7 +120,13 @@ class CheckpointStore:
         return self.folder / f"step-{step:08d}.pth"
 
     def _note(self, step: int, metric: float) -> None:
-        known = {**self.metrics(), step: metric}
+        try:
+            known = {**self._read_metrics(), step: float(metric)}
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            place = printable(str(self.folder / METRICS))
+            text = f"{place} – cannot be read: {error}; the metric of step {step} is not noted, and nothing is deleted"
+            warnings.warn(text, stacklevel=3)
+            return
         text = json.dumps(
             {str(k): v if math.isfinite(v) else repr(v) for k, v in sorted(known.items())}, indent=1
         )
@@ -121,58 +136,94 @@ class CheckpointStore:
     def metrics(self) -> dict[int, float]:
         """The metric of each step that has one; empty where the file is missing or cannot be read."""
         try:
-            found = json.loads((self.folder / METRICS).read_bytes())
-            return {int(step): float(metric) for step, metric in found.items()}
+            return self._read_metrics()
         except (OSError, ValueError, TypeError, AttributeError):
             return {}
 
-    def _let_go(self) -> None:
-        metrics = self.metrics()
-        sound = [(step, path) for step, path in self.steps() if path not in self._damaged]
-        items = [Item(path.name, step, metrics.get(step)) for step, path in sound]
-        stay = reasons_to_keep(items, self.kept)
-        gone = [self.folder / item.name for item in items if item.name not in stay]
-        for path in gone:
-            # The manifest last: alone it does no harm, and without it nobody would say that it was sealed.
-            path.unlink(missing_ok=True)
-            sidecar(str(path)).unlink(missing_ok=True)
-        if gone:
-            flush_folder(self.folder)
+    def _read_metrics(self) -> dict[int, float]:
+        try:
+            found = json.loads((self.folder / METRICS).read_bytes())
+        except FileNotFoundError:
+            return {}
+        return {int(step): float(metric) for step, metric in found.items()}
+
+    def _let_go(self, saved: int) -> None:
+        try:
+            metrics = self._read_metrics() if self.kept.best else {}
+            steps = [
+                (step, path) for step, path in self.steps() if step <= saved and path not in self._damaged
+            ]
+            items = [Item(path.name, step, metrics.get(step)) for step, path in steps]
+            stay = {*reasons_to_keep(items, self.kept), self.path_of(saved).name}
+            gone = [self.folder / item.name for item in items if item.name not in stay]
+            for path in gone:
+                # The manifest last: alone it does no harm, and without it nobody would say that it was sealed.
+                path.unlink(missing_ok=True)
+                sidecar(str(path)).unlink(missing_ok=True)
+            if gone:
+                flush_folder(self.folder)
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            text = f"{printable(str(self.folder))} – step {saved} is saved, and old ones stay: {error}"
+            warnings.warn(text, stacklevel=3)
+
+    def _clear(self) -> None:
+        """Remove what a killed writer left: temporary files, and manifests of files that never came."""
+        sweep_folder(self.folder, _OWN)
+        with contextlib.suppress(OSError):
+            for place in self.folder.glob(f"step-*.pth{SIDECAR}"):
+                if (
+                    _OWN.fullmatch(place.name)
+                    and not place.with_name(place.name.removesuffix(SIDECAR)).exists()
+                ):
+                    place.unlink()
 
     # --- reading -----------------------------------------------------------------------------------------
 
     def steps(self) -> list[tuple[int, Path]]:
         """The checkpoints that are there, complete or not, by step."""
-        names = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
-        found = [(int(match[1]), path) for path in names if (match := _NAME.fullmatch(path.name))]
+        try:
+            names = os.listdir(self.folder)  # noqa: PTH208 - names are compared, not paths
+        except FileNotFoundError:
+            return []
+        found = [(int(match[1]), self.folder / name) for name in names if (match := _NAME.fullmatch(name))]
         return sorted(found)
 
     def latest(self) -> Path | None:
         """The newest checkpoint whose every byte is verified; None if there is none."""
-        return next((path for _, path, error in self._sound() if not error), None)
+        return next((path for _, path in reversed(self.steps()) if not damage_of(path)), None)
 
-    def load_latest(self, *, map_location: object = "cpu", trust: Collection[str] = ()) -> Loaded | None:
-        """Load the newest checkpoint that is sound; None if there is none.
+    def load_latest(
+        self, *, map_location: object = "cpu", trust: Collection[str] = (), mmap: bool = False
+    ) -> Loaded | None:
+        """Load the newest checkpoint that is sound; None if the folder holds none at all.
 
-        Warns for each newer one that had to be skipped, naming what is wrong with it.
+        Warns for each newer one that had to be skipped, naming what is wrong with it. Raises ``Damaged`` where there
+        are checkpoints and none is sound, for a run that began anew would replace them; and ``Unsafe`` for a sound one
+        that asks for more than data: an older one would too.
         """
+        for _ in range(ATTEMPTS):
+            found = self._load_newest(map_location, trust, mmap)
+            if not isinstance(found, Path):
+                return found
+        raise Unreadable(str(found), "its writer deletes checkpoints faster than they can be read")
+
+    def _load_newest(self, map_location: object, trust: Collection[str], mmap: bool) -> Loaded | Path | None:
+        """As above; the path of one that its writer deleted while this store, a reader, looked."""
         skipped: list[tuple[Path, str]] = []
         for step, path in reversed(self.steps()):
             try:
-                state = load(path, map_location=map_location, trust=trust)
-            except CkpttoolError as error:
+                state = load(path, map_location=map_location, trust=trust, mmap=mmap)
+            except (Damaged, NotACheckpoint, Unreadable) as error:
+                if not path.exists():
+                    return path
                 skipped.append((path, str(error)))
                 self._damaged.add(path)
-                warnings.warn(f"skipped, an older checkpoint is taken: {error}", stacklevel=2)
+                warnings.warn(f"skipped, an older checkpoint is taken: {error}", stacklevel=3)
                 continue
             return Loaded(state, step, path, tuple(skipped))
+        if skipped:
+            raise Damaged(self.folder, f"none of its checkpoints is sound; the newest: {skipped[0][1]}")
         return None
-
-    def _sound(self) -> Iterator[tuple[int, Path, str]]:
-        for step, path in reversed(self.steps()):
-            subject = verify([path]).subjects[0]
-            bad = subject.error or ("damaged" if subject.verdict in ("damaged", "not-a-checkpoint") else "")
-            yield step, path, bad
 
 
 def _make(folder: Path) -> None:

@@ -24,15 +24,15 @@ class ProvedStream:
     """An output that knows the XXH3-128 of each block as it was in memory, and compares the file's with it.
 
     Reading back goes on behind the writer, in ``pool`` where there is one, and from the system's cache: it proves that
-    the system has what was meant; that the disk has it is what flushing asks for. ``refused`` is what the system
-    refused, since ``torch.save`` turns that into an error of its own.
+    the system has what was meant; that the disk has it is what flushing asks for. ``refused`` is why a write
+    ended, what the system refused or an interrupt, since ``torch.save`` turns that into an error of its own.
     """
 
     def __init__(self, file: Replacement, block: int, pool: ThreadPoolExecutor | None) -> None:
         import xxhash
 
         self._new = xxhash.xxh3_128
-        self.refused: OSError | None = None
+        self.refused: BaseException | None = None
         self.digests: list[str] = []
         self.position = 0
         self._file, self.block, self._pool = file, block, pool
@@ -43,16 +43,18 @@ class ProvedStream:
 
     def write(self, data: Buffer) -> int:
         """Append bytes."""
+        if self.refused is not None:  # torch goes on to write the archive's end
+            raise self.refused
         view = memoryview(data).cast("B")
         try:
             self._file.write(view)
-        except OSError as error:
-            self.refused = self.refused or error
+            self.position += len(view)
+            self._take(view)
+            if self.position - self._handed * self.block >= self._stride:
+                self._hand_over()
+        except BaseException as error:
+            self.refused = error
             raise
-        self.position += len(view)
-        self._take(view)
-        if self.position - self._handed * self.block >= self._stride:
-            self._hand_over()
         return len(view)
 
     def flush(self) -> None:
@@ -102,7 +104,7 @@ class ProvedStream:
         for number, digest in enumerate(wanted, first):
             found, at = self._new(), number * self.block
             stop = at + self.block
-            while at < stop and (got := os.preadv(self._file.fileno(), [buffer[: stop - at]], at)):
+            while at < stop and (got := self._read_back(at, buffer[: stop - at])):
                 found.update(buffer[:got])
                 at += got
             if found.hexdigest() != digest:
@@ -110,6 +112,13 @@ class ProvedStream:
                 raise self._wrong(
                     f"{where} were written with digest {digest}, and read back with {found.hexdigest()}"
                 )
+
+    def _read_back(self, at: int, buffer: memoryview) -> int:
+        if hasattr(os, "preadv"):
+            return os.preadv(self._file.fileno(), [buffer], at)
+        with self._file.path.open("rb", buffering=0) as again:
+            again.seek(at)
+            return again.readinto(buffer) or 0
 
     def _wrong(self, what: str) -> WriteFailed:
         return WriteFailed(self._file.target, f"{what}; nothing was replaced, check the disk")

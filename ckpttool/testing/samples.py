@@ -146,6 +146,8 @@ def distributed_state(*, seed: int = 7) -> dict[str, Any]:
     names, optimizer = list(SHAPES), state["optimizer"]
     by_name = {name: optimizer["state"][place] for place, name in enumerate(names)}
     groups = [{**group, "params": names} for group in optimizer["param_groups"]]
+    for group in groups:
+        del group["param_names"]
     moments = {"state": by_name, "param_groups": groups}
     return {"model": dict(state["model"]), "optimizer": moments, "step": STEPS}
 

@@ -249,7 +249,7 @@ def _steps_lost(state: TrainState) -> None:
         own["step"] = torch.zeros_like(own["step"])
 
 
-@fault("fused", "O8", "optimizer", "later")
+@fault("fused", "O8", "optimizer", "depends")
 def _fused(state: TrainState) -> None:
     """Another implementation of the same optimizer: parameters differ in their last bit."""
     for group in state.optimizer.param_groups:
@@ -368,11 +368,10 @@ def _buffers_lost(state: TrainState) -> None:
 
 @fault("untied", "S4", "gradients", "+1")
 def _untied(state: TrainState) -> None:
-    """Tied weights become two tensors on loading: equal at first, each with half of the gradient."""
-    head = getattr(state.model, "lm_head", None)
-    need(head is not None, "tied weights (--task gpt)")
-    assert head is not None
-    head.weight = nn.Parameter(head.weight.detach().clone())
+    """Tied weights become two tensors on loading: equal at first, and the optimizer knows one of them."""
+    need(hasattr(state.model, "lm_head"), "tied weights (--task gpt)")
+    for model in (state.model, state.ema.model if state.ema is not None else state.model):
+        model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
 
 
 @fault("eval-mode", "S5", "training mode", "+0")
@@ -392,10 +391,10 @@ def _attribute_lost(state: TrainState) -> None:
         module.p = 0.5
 
 
-@fault("stale-model", "S6", "model", "+1")
+@fault("stale-model", "S6", "gradients", "+1")
 def _stale_model(state: TrainState) -> None:
-    """The optimizer steps the model that was there before the load; the one that is used never moves again."""
-    state.model = copy.deepcopy(state.model)
+    """What computes is a copy from before the optimizer was made: it never moves, and the model gets no gradients."""
+    state.model.forward = copy.deepcopy(state.model).forward
 
 
 @fault("weights-partial", "S7", "model", "+0")
@@ -451,9 +450,9 @@ def _rng_lost(state: TrainState) -> None:
 
 @fault("host-rng-lost", "R1", "rng", "never")
 def _host_rng_lost(state: TrainState) -> None:
-    """numpy's and Python's generators are not restored, torch's is."""
-    random.seed(state.config.seed)
-    np.random.seed(state.config.seed % 2**32)
+    """numpy's and Python's generators are those of the new process, torch's is restored; few tasks draw from them."""
+    random.seed(os.urandom(8))
+    np.random.seed(int.from_bytes(os.urandom(4), "little"))
 
 
 @fault("rng-reseeded", "R3", "rng", "+0")
@@ -489,13 +488,13 @@ def _second_resume(state: TrainState) -> None:
 # --- kernels, environment, checkpoints --------------------------------------------------------------------------------
 
 
-@fault("threads", "K1", "gradients", "later")
+@fault("threads", "K1", "gradients", "depends")
 def _threads(state: TrainState) -> None:
     """Another number of threads adds in another order."""
     torch.set_num_threads(state.config.threads + 1)
 
 
-@fault("mkldnn-off", "K2", "gradients", "later")
+@fault("mkldnn-off", "K2", "gradients", "depends")
 def _mkldnn(state: TrainState) -> None:
     """Another library computes convolutions and matrix products."""
     torch.backends.mkldnn.enabled = False

@@ -23,6 +23,7 @@ from ckpttool.verbs.migrate_rules import Asked, Setting, rules_of, target_asked
 from ckpttool.verbs.writable import Writable, writable
 from ckpttool.writing.apply import Written, apply
 from ckpttool.writing.outputs import Format, format_for
+from ckpttool.writing.sharded import size_of
 
 NAMES = {"torch": "torch-zip", "safetensors": "safetensors"}
 """What the writers that keep a record of migrations are called as formats."""
@@ -59,6 +60,7 @@ def migrate(
     backup: bool | None = None,
     verify: bool = False,
     format: str | None = None,  # noqa: A002 - the word that users say
+    max_shard_size: str | int | None = None,
     under: str | None = None,
     sections: Sequence[str] = (),
     assume_order: bool = False,
@@ -83,10 +85,14 @@ def migrate(
     stand in the model's order where nothing tells. ``dry_run`` writes nothing. ``force`` replaces a file that is
     there, and repeats rules that would match once more. The rest is as in ``convert``.
 
+    Shards become shards of at most ``max_shard_size``, and a folder of files (a Trainer's) such a folder, where
+    ``output`` is a new folder: what does not change in it is copied.
+
     The report's data has ``plan``, ``rules``, ``unmatched``, ``written``. Raises ``CkpttoolError``: what cannot be
     done, and what to do or to run next. Costs a copy; memory is that of the largest tensor that changes.
     """
     planned_only = dry_run and output is None
+    most = size_of(max_shard_size) if isinstance(max_shard_size, str) else max_shard_size
     destination = path if planned_only else _destination(path, output, in_place)
     found = writable(path, limits)
     asked = Asked(rules, preset, to, to_model, under, cast, limits)
@@ -101,7 +107,9 @@ def migrate(
         result = _along(found, asked, reverse, journey, wishes, wanted)
     written = None
     if not dry_run and not (in_place and not result.moves):
-        written = _written(result.plan, destination, wanted, force or in_place, backup, verify, progress)
+        written = _written(
+            result.plan, destination, wanted, force or in_place, backup, verify, most, progress
+        )
     notes = (*found.notes, *result.notes)
     shown = "" if planned_only else os.fspath(destination)
     return report(replace(result, written=written, destination=shown, notes=notes))
@@ -193,6 +201,7 @@ def _written(
     overwrite: bool,
     backup: bool | None,
     verify: bool,
+    max_shard_size: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> Written:
     try:
@@ -203,6 +212,7 @@ def _written(
             overwrite=overwrite,
             backup=backup,
             verify=verify,
+            max_shard_size=max_shard_size,
             progress=progress,
         )
     except OpError as error:

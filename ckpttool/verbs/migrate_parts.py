@@ -6,18 +6,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from ckpttool.draft import draft_of
 from ckpttool.errors import CkpttoolError, printable
+from ckpttool.layout import Layout
 from ckpttool.migration import RuleFile, rewrite
 from ckpttool.migration.errors import MigrationError
 from ckpttool.migration.planning import Rewrite, plan
-from ckpttool.migration.reach import Wishes
+from ckpttool.migration.reach import Wishes, weight_scopes
+from ckpttool.migration.scopes import facts_of, names_of
 from ckpttool.migration.target import Target
+from ckpttool.model import Checkpoint
 from ckpttool.plan import Plan
 from ckpttool.profiles import lay_out
 from ckpttool.profiles.parameters import is_buffer
 from ckpttool.verbs.migrate_rules import Setting
 from ckpttool.verbs.reading import counter
 from ckpttool.verbs.writable import Writable
+from ckpttool.writing.chunked import gathered
 
 Settings: TypeAlias = "Mapping[str, Setting]"
 
@@ -61,18 +66,33 @@ def planned(found: Writable, parts: Sequence[Part], wishes: Wishes, target: Targ
 
 
 def _one(found: Writable, part: Part, before: Plan | None, wishes: Wishes, target: Target | None) -> Plan:
-    checkpoint = found.checkpoint if before is None else before.draft.checkpoint
+    draft = gathered(draft_of(found.checkpoint), runs=False) if before is None else before.draft
+    checkpoint = draft.checkpoint
+    layout = found.layout if before is None else lay_out(checkpoint)
+    if target is not None and target.ordered and wishes.assume_order and not layout.ordered:
+        layout = lay_out(checkpoint, _order(checkpoint, layout, part, wishes, target))
     one = plan(
         checkpoint,
-        found.layout if before is None else lay_out(checkpoint),
+        layout,
         part.rewrite,
         wishes=replace(wishes, whole=part.whole),
         target=target,
         trains=lambda name, tensor: not is_buffer(name, tensor),
         read=counter,
-        contents=None if before is None else before.draft.contents,
+        contents=draft.contents,
     )
     return one if part.then is None else part.then(one)
+
+
+def _order(
+    checkpoint: Checkpoint, layout: Layout, part: Part, wishes: Wishes, target: Target
+) -> tuple[str, ...]:
+    """The parameters' keys in the order that the target has them in, for files that sort their keys."""
+    scope = max(weight_scopes(checkpoint, layout, wishes), key=lambda one: len(one.named))
+    names = names_of(checkpoint, scope, facts_of(checkpoint))
+    made = {output.name: output for output in part.rewrite(names).outputs}
+    listed = (source for name in target.parameters if name in made for source in made[name].inputs)
+    return tuple(dict.fromkeys(listed))
 
 
 def _told(part: Part, said: str) -> str:

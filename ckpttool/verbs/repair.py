@@ -22,7 +22,7 @@ from ckpttool.verbs.repair_report import Result, report
 from ckpttool.verbs.repair_unzipped import read_unzipped, unzipped_at
 from ckpttool.writing.apply import Written, apply
 from ckpttool.writing.outputs import format_for
-from ckpttool.writing.restoring import restore
+from ckpttool.writing.restoring import Restored, restore
 
 MADE_UP = ("zero", "nan")
 """What ``fill`` may say instead of a checkpoint's path."""
@@ -117,6 +117,12 @@ def _refuse_own(path: str | os.PathLike[str], output: str | os.PathLike[str] | N
         )
 
 
+def _is_torchs(found: Restored) -> bool:
+    """Whether an archive's records are such as torch writes: with a version, and no name that leads elsewhere."""
+    names = {name for name, _, _ in found.records}
+    return "version" in names and not any(step in ("", ".", "..") for name in names for step in name.split("/"))
+
+
 def _written(
     broken: Broken,
     verdict: Verdict,
@@ -129,7 +135,7 @@ def _written(
         raise CkpttoolError(f"{printable(broken.checkpoint.source)} – nothing can be got back of it")
     where = os.fspath(output)
     fmt = format_for(where, wanted, broken.checkpoint.format)
-    if broken.restored is not None and not verdict.steps and fmt == "torch":
+    if broken.restored is not None and not verdict.steps and fmt == "torch" and _is_torchs(broken.restored):
         return restore(broken.restored, where, overwrite=force, progress=progress)
     about = f"repaired: {len(verdict.kept)} tensors kept, {len(verdict.lost)} lost or completed"
     what = [[step.op, *step.old, step.reason] for step in verdict.steps]

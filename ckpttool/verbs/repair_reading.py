@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path
 
@@ -43,6 +43,15 @@ HEADERS = (
     "invalid-shape", "storage-size", "unowned-bytes", "not-a-checkpoint", "header-mismatch", "pickle-malformed",
 )  # fmt: skip
 """Findings that say that a header, where there is one, does not let the file be read."""
+
+UNWANTED = frozenset({"trailing-pickle", "inflate-bomb"})
+"""Findings about what records hold: such archives are not written again as they were."""
+
+HOSTILE = frozenset({"duplicate-record", "bad-record-name", "overlapping-records"})
+"""Two readers would see two files, unless the checksum of checksums says that only the directory is damaged."""
+
+UNREAD = ("storage-size", "header-malformed", "invalid-shape", "storage-declaration", "header-ambiguous")
+"""Findings about one entry of a safetensors header, after which it is not read."""
 
 ODD = ("not-canonical", "trailing-bytes")
 """Warnings that need repair where the archive's checksum of checksums proves what torch wrote instead."""
@@ -88,16 +97,17 @@ def read_broken(
         special = _rebuilt(path, hurt, donor, limits, progress)
     if special is not None:
         return special
-    if (seen.format in ZIPS and hurt) or seen.kind:
+    if (seen.format in ZIPS and not _is_legible(hurt)) or seen.kind:
         return _opened(path, seen, hurt, donor, wishes, limits, progress)
     measures = measure(seen, progress=progress)
     findings = judge(Context(seen, lay_out(seen), measures))
     hurt = hurt_of(findings, seen)
     proofs = _doubted(seen, prove(seen, measures), hurt)
-    whole = Broken(seen, measures, contents_of(seen), proofs, hurt, donor)
+    missing = tuple(_unread(seen, hurt))
+    whole = Broken(seen, measures, contents_of(seen), proofs, hurt, donor, missing=missing)
     if seen.format not in ZIPS:
         return whole
-    if hurt:
+    if not _is_legible(hurt):
         return _opened(path, seen, hurt, donor, wishes, limits, progress)
     odd = tuple(f for f in findings if f.name in ODD)
     if odd:
@@ -105,6 +115,21 @@ def read_broken(
         if again.restored is not None and again.restored.identified:
             return again
     return whole
+
+
+def _is_legible(hurt: Sequence[Finding]) -> bool:
+    """Whether all that hurts is how records are called: the directory leads to each of them all the same."""
+    return all(finding.name == "bad-record-name" for finding in hurt)
+
+
+def _unread(checkpoint: Checkpoint, hurt: Sequence[Finding]) -> Iterator[Loss]:
+    """Tensors that a header names and does not describe so that they can be read."""
+    if checkpoint.format != "safetensors":
+        return
+    have = {entry.key for entry, _ in checkpoint.tensors()} | {"header", "__metadata__"}
+    for finding in hurt:
+        if finding.name in UNREAD and finding.where not in have:
+            yield Loss(finding.where, finding.message, 0)
 
 
 def _doubted(
@@ -264,6 +289,9 @@ def _salvaged(
     judged = judge(Context(found.checkpoint, lay_out(found.checkpoint), measures))
     framing = (*framing, *(f for f in judged if f.name in UNSOUND and f not in framing))
     again = restored(found, whole, healing.contents) if found.tree == "own" else None
+    names = {finding.name for finding in framing}
+    if again is not None and (names & UNWANTED or (names & HOSTILE and not again.identified)):
+        again = None
     if again is not None:
         proofs = {storage: Proof("proved", proof.reason, proof.kept) for storage, proof in proofs.items()}
     return Broken(

@@ -9,10 +9,10 @@ from ckpttool.errors import ExitCode, printable
 from ckpttool.folding import fold
 from ckpttool.frozen import dataclass
 from ckpttool.model import Json
+from ckpttool.plan import Step
 from ckpttool.repairing.case import Loss, State, Verdict, Wishes
 from ckpttool.report import Block, Deferred, Details, Facts, Findings, Report, Table, Text
 from ckpttool.units import count, plural, size
-from ckpttool.verbs.migrate_report import step_rows
 from ckpttool.verbs.repair_reading import Broken
 from ckpttool.writing.apply import Written
 
@@ -121,9 +121,11 @@ def _blocks(result: Result) -> Iterator[Block]:
     yield from _healed(result)
     yield from (Text(printable(note), "warning") for note in (*result.broken.notes, *result.verdict.notes))
     yield from _tables(result.verdict.lost)
-    rows = tuple(step_rows(step for step in result.verdict.steps if step.op not in ("drop", "fill")))
+    rows = tuple(
+        _step(step) for step in result.verdict.steps if step.reason and step.op not in ("drop", "fill")
+    )
     if rows:
-        yield Table(("step", "from", "to", "keys"), rows[:ROWS], "lllr", "plan")
+        yield Table(("step", "keys", "why"), rows[:ROWS], "lll", f"plan: {plural(len(rows), 'step')}")
     if result.broken.hurt:
         yield Details(
             f"what is damaged: {plural(len(result.broken.hurt), 'finding')}", (Findings(result.broken.hurt),)
@@ -169,6 +171,14 @@ def _counts(result: Result) -> Iterator[tuple[str, str]]:
     have = sum(content.nbytes for content in result.verdict.draft.contents)
     share = f" ({100 * have / declared:.1f} %)" if declared else ""
     yield "content", f"{size(have)} of {size(declared)}{share}"
+
+
+def _step(step: Step) -> tuple[str, str, str]:
+    """One line: what is done, to which keys, and why."""
+    named = step.new or step.old
+    folds = fold([(printable(key), ("",)) for key in named])
+    more = f" and {count(len(folds) - 2)} more" if len(folds) > 2 else ""
+    return step.op, ", ".join(one.text for one in folds[:2]) + more, printable(step.reason)
 
 
 def _tables(lost: Sequence[Loss]) -> Iterator[Block]:

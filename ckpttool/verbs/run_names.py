@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 
 UNITS = ("step", "iteration", "checkpoint", "epoch", "number")
 """What a name may count, the finest first; a ``checkpoint`` is numbered by any of the others."""
@@ -57,8 +56,8 @@ class Named:
 
 
 def named(inside: str) -> Named:
-    """Read a path relative to the run's folder."""
-    parts = PurePath(inside).parts or (".",)
+    """Read a path relative to the run's folder, with ``/`` between its parts."""
+    parts = inside.split("/")
     for at in reversed(range(len(parts))):
         last = at == len(parts) - 1
         counts = _counts(_PART.sub("", parts[at].lower()), last)
@@ -83,10 +82,10 @@ def _counts(name: str, is_file: bool) -> tuple[tuple[int, int], ...]:
 def _at(parts: Sequence[str], at: int, counts: tuple[tuple[int, int], ...]) -> Named:
     folder, name, rest = parts[:at], parts[at], parts[at + 1 :]
     shared = name if rest else _PART.sub("*", name)
-    series = str(PurePath(*folder)) if folder else ".", _NUMBER.sub("*", shared) if counts else shared
+    series = "/".join(folder) or ".", _NUMBER.sub("*", shared) if counts else shared
     ranked = shared != name
-    member = "".join(_PART.findall(name)) if ranked else str(PurePath(*rest)) if rest else ""
-    return Named(counts, str(PurePath(*folder, shared)), member, series, ranked)
+    member = "".join(_PART.findall(name)) if ranked else "/".join(rest)
+    return Named(counts, "/".join([*folder, shared]), member, series, ranked)
 
 
 def counted(name: str) -> tuple[int, int]:

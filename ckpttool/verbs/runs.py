@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePath
 
 from ckpttool.errors import Unreadable
@@ -25,7 +26,7 @@ class Candidate:
 
     ``path`` is a file, or the folder of a checkpoint of several. ``targets`` are what to verify: the one path, or each
     file. ``lacks`` are parts that its siblings have. ``series`` is what it has in common with those that are numbered
-    like it. ``modified_ns`` is the time of the last writing of the newest file in it.
+    like it. ``modified_ns`` is the time of the last writing of the newest file in it, 0 where names alone decide.
     """
 
     path: str
@@ -55,11 +56,14 @@ def candidates(folder: str | os.PathLike[str]) -> tuple[Candidate, ...]:
     return _ordered(_compared(found))
 
 
-def _once(paths: Iterable[str]) -> list[str]:
+def _once(paths: Sequence[str]) -> list[str]:
     """Each file once: a name that is no link goes before one that is."""
+    links = {path for path in paths if os.path.islink(path)}  # noqa: PTH114 - thousands of them
+    folders = {folder: os.path.realpath(folder) for folder in {os.path.dirname(path) for path in paths}}  # noqa: PTH120
     real: dict[str, str] = {}
-    for path in sorted(paths, key=lambda path: Path(path).is_symlink()):
-        real.setdefault(os.path.realpath(path), path)
+    for path in sorted(paths, key=links.__contains__):
+        folder, name = os.path.split(path)
+        real.setdefault(os.path.realpath(path) if path in links else f"{folders[folder]}{os.sep}{name}", path)
     return list(real.values())
 
 
@@ -70,36 +74,69 @@ def _grouped(paths: Sequence[str], root: str) -> list[tuple[Candidate, frozenset
     """Candidates with the names of their parts."""
     groups: dict[tuple[str, tuple[tuple[int, int], ...]], list[tuple[str, Named]]] = {}
     for path in paths:
-        inside = os.path.relpath(path, root)
+        inside = os.path.relpath(path, root).replace(os.sep, "/")
         known = named(Path(os.path.abspath(root)).name if inside == "." else inside)  # noqa: PTH100
         key = inside if inside == "." else known.place
         groups.setdefault((key, known.counts), []).append((path, known))
-    taken = _folders_of(paths)
-    return [_candidate(parts, root, taken) for parts in groups.values()]
+    return [_candidate(parts, root) for parts in groups.values()]
 
 
 def _folders_of(paths: Iterable[str]) -> frozenset[str]:
     """Every folder that is a checkpoint, or on the way to one."""
     found: set[str] = set()
     for path in paths:
-        at = PurePath(path)
-        while str(at) not in found and at != at.parent:
-            found.add(str(at))
-            at = at.parent
+        while path and path not in found:
+            found.add(path)
+            path = os.path.dirname(path)  # noqa: PTH120 - thousands of them
     return frozenset(found)
 
 
-def _candidate(
-    parts: Sequence[tuple[str, Named]], root: str, taken: frozenset[str]
-) -> tuple[Candidate, frozenset[str]]:
+def _candidate(parts: Sequence[tuple[str, Named]], root: str) -> tuple[Candidate, frozenset[str]]:
     targets = tuple(path for path, _ in parts)
     known = parts[0][1]
     several = len(targets) > 1 and not known.ranked
     path = str(PurePath(root, known.place)) if several else targets[0]
     unit, count = known.counts[0] if known.counts else (-1, -1)
-    modified = max(_modified(target, taken) for target in targets)
     members = frozenset(named.member for _, named in parts)
-    return Candidate(path, unit, count, modified, targets, known.series, (), known.counts), members
+    return Candidate(path, unit, count, 0, targets, known.series, (), known.counts), members
+
+
+def _compared(found: Sequence[tuple[Candidate, frozenset[str]]]) -> list[Candidate]:
+    """With what each lacks that most of its siblings have."""
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    sizes = Counter(candidate.series for candidate, _ in found)
+    for candidate, members in found:
+        counts.setdefault(candidate.series, Counter()).update(members)
+    return [replace(c, lacks=lacking(members, counts[c.series], sizes[c.series] - 1)) for c, members in found]
+
+
+# --- which one is newer ----------------------------------------------------------------------------------
+
+
+def _ordered(found: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    kinds = {tuple(unit for unit, _ in c.counts) for c in found}
+    taken = _folders_of(target for c in found for target in c.targets)
+    inner: Mapping[str, int] | None = {}
+    if len(kinds) != 1 or () in kinds:
+        found = [_timed(c, taken) for c in found]
+        inner = _inner_counts(found)
+    else:
+        often = Counter(c.counts for c in found)
+        found = [c if often[c.counts] == 1 else _timed(c, taken) for c in found]
+    if inner is None:
+        return tuple(sorted(found, key=lambda c: (c.modified_ns, c.count, c.path), reverse=True))
+    return tuple(sorted(found, key=partial(_place, inner), reverse=True))
+
+
+def _place(inner: Mapping[str, int], candidate: Candidate) -> tuple[tuple[int, ...], int, str]:
+    """The coarsest count first: steps may begin anew with each epoch; where they do not, the order is the same."""
+    counts = (n for _, n in reversed(candidate.counts))
+    numbers = (inner[candidate.path],) if inner else tuple(counts)
+    return numbers, candidate.modified_ns, candidate.path
+
+
+def _timed(candidate: Candidate, taken: frozenset[str]) -> Candidate:
+    return replace(candidate, modified_ns=max(_modified(target, taken) for target in candidate.targets))
 
 
 def _modified(path: str, taken: frozenset[str]) -> int:
@@ -118,34 +155,6 @@ def _time(path: str) -> int:
         return os.stat(path).st_mtime_ns  # noqa: PTH116 - thousands of them
     except OSError:
         return 0
-
-
-def _compared(found: Sequence[tuple[Candidate, frozenset[str]]]) -> list[Candidate]:
-    """With what each lacks that most of its siblings have."""
-    counts: dict[tuple[str, str], Counter[str]] = {}
-    sizes = Counter(candidate.series for candidate, _ in found)
-    for candidate, members in found:
-        counts.setdefault(candidate.series, Counter()).update(members)
-    return [replace(c, lacks=lacking(members, counts[c.series], sizes[c.series] - 1)) for c, members in found]
-
-
-# --- which one is newer ----------------------------------------------------------------------------------
-
-
-def _ordered(found: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    kinds = {tuple(unit for unit, _ in c.counts) for c in found}
-    if len(kinds) == 1 and () not in kinds:
-        return tuple(sorted(found, key=_coarse_first, reverse=True))
-    inner = _inner_counts(found)
-    if inner is not None:
-        return tuple(sorted(found, key=lambda c: (inner[c.path], c.modified_ns, c.path), reverse=True))
-    return tuple(sorted(found, key=lambda c: (c.modified_ns, c.count, c.path), reverse=True))
-
-
-def _coarse_first(candidate: Candidate) -> tuple[tuple[int, ...], int, str]:
-    """Steps may begin anew with each epoch; where they do not, the order is the same."""
-    numbers = tuple(number for _, number in reversed(candidate.counts))
-    return numbers, candidate.modified_ns, candidate.path
 
 
 def _inner_counts(found: Sequence[Candidate]) -> dict[str, int] | None:

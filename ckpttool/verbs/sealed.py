@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ckpttool.errors import CkpttoolError
-from ckpttool.manifest import LIMIT, SIDECAR, FileSeal, Malformed, Manifest, Sealed, from_json, manifest_for
+from ckpttool.manifest import SIDECAR, FileSeal, Malformed, Manifest, Sealed, manifest_for, read_manifest
 from ckpttool.model import Checkpoint
 
 
@@ -20,7 +20,7 @@ def examine_seal(checkpoint: Checkpoint, path: str, executor: Executor | None = 
     if place is None:
         return None
     try:
-        manifest = _about(_read(place), path, place)
+        manifest = _about(read_manifest(place), path, place)
     except (Malformed, OSError) as error:
         return Sealed(str(place), None, error=str(error))
     if not manifest.files:
@@ -31,13 +31,6 @@ def examine_seal(checkpoint: Checkpoint, path: str, executor: Executor | None = 
         older = _compared(str(place), manifest.previous, base, executor)
         found = older if len(older.intact) == len(manifest.previous.files) else found
     return _with_tensors(found, checkpoint, executor)
-
-
-def _read(place: Path) -> Manifest:
-    nbytes = place.stat().st_size
-    if nbytes > LIMIT:
-        raise Malformed(f"{nbytes} bytes, and {LIMIT} is the limit")
-    return from_json(place.read_bytes())
 
 
 def _about(manifest: Manifest, path: str, place: Path) -> Manifest:

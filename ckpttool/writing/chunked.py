@@ -16,11 +16,12 @@ from ckpttool.ops.paste import Paste
 _CLASSES = {dtype.name for dtype in STORAGE_CLASSES.values()}
 
 
-def gathered(draft: Draft) -> Draft:
+def gathered(draft: Draft, *, runs: bool = True) -> Draft:
     """The draft with a storage of its own for each chunked tensor; one without any is returned as it is.
 
     Nodes and storages keep their indices. Boxes that are runs of rows are copied one after the other; others are
-    pasted when they are written, which takes the memory of that tensor twice.
+    pasted when they are written, which takes the memory of that tensor twice. Without ``runs`` all are pasted: as
+    expressions, on which others may build.
     """
     checkpoint = draft.checkpoint
     wanted = [
@@ -33,7 +34,7 @@ def gathered(draft: Draft) -> Draft:
     editor = Editor(checkpoint, draft.contents)
     for index, tensor in wanted:
         parts = _boxes(checkpoint, tensor)
-        content = _content(draft, tensor, parts)
+        content = _content(draft, tensor, parts, runs)
         kind = tensor.dtype if tensor.dtype.name in _CLASSES else BYTE
         storage = editor.storage(Storage("", kind, 0), content)
         editor.replace(index, replace(tensor, layout="strided", storage=storage, parts=()))
@@ -50,10 +51,10 @@ def _boxes(checkpoint: Checkpoint, tensor: Tensor) -> list[tuple[Box, Tensor]]:
     return sorted(found, key=lambda one: one[0].start)
 
 
-def _content(draft: Draft, tensor: Tensor, parts: Sequence[tuple[Box, Tensor]]) -> Content:
+def _content(draft: Draft, tensor: Tensor, parts: Sequence[tuple[Box, Tensor]], runs: bool) -> Content:
     if not tensor.numel:
         return Copied(())
-    copied = _copied(draft, tensor, parts)
+    copied = _copied(draft, tensor, parts) if runs else None
     if copied is not None:
         return copied
     form = Form(tensor.dtype, tensor.shape)

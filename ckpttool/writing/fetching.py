@@ -6,13 +6,14 @@ import sys
 
 import numpy as np
 
-from ckpttool.draft import Input
+from ckpttool.draft import Copied, Input
 from ckpttool.dtypes import DType
 from ckpttool.errors import Unreadable, printable
 from ckpttool.expressions import OpError
-from ckpttool.model import Span, Storage, Tensor
+from ckpttool.model import Span, Tensor
 from ckpttool.source import Source, open_source
 from ckpttool.writing.elements import carrier
+from ckpttool.writing.streams import chunks
 
 REPEATED = 1 << 30
 """Bytes that a view may take when it repeats its elements more than ``MOST_REPEATS`` times."""
@@ -28,7 +29,7 @@ def fetched(given: Input, opened: dict[str, Source]) -> np.ndarray:
     """
     tensor, storage = given.tensor, given.storage
     start, stop = byte_range(given)
-    data = _bytes(storage, start, stop, opened)
+    data = _bytes(given, start, stop, opened)
     if tensor.dtype.bits % 8:
         return data
     component = component_width(tensor.dtype)
@@ -76,14 +77,18 @@ def _check(name: str, tensor: Tensor) -> None:
         raise OpError(f"{name}: {tensor.numel} elements are made of {tensor.extent}")
 
 
-def _bytes(storage: Storage, start: int, stop: int, opened: dict[str, Source]) -> np.ndarray:
+def _bytes(given: Input, start: int, stop: int, opened: dict[str, Source]) -> np.ndarray:
     """A range of a storage's bytes in memory of their own, so that no mapped file can shrink beneath it."""
+    storage = given.storage
     if storage.inline is not None:
         return np.frombuffer(bytearray(storage.inline[start:stop]), "u1")
     made = np.empty(stop - start, "u1")
     if storage.span is None or not len(made):
         return made
     span = storage.span
+    if given.inflates_to is not None:
+        _inflate(given, start, made)
+        return made
     if span.nbytes < stop:
         raise Unreadable(
             span.source,
@@ -96,6 +101,25 @@ def _bytes(storage: Storage, start: int, stop: int, opened: dict[str, Source]) -
             span.source, f"ends at byte {span.start + start + got}, {span.start + stop} are needed"
         )
     return made
+
+
+def _inflate(given: Input, start: int, made: np.ndarray) -> None:
+    """Fill ``made`` with what a deflated span stands for from byte ``start`` on; what lies before is passed over."""
+    assert given.storage.span is not None
+    position, stop = 0, start + len(made)
+    for block in chunks(Copied((given.storage.span,), inflates_to=given.inflates_to)):
+        first, last = max(start, position), min(stop, position + len(block))
+        if first < last:
+            made[first - start : last - start] = np.frombuffer(block, "u1")[
+                first - position : last - position
+            ]
+        position += len(block)
+        if position >= stop:
+            return
+    raise Unreadable(
+        given.storage.span.source,
+        f"bytes {start} to {stop} of a storage are needed, the file has {position} of it",
+    )
 
 
 def source_of(span: Span, opened: dict[str, Source]) -> Source:

@@ -17,8 +17,13 @@ from ckpttool.writing.flat import dtype_in_file, shape_of
 from ckpttool.writing.losses import Loss
 from ckpttool.writing.streams import Sink
 
-Format: TypeAlias = Literal["torch", "torch-legacy", "safetensors", "sharded", "sharded-bin"]
+Format: TypeAlias = Literal["torch", "torch-legacy", "safetensors", "sharded", "sharded-bin", "folder"]
 FORMATS: tuple[Format, ...] = get_args(Format)
+SETS = ("sharded", "sharded-bin", "folder")
+"""Formats of several files."""
+
+FOLDER = "directory"
+"""What a folder of files that are one checkpoint is called where it is read."""
 
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".tar")
 Check: TypeAlias = Callable[[Checkpoint], str]
@@ -53,17 +58,22 @@ class Output:
 def format_for(destination: str | os.PathLike[str], wanted: str | None = None, source: str = "") -> Format:
     """The format that is asked for, else the one that the name says; ``source`` is what there was before.
 
-    A file of torch stays of torch before 1.6 if it was. Raises ``UsageError`` where nothing says the format.
+    A file of torch stays of torch before 1.6 if it was, a folder of files a folder of files. Raises ``UsageError``
+    where nothing says the format.
     """
     name = os.fspath(destination)
     is_set = _is_set(name)
     if wanted is not None:
         if wanted not in FORMATS:
             raise UsageError(f"no format is called '{printable(wanted)}'; there are {', '.join(FORMATS)}")
-        if is_set != wanted.startswith("sharded"):
+        if wanted == "folder" and source != FOLDER:
+            raise UsageError(f"{printable(name)} – a folder of files is written from such a folder only")
+        if is_set != (wanted in SETS):
             need = "a folder or an index (*.index.json)" if not is_set else "one file"
             raise UsageError(f"{printable(name)} – {wanted} is not written to this; name {need}")
         return next(one for one in FORMATS if one == wanted)
+    if is_set and source == FOLDER and not name.endswith(sharded.INDEX):
+        return "folder"
     if is_set:
         return "sharded-bin" if name.endswith(".bin.index.json") else "sharded"
     suffix = Path(name).suffix.lower()
@@ -96,6 +106,10 @@ def output_of(
         return Output(fmt, (file,), layout.losses)
     if fmt in ("torch", "torch-legacy"):
         return _torch(draft, fmt)
+    if fmt == "folder":
+        from ckpttool.writing.folder import folder
+
+        return folder(draft, max_shard_size)
     return _shards(draft, fmt, destination, max_shard_size)
 
 

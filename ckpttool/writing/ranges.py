@@ -52,7 +52,7 @@ def _spans(
 
 def _leaf(given: Input, swapped: bool) -> Spans | None:
     tensor, storage = given.tensor, given.storage
-    span = storage.span
+    span = None if given.inflates_to is not None else storage.span
     single = tensor.dtype.bits <= 8
     if span is None or storage.inline is not None or not (single or storage.swapped == swapped):
         return None
@@ -62,7 +62,7 @@ def _leaf(given: Input, swapped: bool) -> Spans | None:
     if not tensor.nbytes:
         return ()
     start, stop = first // 8, first // 8 + tensor.nbytes
-    # A span that is shorter than its storage is deflated, or damaged.
+    # A span that is shorter than its storage is damaged.
     if stop > span.nbytes or span.nbytes != storage.nbytes:
         return None
     return _joined([Span(span.source, span.start + start, span.start + stop)])

@@ -48,6 +48,9 @@ def restored(
     home = f"{found.folder}/"
     if not found.aligned or not found.folder or not all(name.startswith(home) for name in found.order):
         return None
+    folded = {name.lower() for name in found.order}
+    if home + "version" not in found.order or len(folded) < len(found.order):
+        return None
     by_name = {record.name: record for record in found.records}
     records: list[tuple[str, Content, int]] = []
     doubtful = False
@@ -64,7 +67,9 @@ def restored(
     agrees = said is not None and int(said[20:]) == chain(
         [crc for _, content, crc in records if content.nbytes]
     )
-    if doubtful and not agrees:
+    id_crc = computed.get(home + SERIALIZATION_ID)
+    stands = id_crc is not None and id_crc in found.checksums.get(home + SERIALIZATION_ID, ())
+    if not agrees and (doubtful or (stands and said is not None)):
         return None
     if home + SERIALIZATION_ID in found.order:
         records.append(_identity(found, said if agrees else None, by_name, computed))
@@ -85,6 +90,12 @@ def _content(
     if record is not None and computed is not None and record.method == 0:
         span = Span(found.checkpoint.source, record.data, record.stop)
         copied = Copied((span,), Checksum("crc32", computed))
+        if note is not None and computed not in _SAID:
+            return (
+                None
+                if computed in found.checksums.get(record.name, ())
+                else (Held(note), zlib.crc32(note), True)
+            )
         if computed in found.checksums.get(record.name, ()) or not record.usize:
             return copied, computed, True
         if not found.checksums.get(record.name) and note is None:
@@ -93,6 +104,13 @@ def _content(
         return None
     known = found.checksums.get(f"{found.folder}/{name}", ()) if record is not None else ()
     return Held(note), zlib.crc32(note), not known or zlib.crc32(note) in known
+
+
+_SAID = frozenset(
+    zlib.crc32(text.encode())
+    for text in (*(f"{n}\n" for n in range(1, 11)), "1", "little", "big", *(str(1 << n) for n in range(16)))
+)
+"""Checksums of what torch's notes may say: a version, an alignment, a byte order."""
 
 
 def _said(found: Salvaged, record: Record | None) -> str | None:

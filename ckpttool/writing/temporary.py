@@ -43,7 +43,18 @@ def sweep(target: Path) -> None:
     with contextlib.suppress(OSError):
         for name in os.listdir(target.parent):  # noqa: PTH208 - names are compared, not paths
             if name.startswith(start) and _TEMPORARY.fullmatch(name[len(start) :]):
-                _remove_if_dead(target.parent / name)
+                with contextlib.suppress(OSError):  # another sweep may have been quicker
+                    _remove_if_dead(target.parent / name)
+
+
+def sweep_folder(folder: Path, targets: re.Pattern[str]) -> None:
+    """The same for every target whose whole name matches."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):  # noqa: PTH208 - names are compared, not paths
+            match = _TEMPORARY.search(name)
+            if match and match.end() == len(name) and targets.fullmatch(name[1 : match.start()]):
+                with contextlib.suppress(OSError):
+                    _remove_if_dead(folder / name)
 
 
 def _short(name: str) -> str:

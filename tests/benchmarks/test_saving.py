@@ -1,77 +1,48 @@
-"""``ckpttool.save`` against ``torch.save`` and ``fsync``: the same promise of a file on the disk, and nothing else."""
+"""save, seal and latest against what a user would otherwise run."""
 
 from __future__ import annotations
 
-import os
-import statistics
-import time
-from collections.abc import Callable
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-import ckpttool
+from ckpttool.testing.samples import run_files, training_state
+from ckpttool.testing.writers import torch_file
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
-torch = pytest.importorskip("torch", reason="torch is not installed")
+pytest.importorskip("torch", reason="torch is not installed")
 
-RATIO = 1.1
-
-
-def training_state(nbytes: int, side: int) -> dict[str, Any]:
-    """Square matrices with AdamW's moments for each."""
-    count = nbytes // (3 * 4 * side * side)
-    weights = {f"layers.{i}.weight": torch.randn(side, side) for i in range(count)}
-    moments = {
-        i: {
-            "step": torch.tensor(1.0),
-            "exp_avg": torch.randn(side, side),
-            "exp_avg_sq": torch.rand(side, side),
-        }
-        for i in range(count)
-    }
-    groups = [{"lr": 1e-3, "params": list(range(count))}]
-    return {"model": weights, "optimizer": {"state": moments, "param_groups": groups}, "step": 1}
+LARGE = (122, 4 << 20)  # 2 GB
+TOOL = [sys.executable, "-m", "ckpttool"]
 
 
-def plain(state: object, path: Path) -> None:
-    with path.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-@pytest.mark.parametrize(
-    ("name", "nbytes", "side", "runs"), [("20 MB", 20 << 20, 256, 25), ("1 GB", 1 << 30, 1024, 5)]
-)
-def test_save(
-    tmp_path: Path, rows: list[tuple[str, str, str, str]], name: str, nbytes: int, side: int, runs: int
-) -> None:
-    """In turn, each over its last file; the disk is at rest before each."""
-    state = training_state(nbytes, side)
-    store = ckpttool.CheckpointStore(tmp_path / "store", keep=1)
-    ways: dict[str, Callable[[int], object]] = {
-        "torch.save + fsync": lambda _: plain(state, tmp_path / "plain.pth"),
-        "ckpttool.save": lambda _: ckpttool.save(state, tmp_path / "mine.pth"),
-        "CheckpointStore.save": lambda step: store.save(state, step=step),
-    }
-    times: dict[str, list[float]] = {way: [] for way in ways}
-    for step in range(runs + 1):
-        for way, save in ways.items():
-            os.sync()
-            start = time.perf_counter()
-            save(step)
-            times[way].append(time.perf_counter() - start)
-    found = {way: statistics.median(taken[1:]) for way, taken in times.items()}
-    base = found.pop("torch.save + fsync")
-    for way, taken in found.items():
-        rows.append(
-            (
-                f"{way}, {name}",
-                f"{taken:.3f} s",
-                f"`torch.save` + `fsync` {base:.3f} s",
-                f"{taken / base:.2f}",
-            )
+@pytest.mark.parametrize("layout", ["files", "folders"])
+def test_latest_of_a_thousand(tmp_path: Path, versus, rows, layout) -> None:
+    """Beside ``import torch``, which a script pays before it can even look."""
+    if layout == "files":
+        data = torch_file(training_state())
+        for step in range(1000):
+            (tmp_path / f"step-{step}.pth").write_bytes(data)
+    else:
+        for step in range(1000):
+            (tmp_path / f"checkpoint-{step}").mkdir()
+            for name, data in run_files().items():
+                (tmp_path / f"checkpoint-{step}" / name).write_bytes(data)
+    mine, theirs = versus([*TOOL, "latest", str(tmp_path)], [sys.executable, "-c", "import torch"], runs=7)
+    rows.append(
+        (
+            f"latest of 1,000 {layout}",
+            f"{mine:.2f} s",
+            f"{theirs:.2f} s (`import torch`)",
+            f"{theirs / mine:.1f} ×",
         )
-    assert max(found.values()) <= RATIO * base, found
+    )
+    assert mine < 1.0
+
+
+def test_seal_two_gigabytes(saved, versus, rows) -> None:
+    path = str(saved(*LARGE))
+    mine, theirs = versus([*TOOL, "seal", path], ["sh", "-c", 'cat "$0" > /dev/null', path])
+    rows.append(("seal, 2 GB", f"{mine:.2f} s", f"{theirs:.2f} s (`cat`)", f"{theirs / mine:.1f} ×"))
+    assert mine < 4 * theirs

@@ -76,3 +76,17 @@ def test_inspect_imports_neither_torch_nor_numpy_nor_rich(main: click.Group, tin
     if "inspect" not in main.list_commands(click.Context(main)):
         pytest.skip("`ckpttool inspect` is not there yet")
     assert imported_by(RUN.format(arguments=["inspect", str(tiny)])) <= CLICK
+
+
+def test_migrate_by_names_imports_neither_torch_nor_numpy_nor_rich(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text("ckpttool: 1\nrules: [{rename: w, to: v}]\n")
+    arguments = [
+        "migrate",
+        str(tiny),
+        "--rules",
+        str(tmp_path / "rules.yaml"),
+        "-o",
+        str(tmp_path / "new.safetensors"),
+    ]
+    assert not imported_by(RUN.format(arguments=arguments)) & {"torch", "numpy", "rich"}
+    assert (tmp_path / "new.safetensors").exists()

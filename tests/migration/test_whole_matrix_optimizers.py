@@ -95,7 +95,8 @@ def resumed(path: Path, model: Any, name: str, *, named: bool = False) -> tuple[
 
 
 def said(report: Report) -> list[str]:
-    return [step["lossy"] for step in report.data["plan"] if step["lossy"]]
+    plan: Any = report.data["plan"]
+    return [step["lossy"] for step in plan if step["lossy"]]
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

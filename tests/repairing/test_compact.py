@@ -4,24 +4,32 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, strategies as st
 
+from ckpttool.dtypes import DTYPES
 from ckpttool.formats import describe
 from ckpttool.model import Tensor
 from ckpttool.repairing.ranges import is_one_view, ranges
-from ckpttool.dtypes import DTYPES
 from ckpttool.verbs.diff import diff
 from ckpttool.verbs.repair import repair
 from ckpttool.verbs.verify import verify
+
+if TYPE_CHECKING:
+    from ckpttool.report import Report
+
+
+def data_of(report: Report) -> Any:
+    """The report's JSON."""
+    return report.json
 
 
 def compacted(path: Path, **wishes: Any) -> tuple[Path, dict[str, Any]]:
     target = path.with_name("small.pth")
     target.unlink(missing_ok=True)
-    report = repair(path, target, compact=True, **wishes).json
+    report = data_of(repair(path, target, compact=True, **wishes))
     return (target if report["written"] else path), report
 
 
@@ -35,8 +43,8 @@ def test_views_get_storages_of_their_own(torch: ModuleType, tmp_path: Path) -> N
     assert [t.untyped_storage().nbytes() for t in loaded.values()] == [40, 40, 400, 12]
     assert small.stat().st_size < 10_000
     assert report["exit_code"] == 0
-    assert diff(tmp_path / "in.pth", small).json["summary"].keys() <= {"retied"}
-    assert repair(small, compact=True).json["sound"]
+    assert data_of(diff(tmp_path / "in.pth", small))["summary"].keys() <= {"retied"}
+    assert data_of(repair(small, compact=True))["sound"]
 
 
 def test_what_is_shared_stays_shared(torch: ModuleType, tmp_path: Path) -> None:
@@ -81,19 +89,21 @@ def test_wasted_bytes_are_no_finding_any_more(torch: ModuleType, tmp_path: Path)
 
 
 def named(path: Path) -> set[str]:
-    target: Any = verify([path]).json["targets"][0]  # type: ignore[index, call-overload]
+    target: Any = data_of(verify([path]))["targets"][0]
     return {finding["name"] for finding in target["findings"]}
 
 
 def test_equal_contents_are_tied_only_when_asked(torch: ModuleType, tmp_path: Path) -> None:
     weight = torch.randn(64, 8)
     state = {"a.weight": weight, "b.weight": weight.clone(), "c.weight": weight.t().contiguous()}
-    moments = {0: {"exp_avg": torch.zeros(64, 8), "exp_avg_sq": torch.zeros(64, 8), "step": torch.tensor(1.0)}}
+    moments = {
+        0: {"exp_avg": torch.zeros(64, 8), "exp_avg_sq": torch.zeros(64, 8), "step": torch.tensor(1.0)}
+    }
     optimizer = {"state": moments, "param_groups": [{"lr": 0.1, "params": [0]}]}
     torch.save({"model": state, "optimizer": optimizer}, tmp_path / "in.pth")
-    assert repair(tmp_path / "in.pth", compact=True).json["sound"]
+    assert data_of(repair(tmp_path / "in.pth", compact=True))["sound"]
     target = tmp_path / "tied.pth"
-    report = repair(tmp_path / "in.pth", target, dedupe=True).json
+    report = data_of(repair(tmp_path / "in.pth", target, dedupe=True))
     loaded = torch.load(target, weights_only=True)
     assert [step["op"] for step in report["plan"]] == ["tie"]
     model = loaded["model"]
@@ -122,7 +132,9 @@ def views(draw: st.DrawFn) -> list[Any]:
 
 
 @given(st.data())
-def test_values_and_ties_of_any_views_stay(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_values_and_ties_of_any_views_stay(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     torch = pytest.importorskip("torch")
     tensors = data.draw(views())
     path = tmp_path_factory.mktemp("views") / "in.pth"
@@ -141,7 +153,7 @@ def test_values_and_ties_of_any_views_stay(tmp_path_factory: pytest.TempPathFact
             loaded[str(i)][where] = -7
     for i, tensor in enumerate(tensors):
         assert torch.equal(loaded[str(i)], tensor)
-    assert repair(small, compact=True).json["plan"] == []
+    assert data_of(repair(small, compact=True))["plan"] == []
 
 
 F32, F64 = DTYPES["float32"], DTYPES["float64"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import given, strategies as st
 from ckpttool import ops
 from ckpttool.draft import Copied, Input, Made
 from ckpttool.dtypes import DTYPES, DType
-from ckpttool.errors import Unreadable
+from ckpttool.errors import CkpttoolError, Unreadable
 from ckpttool.expressions import Applied, Expression, Form, Leaf, OpError, form_of
 from ckpttool.model import Checksum, Span, Storage, Tensor
 from ckpttool.ops import blocks
@@ -59,16 +60,24 @@ def inputs(draw: st.DrawFn, folder: Path, name: str, form: Form) -> tuple[Input,
     seed = draw(st.integers(0, 255))
     flat = np.arange(numel * width, dtype="u4") * 7 + seed
     data = flat.astype("u1") % 2 if form.dtype.kind == "bool" else flat.astype("u1")
-    swapped, inline = draw(st.booleans()), draw(st.booleans())
+    swapped, kept = draw(st.booleans()), draw(st.sampled_from(["inline", "stored", "deflated"]))
+    inline = kept == "inline"
     raw = swap(data.tobytes(), form.dtype) if swapped else data.tobytes()
     path = folder / name
-    path.write_bytes(b"x" * 3 + raw)
-    where = None if inline else Span(str(path), 3, 3 + len(raw))
+    lies = deflated(raw) if kept == "deflated" else raw
+    path.write_bytes(b"x" * 3 + lies + b"y" * 3)
+    where = None if inline else Span(str(path), 3, 3 + len(lies))
     storage = Storage(name, form.dtype, len(raw), where, inline=raw if inline else None, swapped=swapped)
     elements = np.lib.stride_tricks.as_strided(
         data.reshape(-1, width)[offset:], (*form.shape, width), (*(s * width for s in strides), 1)
     )
-    return Input(name, Tensor(form.dtype, form.shape, tuple(strides), offset, 0), storage), elements
+    tensor = Tensor(form.dtype, form.shape, tuple(strides), offset, 0)
+    return Input(name, tensor, storage, len(raw) if kept == "deflated" else None), elements
+
+
+def deflated(data: bytes) -> bytes:
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return deflater.compress(data) + deflater.flush()
 
 
 def naive(expression: Expression, arrays: dict[str, np.ndarray], forms: dict[str, Form]) -> np.ndarray:
@@ -263,3 +272,22 @@ def test_memory_is_that_of_input_and_output(tmp_path: Path, op: ops.Moves | ops.
     finally:
         tracemalloc.stop()
     assert peak < array.nbytes + made.nbytes + 32 * blocks.SMALL // 4
+
+
+def test_deflated_bytes_are_never_taken_for_elements(tmp_path: Path) -> None:
+    noise = np.frombuffer(np.random.default_rng(1).bytes(64), "f4")
+    path = tmp_path / "noise"
+    path.write_bytes(lies := deflated(noise.tobytes()))
+    assert len(lies) >= noise.nbytes
+    storage = Storage("0", FLOAT, noise.nbytes, Span(str(path), 0, len(lies)))
+    given = Input("a", Tensor(FLOAT, (16,), (1,), 0, 0), storage, noise.nbytes)
+    for expression, rows in (
+        (Leaf("a"), slice(None)),
+        (Applied(ops.Slice(0, 12, 16), (Leaf("a"),)), slice(12, 16)),
+    ):
+        made = Made(expression, (given,), Form(FLOAT, noise[rows].shape))
+        assert as_copied(made) is None
+        assert bytes(evaluate(made)) == noise[rows].tobytes()
+    path.write_bytes(lies[:-20])
+    with pytest.raises(CkpttoolError, match=r"declared|deflated"):
+        evaluate(Made(Leaf("a"), (given,), Form(FLOAT, (16,))))

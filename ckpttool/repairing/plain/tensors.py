@@ -87,7 +87,9 @@ def _array(editor: Editor, node: Tensor) -> Made:
     if storage.swapped and not typed:
         # Bytes without a type are not turned when they are written: the tensor is computed instead.
         form = Form(node.dtype, node.shape)
-        editor.contents[node.storage] = draft.Made(Leaf("array"), (draft.Input("array", node, storage),), form)
+        editor.contents[node.storage] = draft.Made(
+            Leaf("array"), (draft.Input("array", node, storage),), form
+        )
         fresh = replace(fresh, swapped=False, checksum=None)
         made = replace(made, stride=_row_major(node.shape))
     editor.storages[node.storage] = fresh

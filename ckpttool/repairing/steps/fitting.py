@@ -32,7 +32,8 @@ def mend(case: Case) -> Mended:
     """Cut or shrink storages to what is there, leave out tensors that do not fit, give mixed storages one class."""
     checkpoint = case.draft.checkpoint
     editor = Editor(checkpoint, case.draft.contents)
-    steps = [*_fit_storages(editor, case.draft), *_untype(editor, checkpoint)]
+    steps = [*_fit_storages(editor, case.draft), *_conflicts(checkpoint)]
+    _untype(editor, checkpoint)
     wrong = {**dict(_misfits(editor, checkpoint)), **dict(_unsound(case))}
     gone = _holders(checkpoint, set(wrong))
     if not steps and not gone:
@@ -46,7 +47,8 @@ def mend(case: Case) -> Mended:
             lost.append(Loss(entry.key, reason, tensor.numel, tensor.numel))
             steps.append(Step("drop", (entry.key,), (), reason, reason))
     steps += [Step("drop", (key,), (), FRESH, FRESH) for key in stale.values()]
-    return Mended(editor.finish(), tuple(steps), tuple(lost))
+    rest = tuple(damage for damage in checkpoint.damage if damage.rule != "storage-conflict")
+    return Mended(editor.finish(damage=rest), tuple(steps), tuple(lost))
 
 
 # --- storages ------------------------------------------------------------------------------------------------
@@ -91,22 +93,24 @@ def _first_bytes(content: Content, nbytes: int) -> Content | None:
     return Copied(tuple(spans))
 
 
-def _untype(editor: Editor, checkpoint: Checkpoint) -> Iterator[Step]:
+def _conflicts(checkpoint: Checkpoint) -> Iterator[Step]:
+    """Storages that the tree declares in two ways: written again, they are declared in one."""
+    for damage in checkpoint.damage:
+        if damage.rule == "storage-conflict":
+            yield Step(
+                "respell", (), (), f"{damage.message}: written as one storage of the bytes that are there"
+            )
+
+
+def _untype(editor: Editor, checkpoint: Checkpoint) -> None:
     """A storage that is declared in two types is one of bytes whose tensors say their types themselves."""
     types: dict[int, set[str]] = {}
     for node in checkpoint.nodes:
         if isinstance(node, Tensor) and node.storage is not None and node.form in _TYPED:
             types.setdefault(node.storage, set()).add(node.dtype.name)
     mixed = {index for index, names in types.items() if len(names) > 1}
-    for index in sorted(mixed):
+    for index in mixed:
         editor.storages[index] = replace(editor.storages[index], dtype=BYTE)
-        names = " and ".join(sorted(types[index]))
-        yield Step(
-            "respell",
-            (),
-            (),
-            f"storage {editor.storages[index].key} is declared as {names}: written as bytes",
-        )
     for index, node in enumerate(checkpoint.nodes):
         if isinstance(node, Tensor) and node.storage in mixed and node.form in _TYPED:
             editor.replace(index, replace(node, form=_V3))

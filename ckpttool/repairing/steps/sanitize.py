@@ -18,6 +18,12 @@ from ckpttool.units import plural
 ORDER = 220
 
 SCRIPT = "torchscript"
+REFUSED = {
+    "torch-tar": "torch.load(weights_only=True) refuses files of torch before 0.1.10",
+    "pickle": "torch.load refuses a pickle that torch.save did not write",
+}
+"""Containers that the loader refuses whatever is in them, and why."""
+
 SHOWN = 8
 """Names that a step lists; the rest is counted."""
 
@@ -48,7 +54,8 @@ def mend(case: Case) -> Mended:
     tags = sorted(set(devices(editor)))
     foreign = sorted({d.message for d in checkpoint.damage if d.rule == "foreign-opcode"})
     unused = _unused(checkpoint, sanitizer.changes)
-    if not (sanitizer.changes or tags or foreign or unused):
+    container = REFUSED.get(checkpoint.format)
+    if not (sanitizer.changes or tags or foreign or unused or container):
         return Mended(case.draft)
     kept = tuple(use for use in checkpoint.globals if _stays(use))
     rest = tuple(damage for damage in checkpoint.damage if damage.rule != "foreign-opcode")
@@ -61,6 +68,7 @@ def mend(case: Case) -> Mended:
             for message in foreign
         ),
         *_leftovers(unused),
+        *([Step("respell", (), (), f"{container}: written as an archive")] if container else []),
     )
     return Mended(
         draft, steps, tuple(_losses(checkpoint, draft.checkpoint)), tuple(_notes(sanitizer.changes))
