@@ -52,11 +52,19 @@ def _bytes(path: Path) -> bytes:
 
 def test_an_exact_script_is_exact(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    found = verdict(tmp_path, "good", cuts=3)
+    found = verdict(tmp_path, "good")
+    assert found.status == "exact", found.message
+
+
+@pytest.mark.slow
+def test_a_resume_of_a_resume_is_exact_too(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    found = verdict(tmp_path, "good", cuts=6)
     assert found.status == "exact", found.message
     assert any(len(b.cut) == 2 for b in found.branches)
 
 
+@pytest.mark.slow
 def test_a_lost_optimizer_is_named_and_proved(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     found = verdict(tmp_path, "no-optimizer", prove=True)
