@@ -19,7 +19,7 @@ from ckpttool.errors import CkpttoolError, ExitCode
 
 COMMANDS = (
     "inspect", "verify", "diff", "migrate", "chain", "infer", "convert", "repair", "seal",
-    "latest", "prune", "train", "explain", "git-setup", "textconv", "git-diff",
+    "latest", "prune", "train", "determinism", "explain", "git-setup", "textconv", "git-diff",
 )  # fmt: skip
 """The commands in the order in which help lists them; each is a module here with a ``command``, `-` spelled `_`."""
 

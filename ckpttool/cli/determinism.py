@@ -1,0 +1,85 @@
+"""``ckpttool determinism check`` and ``… compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ckpttool.cli.group import complain
+from ckpttool.cli.options import exit_status, output_of, output_options
+from ckpttool.cli.output import emit
+
+EPILOG = exit_status(
+    "0  exact: interrupted and resumed equals uninterrupted",
+    "1  diverged, or a resume failed",
+    "2  the command fails, is not reproducible, or would show no loss at all",
+)
+FORMATS = ("text", "json", "markdown", "html", "junit", "github")
+
+
+@click.group("determinism", short_help="Does a resumed run equal an uninterrupted one? If not, why?")
+def command() -> None:
+    """Prove that interrupted, then resumed equals uninterrupted, or say where and why it does not."""
+
+
+@command.command("check", epilog=EPILOG, context_settings={"ignore_unknown_options": True})
+@click.option("--steps", type=click.IntRange(min=2), required=True, help="Optimizer steps to look at.")
+@click.option(
+    "--cuts", type=click.IntRange(min=1), default=6, show_default=True, help="Interruptions to try."
+)
+@click.option(
+    "--resume-arg", "resume", metavar="TEXT", default="", help="Added on a resume; {last}: newest save."
+)
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Branches at a time.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the random cuts.")
+@click.option(
+    "--timeout", type=float, default=600.0, show_default=True, help="Seconds for one run of the command."
+)
+@click.option("--keep", type=click.Path(file_okay=False), help="Work in this folder and keep it.")
+@click.option(
+    "--power/--no-power", default=True, help="Break parts on purpose, to see which losses would show."
+)
+@click.argument("words", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
+@output_options(FORMATS)
+def check(
+    steps: int, cuts: int, resume: str, jobs: int, seed: int, timeout: float, keep: str | None, power: bool,
+    words: tuple[str, ...], **options: Any,
+) -> None:  # fmt: skip
+    """Run COMMAND twice, then kill it after chosen steps, resume it, and compare every step bit for bit.
+
+    {out} in COMMAND is a folder of its own for each run. The script needs no change: it has to resume by itself from
+    {out}, or through --resume-arg.
+    """
+    out = output_of(FORMATS, **options)
+    import shlex
+
+    from ckpttool.determinism.check import Wishes, check as run, work_folder
+    from ckpttool.determinism.reporting import report
+    from ckpttool.determinism.running import Command
+
+    work, clear = work_folder(keep)
+    say = complain if out.chatty else lambda _: None
+    try:
+        found = run(
+            Command(words, tuple(shlex.split(resume)), timeout),
+            Wishes(steps, cuts, jobs, seed, power),
+            work,
+            say,
+        )
+    finally:
+        clear()
+    click.get_current_context().exit(int(emit(report(found, shlex.join(words)), out)))
+
+
+@command.command("compare", epilog=EPILOG)
+@click.argument("first", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("second", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@output_options(FORMATS)
+def compare(first: Path, second: Path, **options: Any) -> None:
+    """Compare two traces that were recorded elsewhere: two machines, two versions, two commits."""
+    out = output_of(FORMATS, **options)
+    from ckpttool.determinism.traces import compare_traces
+
+    click.get_current_context().exit(int(emit(compare_traces(first, second), out)))

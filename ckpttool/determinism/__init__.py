@@ -1,0 +1,1 @@
+"""Does interrupted, then resumed equal uninterrupted? Recorded, compared, and the cause named."""

@@ -1,0 +1,127 @@
+"""Where two runs depart: the first step, and the fields that differ there. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ckpttool.determinism.trace import COMPONENTS, Process, Step, component_of
+
+ORDER = (
+    "data",
+    "rng",
+    "loss",
+    "gradients",
+    "lr",
+    "optimizer",
+    "params",
+    "buffers",
+    "scheduler",
+    "scaler",
+    "ema",
+    "counters",
+)
+"""The order of cause and effect within a step: of several that differ the first is told."""
+
+STEPPED = ("params", "buffers", "optimizer")
+BETWEEN = ("lr", "scheduler", "scaler", "ema", "counters")
+BOUNDARY = (*STEPPED, *BETWEEN)
+"""What a load restores, in the order in which it is told: what a step changes, and what moves between two steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """The first difference between two runs: the step, the fields that differ, and the first step whose loss does."""
+
+    step: int
+    fields: tuple[str, ...]
+    loss_step: int | None
+
+    @property
+    def component(self) -> str:
+        """The first component in the order of cause and effect."""
+        found = {component_of(name) for name in self.fields}
+        return next((name for name in ORDER if name in found), next(iter(sorted(found)), ""))
+
+
+def steps_of(processes: Iterable[Process], rank: int = 0) -> dict[int, Step]:
+    """The steps of a run by number; of a step that was done twice the later counts."""
+    return {step.number: step for process in processes if process.rank == rank for step in process.steps}
+
+
+def unseeded(one: Mapping[int, Step], two: Mapping[int, Step]) -> frozenset[str]:
+    """Generators that differ from the first step on while nothing else does: nobody seeded them, nobody uses them."""
+    shared = sorted(one.keys() & two.keys())
+    if not shared:
+        return frozenset()
+    odd = differing(one[shared[0]], two[shared[0]])
+    return frozenset(odd) if all(component_of(name) == "rng" for name in odd) else frozenset()
+
+
+def without(steps: Mapping[int, Step], names: frozenset[str]) -> dict[int, Step]:
+    """The same steps with some fields left out."""
+    if not names:
+        return dict(steps)
+    return {
+        number: replace(step, fields={k: v for k, v in step.fields.items() if k not in names})
+        for number, step in steps.items()
+    }
+
+
+def departure(reference: Mapping[int, Step], other: Mapping[int, Step]) -> Departure | None:
+    """The first step at which two runs differ, over the steps that both have; None where they agree."""
+    shared = sorted(reference.keys() & other.keys())
+    for number in shared:
+        fields = differing(reference[number], other[number])
+        if fields:
+            return Departure(number, fields, _first_loss(reference, other, shared, number))
+    return None
+
+
+def differing(one: Step, two: Step) -> tuple[str, ...]:
+    """The fields that differ, in the order of cause and effect; one that the second lacks differs too."""
+    # What the reference leaves out (a generator that nobody seeded) is not compared.
+    names = [n for n in one.fields if one.fields[n] != two.fields.get(n)]
+    return tuple(sorted(names, key=lambda n: (_place(ORDER, n), n)))
+
+
+def _place(order: Sequence[str], name: str) -> int:
+    component = component_of(name)
+    return order.index(component) if component in order else len(order)
+
+
+def _first_loss(
+    reference: Mapping[int, Step], other: Mapping[int, Step], shared: list[int], start: int
+) -> int | None:
+    losses = ((n, reference[n].fields.get("loss"), other[n].fields.get("loss")) for n in shared if n >= start)
+    return next((n for n, mine, theirs in losses if mine != theirs), None)
+
+
+def boundary(reference: Mapping[int, Step], process: Process) -> tuple[str, ...]:
+    """The fields that a resumed process has otherwise, before its first step, than the run had when it saved."""
+    if process.state is None or process.base is None or process.base not in reference:
+        return ()
+    found = process.state.fields
+    after, following = reference[process.base].fields, reference.get(process.base + 1)
+    # Rates, schedules, scalers and averages move between a step and the next one's forward pass.
+    saved = {n: d for n, d in after.items() if component_of(n) in STEPPED}
+    moved = {} if following is None else following.fields
+    saved |= {n: d for n, d in moved.items() if component_of(n) in BETWEEN}
+    odd = [n for n in saved if found.get(n) != saved[n]]
+    return tuple(sorted(odd, key=lambda n: (_place(BOUNDARY, n), n)))
+
+
+def located(reference: Mapping[int, Step], digest: str, field: str = "data") -> list[int]:
+    """The steps of the reference whose field has this digest: where a resumed run thinks it is."""
+    return [number for number, step in sorted(reference.items()) if step.fields.get(field) == digest]
+
+
+def agreement(reference: Mapping[int, Step], other: Mapping[int, Step]) -> dict[str, dict[int, bool]]:
+    """By component and step whether two runs agree: what the picture is drawn from."""
+    found: dict[str, dict[int, bool]] = {name: {} for name in COMPONENTS}
+    for number in sorted(reference.keys() & other.keys()):
+        odd = {component_of(name) for name in differing(reference[number], other[number])}
+        present = {component_of(name) for name in reference[number].fields}
+        for name in present & found.keys():
+            found[name][number] = name not in odd
+    return {name: cells for name, cells in found.items() if cells}
