@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
 from ckpttool.errors import printable
 from ckpttool.frozen import dataclass
-from ckpttool.model import Node, Value
+from ckpttool.model import Mapping, Node, Value
 
 Op: TypeAlias = Literal["plain", "describe", "remove"]
 """``plain``: the data stays, the class goes. ``describe``: a text says what was there. ``remove``: it was unsafe."""
@@ -37,3 +38,9 @@ def described(what: str) -> Made:
 def removed(what: str) -> Made:
     """A text in the place of something that nobody should load."""
     return Made(Value(f"<removed: {printable(what)}>"), what, "a text that names it", "remove")
+
+
+def dict_of(pairs: Iterable[tuple[int, int]]) -> Mapping:
+    """A dict of key and value nodes."""
+    found = list(pairs)
+    return Mapping("dict", tuple(key for key, _ in found), tuple(value for _, value in found))
