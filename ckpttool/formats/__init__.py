@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from ckpttool.errors import Unreadable
+from ckpttool.frozen import dataclass
 from ckpttool.limits import DEFAULT, Limits
 from ckpttool.model import Checkpoint, Damage
 from ckpttool.source import Source, open_source
@@ -50,14 +51,8 @@ def describe(path: str | os.PathLike[str], limits: Limits = DEFAULT, audit: bool
     name = os.fspath(path)
     composite = _composite(name)
     if composite is not None:
-
-        def member(one: str | Source) -> Checkpoint:
-            if isinstance(one, str):
-                return describe(one, limits, audit)
-            return describe_source(one, limits, audit)
-
         with _collector_paused():
-            return composite.read_path(name, limits, member)
+            return composite.read_path(name, limits, _Members(limits, audit))
     source = open_source(name)
     try:
         with _collector_paused():
@@ -101,6 +96,19 @@ def describe_source(source: Source, limits: Limits = DEFAULT, audit: bool = Fals
 def _in_progress(where: str) -> Damage:
     hint = "wait until the writer is done and run this again"
     return Damage("in-progress", where, "the file changed while it was read", hint=hint)
+
+
+@dataclass(frozen=True, slots=True)
+class _Members:
+    """How the files of a set are described, by path or, inside of files, by source: as the set itself is."""
+
+    limits: Limits
+    audit: bool
+
+    def __call__(self, one: str | Source) -> Checkpoint:
+        if isinstance(one, str):
+            return describe(one, self.limits, self.audit)
+        return describe_source(one, self.limits, self.audit)
 
 
 class _Composite(Protocol):

@@ -10,27 +10,23 @@ Source: torch 2.13 ``torch/distributed/checkpoint/filesystem.py`` and ``default_
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
 
 from ckpttool.boxes import named, row_major
 from ckpttool.dtypes import STORAGE_CLASSES, DType
 from ckpttool.errors import Unreadable
 from ckpttool.formats import dcp_judge, dcp_salvage
-from ckpttool.formats.dcp_slices import Slices, read_slices
+from ckpttool.formats.dcp_slices import Describe, Slices, read_slices
 from ckpttool.formats.dcp_table import METADATA, Entry, Table, in_order, joined, read_table
 from ckpttool.formats.folders import DCP, Folder, layout_of, look
 from ckpttool.formats.natural import natural
 from ckpttool.formats.nesting import nested
 from ckpttool.limits import Limits
 from ckpttool.model import Checkpoint, Damage, Extent, Json, Node, Span, Tensor
-from ckpttool.source import Source, open_source
+from ckpttool.source import open_source
 
 NAME = "dcp"
 TEMPORARY = f"{METADATA}.tmp"
-
-Describe: TypeAlias = "Callable[[str | Source], Checkpoint]"
 
 _CLASSES = {dtype.name for dtype in STORAGE_CLASSES.values()}
 _OF_RANK = re.compile(r"__(\d+)\.metadata")

@@ -6,10 +6,10 @@ Each archive says its tensor's type, shape and checksum; which tensor of the mod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from ckpttool.errors import Unreadable, printable
-from ckpttool.formats.dcp_slices import label
+from ckpttool.formats.dcp_slices import Describe, label
 from ckpttool.formats.dcp_table import METADATA, Place
 from ckpttool.formats.folders import DCP, Folder
 from ckpttool.formats.merge import merge
@@ -23,8 +23,6 @@ BLOCK = 8 << 20
 _START = b"archive/data.pkl"
 _NAME_AT = 30
 """Bytes of a zip archive's local header before its record's name."""
-
-Describe = Callable[["str | Source"], Checkpoint]
 
 
 def read(path: str, folder: Folder, describe_file: Describe, damage: list[Damage]) -> Checkpoint:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from ckpttool.errors import Unreadable, printable
 from ckpttool.formats.dcp_table import Key, Place, Table
@@ -10,13 +11,21 @@ from ckpttool.formats.folders import Folder
 from ckpttool.formats.merge import Merged, merge
 from ckpttool.formats.natural import natural
 from ckpttool.formats.sharded import is_plain
+from ckpttool.formats.slice_templates import Templates
 from ckpttool.formats.slices import Slice, lifted
 from ckpttool.frozen import dataclass
 from ckpttool.model import Checkpoint, Damage, Json
 from ckpttool.source import Source, open_source
 from ckpttool.units import plural
 
-Describe = Callable[["str | Source"], Checkpoint]
+
+class Describe(Protocol):
+    """Describes an archive; ``audit`` says that every header is to be looked at."""
+
+    @property
+    def audit(self) -> bool: ...
+
+    def __call__(self, one: str | Source, /) -> Checkpoint: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +69,7 @@ def read_slices(folder: Folder, table: Table, describe_file: Describe) -> Slices
     damage: list[Damage] = []
     shared: list[tuple[Key, Key]] = []
     files = []
+    templates = None if describe_file.audit else Templates()
     for name in sorted(by_file, key=natural):
         if not is_plain(name):
             damage.append(_outside(name))
@@ -76,7 +86,7 @@ def read_slices(folder: Folder, table: Table, describe_file: Describe) -> Slices
         try:
             wanted = _apart(by_file[name], source.size, shared)
             damage += _transformed(name, [place for place in by_file[name] if place.transforms])
-            parts += [(place, _described(source, place, describe_file)) for place in wanted]
+            parts += [(place, _described(source, place, describe_file, templates)) for place in wanted]
             if source.changed():
                 message, hint = "the file changed while it was read", "wait until the writer is done"
                 damage.append(Damage("in-progress", name, message, hint=hint))
@@ -116,8 +126,16 @@ def _apart(claims: dict[Place, Key], size: int, shared: list[tuple[Key, Key]]) -
     return kept
 
 
-def _described(source: Source, place: Place, describe_file: Describe) -> Checkpoint:
-    return lifted(describe_file(Slice(source, place.start, place.stop)), place.start)
+def _described(
+    source: Source, place: Place, describe_file: Describe, templates: Templates | None
+) -> Checkpoint:
+    known = None if templates is None else templates.read(source, place.start, place.nbytes)
+    if known is not None:
+        return known
+    found = describe_file(Slice(source, place.start, place.stop))
+    if templates is not None:
+        templates.learn(source, place.start, place.nbytes, found)
+    return lifted(found, place.start)
 
 
 def _outside(name: str) -> Damage:

@@ -133,6 +133,32 @@ def test_a_slice_is_a_source_of_its_own() -> None:
         assert part.readinto(part.size + 3, buffer) == 0
 
 
+def test_archives_of_one_form_are_told_as_they_are_read(tmp_path: Path, fixtures_dir: Path) -> None:
+    for folder in (put(tmp_path, sample(3)), fixtures_dir / "dcp", fixtures_dir / "dcp_two_ranks"):
+        quick, thorough = describe(folder), describe(folder, audit=True)
+        assert (quick.damage, thorough.damage) == ((), ())
+        assert quick == thorough
+        assert quick.metadata == thorough.metadata
+
+
+@pytest.mark.parametrize("where", ["head", "tail", "first checksum"])
+def test_an_archive_that_differs_from_its_form_is_read_for_itself(tmp_path: Path, where: str) -> None:
+    files = sample(1)
+    spots = [e for e in describe(put(tmp_path / "a", files)).extents if e.name.endswith("/data/0")]
+    last = next(e for e in reversed(spots) if e.span.nbytes == spots[-1].span.nbytes)
+    at = {"head": last.span.start - 1, "tail": last.span.stop + 60, "first checksum": last.span.stop + 5}[
+        where
+    ]
+    data = bytearray(files["__0_0.distcp"])
+    data[at] ^= 4
+    found = describe(put(tmp_path / "b", {**files, "__0_0.distcp": bytes(data)}))
+    thorough = describe(tmp_path / "b", audit=True)
+    assert found.nodes == thorough.nodes
+    assert [e.span for e in found.extents] == [e.span for e in thorough.extents]
+    targets: Any = verify([tmp_path / "b"]).json["targets"]
+    assert targets[0]["findings"]
+
+
 # --- what is missing -------------------------------------------------------------------------------------
 
 
