@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 from ckpttool.migration.inference import Move, Question
+from ckpttool.migration.rule_comments import rule_lines
 from ckpttool.migration.rule_nouns import Rule
-from ckpttool.migration.rule_writing import rule_lines
 from ckpttool.migration.templates import Shape, by_module, shapes, under
 from ckpttool.pairing.entries import One, Rest
 from ckpttool.pairing.named import Counts

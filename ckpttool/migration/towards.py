@@ -11,8 +11,9 @@ from ckpttool.folding import fold
 from ckpttool.frozen import dataclass
 from ckpttool.migration.inference import Evidence, Inference, Link, Written
 from ckpttool.migration.questions import ask
+from ckpttool.migration.rule_comments import file_text
 from ckpttool.migration.rule_errors import nearest
-from ckpttool.migration.rule_writing import file_text, written
+from ckpttool.migration.rule_writing import written
 from ckpttool.migration.search import Search
 from ckpttool.migration.target import Key, Target, items_of
 from ckpttool.ops import Cast, Permute
