@@ -127,16 +127,13 @@ class Saver:
     def resume(self, state: TrainState) -> list[str]:
         """Restore the newest sound checkpoint, if there is one; what a person should know about it, line by line.
 
-        Raises ``UsageError`` where the run was another one, with the settings that differ; where what was restored is
-        not what was saved; and where there are checkpoints and none is sound.
+        Raises ``UsageError`` where the run was another one, with the settings that differ, and where what was
+        restored is not what was saved; ``Damaged`` where there are checkpoints and none is sound.
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what was skipped is told below
             found = self.store.load_latest()
         if found is None:
-            if there := self.store.steps():
-                text = f"none of its {len(there)} checkpoints is sound; see `ckpttool verify`"
-                raise UsageError(f"{self.store.folder} – {text}, or choose another --out")
             return []
         notes = [f"skipped {path.name}: {why}" for path, why in found.skipped]
         _same_run(found.state, state.config, found.path)

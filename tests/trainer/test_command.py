@@ -118,7 +118,7 @@ def test_a_folder_of_something_else(trainers: Any, tmp_path: Path) -> None:
 def test_nothing_sound_is_left(trainers: Any, tmp_path: Path) -> None:
     (tmp_path / "step-00000004.pth").write_bytes(b"")
     ended = trainers(tmp_path, *SHORT)
-    assert (ended.status, "none of its 1 checkpoints is sound" in ended.text) == (2, True)
+    assert (ended.status, "none of its checkpoints is sound" in ended.text) == (2, True)
 
 
 @pytest.mark.parametrize("harm", ["missing", "unread", "value"])
@@ -162,6 +162,8 @@ def test_signals(trainers: Any, tmp_path: Path) -> None:
     )
     os.kill(pid, signal.SIGUSR1)
     until(lambda: list(tmp_path.glob("step-*.pth")))
+    rows = len((tmp_path / "log.csv").read_text().splitlines())
+    until(lambda: len((tmp_path / "log.csv").read_text().splitlines()) > rows)
     os.kill(pid, signal.SIGINT)
     ended = trainers.wait(pid)
     assert (ended.status, "SIGINT after" in ended.text) == (130, True), ended.text
