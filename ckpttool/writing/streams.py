@@ -7,12 +7,10 @@ shares extents between files.
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import os
-import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
@@ -22,23 +20,12 @@ from ckpttool.errors import WriteFailed
 from ckpttool.measure.crc import crc32
 from ckpttool.model import Span
 from ckpttool.source import Source, open_source
+from ckpttool.writing.descriptors import copied, descriptor_of
 
 Data: TypeAlias = "bytes | bytearray | memoryview"
 
 BLOCK = 4 << 20
 """Bytes that are in memory at a time; a multiple of every element's width."""
-
-FICLONERANGE = 0x4020940D
-"""Linux: make a range of one file share the extents of another's. Source: ``linux/fs.h``."""
-
-_SHARED = 4096
-"""Extents are shared from multiples of the file system's block on; this is the usual one."""
-
-_NOT_THIS_WAY = {
-    errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ENOTTY,
-    errno.ETXTBSY, errno.ENOTSOCK,
-}  # fmt: skip
-"""A kernel or file system that cannot do it; another way is tried. Anything else is the disk's own failure."""
 
 
 class Sink:
@@ -54,7 +41,7 @@ class Sink:
         self.file = file
         self.position = 0
         self._base = file.tell() if file.seekable() else 0
-        self._output = _descriptor(file)
+        self._output = descriptor_of(file)
         self._given = {source.name: source for source in sources}
         self._opened: dict[str, Source] = {}
         self._inputs: dict[str, int | None] = {}
@@ -131,7 +118,7 @@ class Sink:
             return not span.nbytes
         self.file.flush()
         start = self._base + self.position
-        done = _copied(source, self._output, span.start, start, span.nbytes)
+        done = copied(source, self._output, span.start, start, span.nbytes)
         if done is None:
             return False
         self.position += done
@@ -242,65 +229,3 @@ def _turned(blocks: Iterator[memoryview], width: int) -> Iterator[memoryview]:
 
 def _ended_early(span: Span, have: int) -> WriteFailed:
     return WriteFailed(span.source, f"ended after {have} of the {span.nbytes} bytes at {span.start}")
-
-
-# --- descriptors -----------------------------------------------------------------------------------------
-
-
-def _descriptor(file: BinaryIO) -> int | None:
-    try:
-        return file.fileno() if file.seekable() else None
-    except (OSError, AttributeError):
-        return None
-
-
-def _copied(source: int, output: int, start: int, at: int, nbytes: int) -> int | None:
-    """Copy between descriptors; the number of bytes, short where the source ends, None where no way works."""
-    done = _cloned(source, output, start, at, nbytes)
-    for way in (_copy_file_range, _send_file):
-        while done < nbytes:
-            got = way(source, output, start + done, at + done, nbytes - done)
-            if got is None:
-                break
-            if not got:
-                return done
-            done += got
-        else:
-            return done
-    return None
-
-
-def _cloned(source: int, output: int, start: int, at: int, nbytes: int) -> int:
-    """Share extents where both ranges lie on blocks alike; the number of bytes that need no copy."""
-    whole = nbytes - nbytes % _SHARED
-    if start % _SHARED or at % _SHARED or not whole:
-        return 0
-    try:
-        import fcntl
-
-        fcntl.ioctl(output, FICLONERANGE, struct.pack("qQQQ", source, start, whole, at))
-    except (ImportError, OSError):
-        return 0
-    return whole
-
-
-def _copy_file_range(source: int, output: int, start: int, at: int, nbytes: int) -> int | None:
-    if not hasattr(os, "copy_file_range"):
-        return None
-    return _tried(lambda: os.copy_file_range(source, output, min(nbytes, 1 << 30), start, at))
-
-
-def _send_file(source: int, output: int, start: int, at: int, nbytes: int) -> int | None:
-    if not hasattr(os, "sendfile"):
-        return None
-    os.lseek(output, at, os.SEEK_SET)
-    return _tried(lambda: os.sendfile(output, source, start, min(nbytes, 1 << 30)))
-
-
-def _tried(way: Callable[[], int]) -> int | None:
-    try:
-        return way()
-    except OSError as error:
-        if error.errno in _NOT_THIS_WAY:
-            return None
-        raise

@@ -15,7 +15,7 @@ from ckpttool.draft import Copied, Held
 from ckpttool.errors import Unreadable, WriteFailed
 from ckpttool.model import Span
 from ckpttool.source import Memory
-from ckpttool.writing import streams
+from ckpttool.writing import descriptors
 from ckpttool.writing.streams import Sink, chunks
 
 DATA = os.urandom(300_000)
@@ -39,7 +39,7 @@ def without(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.EXDEV, "crosses devices")
 
     if way != "kernel":
-        monkeypatch.setattr(streams, "_cloned", lambda *args: 0)
+        monkeypatch.setattr(descriptors, "_cloned", lambda *args: 0)
     if way in ("no copy_file_range", "no kernel"):
         monkeypatch.setattr(os, "copy_file_range", refuse, raising=False)
     if way == "no kernel":
