@@ -6,16 +6,16 @@ Megatron-LM ``optimizer.py`` and DeepSpeed ``zero/stage_1_and_2.py``, ``fp16/fus
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
 
 from ckpttool.errors import printable
 from ckpttool.expressions import Applied, Expression, Leaf as Input
 from ckpttool.frozen import dataclass
-from ckpttool.migration.alignment import Trains, parameters
+from ckpttool.migration.alignment import Trains
 from ckpttool.migration.errors import MigrationError
 from ckpttool.migration.following import Followed, Moved
+from ckpttool.migration.orders import Order, Orders
 from ckpttool.migration.products import Product
 from ckpttool.migration.reach import Wishes
 from ckpttool.model import Checkpoint, Sequence as SequenceNode, Tensor
@@ -29,7 +29,6 @@ MASTERS = frozenset({"fp32_from_fp16", "fp32_from_fp16_params"})
 FLAT = frozenset({"fp32_groups_flat", "single_partition_of_fp32_groups"})
 """Lists of vectors over many parameters: they stay right while no parameter changes its content or place."""
 
-HALVES = ("float16", "bfloat16")
 LEVELS = 6
 """How deep in the tree lists are looked for; those that are known stand near its top."""
 
@@ -52,14 +51,6 @@ class Listing:
         return ".".join(self.path)
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
-    """An order of parameters: the leaves of before, and the products of after, in one or more groups."""
-
-    old: tuple[tuple[int, ...], ...]
-    new: tuple[tuple[Product, ...], ...]
-
-
 def follow_lists(moved: Moved, followed: Sequence[Followed], wishes: Wishes, trains: Trains) -> list[Step]:
     """Put the lists' tensors into the new order, through the parameters' expressions; the steps.
 
@@ -69,7 +60,7 @@ def follow_lists(moved: Moved, followed: Sequence[Followed], wishes: Wishes, tra
     if wishes.under is not None or wishes.whole:
         return []
     steps = []
-    orders = _Orders(moved, followed, trains)
+    orders = Orders(moved, followed, trains)
     for one in _listings(moved):
         known = _speaks_of_parameters(moved, one)
         if not wishes.wants("optimizer" if one.name in MASTERS | FLAT else "ema"):
@@ -138,24 +129,7 @@ def _unmatched(one: Listing) -> str:
 # --- which order -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Orders:
-    """The orders that parameters are known to have, found when they are first asked for."""
-
-    moved: Moved
-    followed: Sequence[Followed]
-    trains: Trains
-
-    @cached_property
-    def of_models(self) -> list[Order]:
-        return list(_of_models(self.moved, self.followed, self.trains))
-
-    @cached_property
-    def of_optimizers(self) -> list[Order]:
-        return list(_of_optimizers(self.moved, self.followed))
-
-
-def _order(moved: Moved, one: Listing, orders: _Orders) -> Order | None:
+def _order(moved: Moved, one: Listing, orders: Orders) -> Order | None:
     """The order that a list is in; None where none fits, or several do that say different things."""
     found: list[Order] = []
     if not one.nested:
@@ -164,51 +138,6 @@ def _order(moved: Moved, one: Listing, orders: _Orders) -> Order | None:
         found += orders.of_optimizers
     fitting = [order for order in found if _fits(moved, one, order)]
     return fitting[0] if fitting and all(order.old == fitting[0].old for order in fitting) else None
-
-
-def _of_models(moved: Moved, followed: Sequence[Followed], trains: Trains) -> Iterator[Order]:
-    """The models' parameters in their order, all of them and the trained ones."""
-    original = moved.shop.editor.original
-    trained = {at for one in followed for at in one.aligned.slots}
-    for (scope, products), whole in [(move, whole) for move in moved.moves for whole in (True, False)]:
-        leaves = [leaf.index for leaf in parameters(original, scope, trains)]
-        old = tuple(at for at in leaves if whole or at in trained)
-        among = frozenset(old)
-        mine = {id(product) for product in products}
-        new = [p for p in moved.tensors if id(p) in mine and _belongs(moved, p, among, trains)]
-        if moved.layout.ordered and old:
-            yield Order((old,), (tuple(new),))
-
-
-def _belongs(moved: Moved, product: Product, old: Collection[int], trains: Trains) -> bool:
-    tensor = moved.shop.tensor(product.index)
-    if product.new:
-        return tensor is not None and not product.tied and trains(product.name, tensor)
-    return any(leaf.index in old for leaf in product.sources)
-
-
-def _of_optimizers(moved: Moved, followed: Sequence[Followed]) -> Iterator[Order]:
-    """The parameters in the order of each optimizer's groups, all of them and those of half precision."""
-    for one in followed:
-        leaf_of = {slot.ident: at for at, slot in reversed(list(one.aligned.slots.items()))}
-        slots = one.aligned.optimizer.slots
-        if any(slot.ident not in leaf_of for slot in slots):
-            continue
-        listed = [
-            tuple(leaf_of[slot.ident] for slot in slots if slot.group == number)
-            for number in range(len(one.groups))
-        ]
-        products = [tuple(m.product for m in group if m.product is not None) for group in one.groups]
-        yield Order(tuple(listed), tuple(products))
-        halves = [tuple(at for at in group if _is_half(moved, at)) for group in listed]
-        after = [tuple(p for p in group if _is_half(moved, p.index)) for group in products]
-        if halves != listed:
-            yield Order(tuple(halves), tuple(after))
-
-
-def _is_half(moved: Moved, index: int) -> bool:
-    tensor = moved.shop.tensor(index)
-    return tensor is not None and tensor.dtype.name in HALVES
 
 
 def _fits(moved: Moved, one: Listing, order: Order) -> bool:
