@@ -32,7 +32,7 @@ def lay_out(checkpoint: Checkpoint, order: Sequence[str] = ()) -> Layout:
     sure: Confidence = "inferred" if writer is None else writer.confidence
     sections = sections_of(view, profile, found, sure)
     weights = weight_sections(view, sections)
-    models = [(s, parameters_of(view, s.index)) for s in weights]
+    models = [(s, _own(s, sections, parameters_of(view, s.index))) for s in weights]
     wholes = [parameters_of(view, s.index) for s in nested(checkpoint, weights) if s not in weights]
     ordered = not any(_is_sorted(checkpoint, s) for s, _ in models)
     if order and not ordered:
@@ -49,6 +49,16 @@ def lay_out(checkpoint: Checkpoint, order: Sequence[str] = ()) -> Layout:
 def _in_order(model: tuple[tuple[str, int], ...], order: Sequence[str]) -> tuple[tuple[str, int], ...]:
     places = {key: place for place, key in enumerate(order)}
     return tuple(sorted((pair for pair in model if pair[0] in places), key=lambda pair: places[pair[0]]))
+
+
+def _own(
+    section: Section, sections: tuple[Section, ...], parameters: tuple[tuple[str, int], ...]
+) -> tuple[tuple[str, int], ...]:
+    """A section's parameters; where it is the whole tree, those of parts with other roles are not among them."""
+    others = tuple(f"{s.key}." for s in sections if s.path and s.name != section.name)
+    if section.path or not others:
+        return parameters
+    return tuple((key, index) for key, index in parameters if not key.startswith(others))
 
 
 def _is_sorted(checkpoint: Checkpoint, section: Section) -> bool:

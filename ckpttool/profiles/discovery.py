@@ -97,7 +97,7 @@ def _by_content(view: View, name: str, index: int, node: Node) -> SectionName | 
         return _of_all(view, name, node)
     if not isinstance(node, Mapping):
         return "rng" if generator_kind(view, index, name) else None
-    if is_optimizer(view, index):
+    if is_optimizer(view, index) or is_flat_optimizer(view, index):
         return "optimizer"
     known = view.fields(index)
     if "_growth_tracker" in known or ("growth_factor" in known and "scale" in known):
@@ -152,6 +152,16 @@ def is_optimizer(view: View, index: int) -> bool:
         return False
     groups = view.node(known["param_groups"])
     return isinstance(groups, Sequence) and isinstance(view.node(known["state"]), Mapping)
+
+
+def is_flat_optimizer(view: View, index: int) -> bool:
+    """Whether the node is an optimizer's state with flat names, as FSDP's helpers make it: ``state.NAME.exp_avg``."""
+    node = view.node(index)
+    if not isinstance(node, Mapping) or len(node.keys) < 2:
+        return False
+    known = view.fields(index)
+    heads = {key.partition(".")[0] for key in known}
+    return heads == {"state", "param_groups"} and all(key.count(".") >= 2 for key in known)
 
 
 def is_scheduler(known: dict[str, int]) -> bool:

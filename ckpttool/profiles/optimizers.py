@@ -5,7 +5,7 @@ from __future__ import annotations
 from ckpttool.frozen import dataclass
 from ckpttool.layout import Slot
 from ckpttool.model import Mapping, Scalar, Tensor, Value
-from ckpttool.profiles.discovery import is_optimizer
+from ckpttool.profiles.discovery import is_flat_optimizer, is_optimizer
 from ckpttool.profiles.fingerprints import COMPRESSED, PARAMETER_SHAPED, kind_of
 from ckpttool.profiles.view import Path, View
 from ckpttool.tree import items, key_text
@@ -43,7 +43,7 @@ def optimizers_at(view: View, path: Path, index: int, levels: int = 3) -> list[t
     """The optimizers at or below a node: one, a list of them, or wrapped in something else."""
     if index < 0:
         return []
-    if is_optimizer(view, index):
+    if is_optimizer(view, index) or is_flat_optimizer(view, index):
         return [(path, index)]
     if levels == 0:
         return []
@@ -53,6 +53,8 @@ def optimizers_at(view: View, path: Path, index: int, levels: int = 3) -> list[t
 
 def read_optimizer(view: View, path: Path, index: int) -> RawOptimizer:
     """Read the optimizer at ``index``; whatever is not as torch writes it is left out."""
+    if not is_optimizer(view, index):
+        return _read_flat(view, path, index)
     known = view.fields(index)
     groups = [_group(view, i) for i in items(view.checkpoint, known["param_groups"])]
     states = _states(view, known["state"])
@@ -69,6 +71,38 @@ def read_optimizer(view: View, path: Path, index: int) -> RawOptimizer:
         bool(groups) and all(len(g.names) == len(g.idents) for g in groups) and bool(listed),
         bool(groups) and all(g.spelled for g in groups) and bool(listed),
         tuple(ident for ident in states if ident not in listed),
+        tuple(slot.ident for slot in slots if not slot.state),
+    )
+
+
+def _read_flat(view: View, path: Path, index: int) -> RawOptimizer:
+    """An optimizer whose keys are ``state.NAME.MOMENT`` and ``param_groups.NAME.SETTING``; a name may have dots."""
+    states: dict[str, list[tuple[str, int]]] = {}
+    listed: dict[str, dict[str, Scalar]] = {}
+    for key, child in view.fields(index).items():
+        head, _, rest = key.partition(".")
+        name, _, last = rest.rpartition(".")
+        node = view.node(child)
+        if head == "state":
+            states.setdefault(name, []).append((last, child))
+        else:
+            listed.setdefault(name, {})[last] = node.value if isinstance(node, Value) else "…"
+    slots = tuple(
+        Slot(
+            name, 0, name, "confirmed", _shape(view, tuple(states.get(name, ()))), tuple(states.get(name, ()))
+        )
+        for name in listed
+    )
+    moments = {moment for state in states.values() for moment, _ in state}
+    return RawOptimizer(
+        path,
+        index,
+        kind_of(next(iter(listed.values()), {}), moments),
+        slots,
+        1,
+        False,
+        True,
+        tuple(name for name in states if name not in listed),
         tuple(slot.ident for slot in slots if not slot.state),
     )
 

@@ -30,13 +30,24 @@ def sections_of(
 def _loose(view: View, sections: list[Section]) -> list[Section]:
     """The root as weights, where its tensors stand beside counters or in no known order at all."""
     root = view.checkpoint.root
-    if root is None or any(s.name in ("weights", "ema", "optimizer") for s in sections):
+    if root is None or any(s.name in ("weights", "ema") for s in sections):
         return []
+    optimizers = of_role(sections, "optimizer")
+    if optimizers:
+        known = any(_knows(view, s.index, name) for s in optimizers for name in list(view.fields(root))[:64])
+        return [Section("weights", (), root)] if known else []
     if not sections:
         return [Section("weights", (), root)] if holds_tensors(view, root) else []
     nodes = (view.node(i) for i in view.fields(root).values())
     direct = any(isinstance(n, Tensor) and n.shape and n.dtype.kind != "uint" for n in nodes)
     return [Section("weights", (), root)] if direct else []
+
+
+def _knows(view: View, optimizer: int, name: str) -> bool:
+    """Whether an optimizer keeps state under the name of a tensor, in its own mapping or with flat names."""
+    own = view.fields(optimizer)
+    flat = any(f"state.{name}.{moment}" in own for moment in ("step", "exp_avg", "momentum_buffer"))
+    return "." in name and (flat or name in view.fields(own.get("state")))
 
 
 def _declared(view: View, profile: Profile, confidence: Confidence) -> Iterable[Section]:

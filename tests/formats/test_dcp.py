@@ -71,6 +71,22 @@ def test_sections_and_states_are_found_by_name(tmp_path: Path) -> None:
     assert layout.readiness.level == "resumable"
 
 
+def test_weights_at_the_root_beside_a_flat_optimizer_are_told_apart(tmp_path: Path) -> None:
+    """As torchtitan saves."""
+    state = distributed_state()
+    moments = state["optimizer"]["state"]
+    flat: dict[str, Any] = {f"state.{n}.{k}": v for n, one in moments.items() for k, v in one.items()}
+    settings = {k: v for k, v in state["optimizer"]["param_groups"][0].items() if k != "params"}
+    flat |= {f"param_groups.{n}.{k}": v for n in moments for k, v in settings.items()}
+    titan = {**state["model"], "optimizer": flat, "train_state": {"step": tensor((), bytes(8), "int64")}}
+    layout = lay_out(describe(put(tmp_path, dcp.dcp_files(titan))))
+    assert [name for name, _ in layout.parameters] == list(SHAPES)
+    (optimizer,) = layout.optimizers
+    assert (optimizer.kind, optimizer.named) == ("AdamW", "fqn")
+    assert [slot.name for slot in optimizer.slots] == list(SHAPES)
+    assert layout.readiness.level == "resumable"
+
+
 def test_values_that_are_no_tensors_are_part_of_the_tree(tmp_path: Path) -> None:
     state = {"meta": {"epoch": 3, "words": ["a", "b"], "mixed": [tensor((2,), bytes(8)), {"k": None}]}}
     checkpoint = describe(put(tmp_path, dcp.dcp_files(state)))
