@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import click
 
-from ckpttool.cli.options import exit_status, output_of, output_options, stacked
+from ckpttool.cli.options import exit_status, output_of, output_options, stacked, writing_options
 from ckpttool.cli.output import emit
 from ckpttool.cli.progress import progress_bar
 from ckpttool.layout import SectionName
@@ -18,7 +18,6 @@ EPILOG = exit_status(
     "2  not possible: damaged or no checkpoint, no room, no permission, the target exists",
 )
 FORMATS = ("text", "json", "markdown", "html")
-TARGETS = ("torch", "torch-legacy", "safetensors", "sharded", "sharded-bin")
 
 settings = stacked([
     click.option(
@@ -26,27 +25,11 @@ settings = stacked([
         help="The checkpoint to write: a file, a new folder, or an index (*.index.json) for shards.",
     ),
     click.option(
-        "--as", "target", type=click.Choice(TARGETS),
-        help="The format; default: what DST's name says.",
-    ),
-    click.option(
-        "--max-shard-size", metavar="SIZE",
-        help="Bytes of a shard at most, like 5GB or 500MB; a larger tensor has one of its own. Default: 5GB.",
-    ),
-    click.option(
         "--section", "sections", multiple=True, type=click.Choice(get_args(SectionName)),
         help="Only this part, as a checkpoint of its own. Repeatable.",
     ),
-    click.option(
-        "--in-place", is_flag=True, help="Instead of -o: replace SRC, and keep the old file as SRC.bak."
-    ),
     click.option("--force", is_flag=True, help="Replace a file that is there. Folders are never replaced."),
-    click.option(
-        "--backup/--no-backup", default=None,
-        help="Keep the file that is replaced as .bak; default: where it is SRC.",
-    ),
     click.option("--dry-run", is_flag=True, help="Say what would be written and left behind; write nothing."),
-    click.option("--verify", is_flag=True, help="Compare copied bytes too before anything is replaced."),
     click.option("--strict", is_flag=True, help="Write nothing where values, tensors or names would be left."),
 ])  # fmt: skip
 
@@ -54,6 +37,7 @@ settings = stacked([
 @click.command("convert", epilog=EPILOG, short_help="Another format; says what it cannot carry.")
 @click.argument("src", type=click.Path())
 @settings
+@writing_options()
 @output_options(FORMATS)
 def command(
     src: str,

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import click
 
-from ckpttool.cli.options import exit_status, output_of, output_options, stacked
+from ckpttool.cli.options import exit_status, output_of, output_options, stacked, writing_options
 from ckpttool.cli.output import emit, print_text
 from ckpttool.cli.progress import progress_bar
 from ckpttool.errors import UsageError, printable
@@ -19,7 +19,6 @@ EPILOG = exit_status(
     "that would be carried out twice, no room, the target exists",
 )
 FORMATS = ("text", "json", "markdown", "html")
-TARGETS = ("torch", "torch-legacy", "safetensors", "sharded", "sharded-bin")
 
 
 def _list_presets(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -91,21 +90,6 @@ settings = stacked([
     click.option("--cast", is_flag=True, help="With --to alone: change element types where TARGET has others."),
     click.option("--dry-run", is_flag=True, help="Print the plan; write nothing."),
     click.option(
-        "--in-place", is_flag=True, help="Instead of -o: replace SRC, and keep the old file as SRC.bak."
-    ),
-    click.option(
-        "--backup/--no-backup", default=None,
-        help="Keep the file that is replaced as .bak; default: where it is SRC.",
-    ),
-    click.option("--verify", is_flag=True, help="Compare copied bytes too before anything is replaced."),
-    click.option(
-        "--as", "target", type=click.Choice(TARGETS), help="The format; default: what DST's name says."
-    ),
-    click.option(
-        "--max-shard-size", metavar="SIZE",
-        help="Bytes of a shard at most, like 5GB or 500MB; a larger tensor has one of its own. Default: 5GB.",
-    ),
-    click.option(
         "--under", metavar="KEY", help="Migrate the dict at this key, and nothing else; default: the weights."
     ),
     click.option(
@@ -131,6 +115,7 @@ settings = stacked([
 )
 @click.argument("src", type=click.Path())
 @settings
+@writing_options()
 @output_options(FORMATS)
 def command(
     src: str,

@@ -12,6 +12,8 @@ from ckpttool.layout import SectionName
 from ckpttool.render import SUFFIXES
 
 F = TypeVar("F", bound=Callable[..., Any])
+TARGETS = ("torch", "torch-legacy", "safetensors", "sharded", "sharded-bin")
+"""Formats that are written."""
 
 
 def exit_status(*lines: str) -> str:
@@ -52,6 +54,27 @@ def selection_options() -> Callable[[F], F]:
             "--section", "sections", multiple=True, type=click.Choice(get_args(SectionName)),
             help="Only tensors of this section. Repeatable.",
         ),
+    ])  # fmt: skip
+
+
+def writing_options() -> Callable[[F], F]:
+    """``--as``, ``--max-shard-size``, ``--in-place``, ``--backup`` and ``--verify``."""
+    return stacked([
+        click.option(
+            "--as", "target", type=click.Choice(TARGETS), help="The format; default: what DST's name says."
+        ),
+        click.option(
+            "--max-shard-size", metavar="SIZE",
+            help="Bytes of a shard at most, like 5GB or 500MB; a larger tensor has one of its own. Default: 5GB.",
+        ),
+        click.option(
+            "--in-place", is_flag=True, help="Instead of -o: replace SRC, and keep the old file as SRC.bak."
+        ),
+        click.option(
+            "--backup/--no-backup", default=None,
+            help="Keep the file that is replaced as .bak; default: where it is SRC.",
+        ),
+        click.option("--verify", is_flag=True, help="Compare copied bytes too before anything is replaced."),
     ])  # fmt: skip
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 
-from ckpttool.errors import ExitCode, UsageError, printable
+from ckpttool.errors import ExitCode, printable
 from ckpttool.folding import fold
 from ckpttool.frozen import dataclass
 from ckpttool.limits import DEFAULT, Limits
 from ckpttool.model import Checkpoint, Json
 from ckpttool.report import Block, Deferred, Details, Facts, Report, Table, Text
 from ckpttool.units import plural, size
-from ckpttool.verbs.writable import sections_of, writable
+from ckpttool.verbs.writable import destination_of, sections_of, writable
 from ckpttool.writing.apply import Written, apply
 from ckpttool.writing.losses import Loss
 from ckpttool.writing.outputs import Output, format_for, output_of
@@ -60,7 +60,7 @@ def convert(
     Raises ``UsageError``, ``Unreadable``, ``WriteFailed`` and, for a damaged checkpoint, ``CkpttoolError``. Costs a
     copy, and memory for the largest tensor that is not copied as it lies.
     """
-    destination = _destination(path, output, in_place)
+    destination = destination_of("convert", path, output, in_place)
     most = size_of(max_shard_size) if isinstance(max_shard_size, str) else max_shard_size
     found = writable(path, limits)
     draft = sections_of(found, sections)
@@ -80,16 +80,6 @@ def convert(
             progress=progress,
         )
     return _report(Result(found.checkpoint, made, written, found.notes, refused), os.fspath(destination))
-
-
-def _destination(
-    path: str | os.PathLike[str], output: str | os.PathLike[str] | None, in_place: bool
-) -> str | os.PathLike[str]:
-    if (output is None) is not in_place:
-        raise UsageError("convert writes to -o DST, or in place with --in-place: give one of the two")
-    if output is None and "://" in os.fspath(path):
-        raise UsageError("a URL is not replaced in place; name a file with -o")
-    return path if output is None else output
 
 
 # --- the report ----------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from ckpttool.verbs.chain_run import Journey, along
 from ckpttool.verbs.migrate_parts import parts_of, planned
 from ckpttool.verbs.migrate_report import Result, report
 from ckpttool.verbs.migrate_rules import Asked, Setting, rules_of, target_asked
-from ckpttool.verbs.writable import Writable, writable
+from ckpttool.verbs.writable import Writable, destination_of, writable
 from ckpttool.writing.apply import Written, apply
 from ckpttool.writing.outputs import Format, format_for
 from ckpttool.writing.sharded import size_of
@@ -93,7 +93,7 @@ def migrate(
     """
     planned_only = dry_run and output is None
     most = size_of(max_shard_size) if isinstance(max_shard_size, str) else max_shard_size
-    destination = path if planned_only else _destination(path, output, in_place)
+    destination = path if planned_only else destination_of("migrate", path, output, in_place)
     found = writable(path, limits)
     asked = Asked(rules, preset, to, to_model, under, cast, limits)
     wishes = Wishes(tuple(sections), under, assume_order)
@@ -156,16 +156,6 @@ def _along(
         )
     run = along(journey, found, wishes, target_asked(asked), NAMES.get(wanted, wanted))
     return Result(found.checkpoint, run.plan, notes=run.notes, run=run)
-
-
-def _destination(
-    path: str | os.PathLike[str], output: str | os.PathLike[str] | None, in_place: bool
-) -> str | os.PathLike[str]:
-    if (output is None) is not in_place:
-        raise UsageError("migrate writes to -o DST, or in place with --in-place: give one of the two")
-    if output is None and "://" in os.fspath(path):
-        raise UsageError("a URL is not replaced in place; name a file with -o")
-    return path if output is None else output
 
 
 def _way(rules: RuleFile, settings: Mapping[str, Setting], reverse: bool) -> _Way:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ckpttool.checks import rules
 from ckpttool.draft import Draft, draft_of
 from ckpttool.editing import Editor
-from ckpttool.errors import CkpttoolError, printable
+from ckpttool.errors import CkpttoolError, UsageError, printable
 from ckpttool.formats import describe
 from ckpttool.frozen import dataclass
 from ckpttool.layout import Layout
@@ -66,6 +66,17 @@ def _unsafe(findings: Sequence[Finding]) -> list[str]:
         return []
     more = f", and {plural(len(findings) - 1, 'more finding')}" if len(findings) > 1 else ""
     return [f"unsafe to load: {findings[0].message}{more}; nothing of it was run here"]
+
+
+def destination_of(
+    verb: str, path: str | os.PathLike[str], output: str | os.PathLike[str] | None, in_place: bool
+) -> str | os.PathLike[str]:
+    """Where a verb writes: the output, or the file itself. Raises ``UsageError`` unless one of the two is meant."""
+    if (output is None) is not in_place:
+        raise UsageError(f"{verb} writes to -o DST, or in place with --in-place: give one of the two")
+    if output is None and "://" in os.fspath(path):
+        raise UsageError("a URL is not replaced in place; name a file with -o")
+    return path if output is None else output
 
 
 def sections_of(found: Writable, names: Sequence[str]) -> Draft:
