@@ -169,8 +169,8 @@ class Tensor:
     (``sparse_coo``, ``nested``, ``meta``, ``dtensor``, …) has none and lists its component tensors in
     ``parts``, as names and node indices. A ``chunked`` tensor is a dense one whose boxes lie apart: its parts
     are strided tensors named by their first coordinates (``boxes.named``), its ``stride`` is that of the whole in
-    row-major order, and its content is that of the whole. ``form`` is the function that rebuilds it. ``call`` is the node of the
-    call kept whole, None where these fields say everything.
+    row-major order, and its content is that of the whole. ``form`` is the function that rebuilds it. ``call`` is
+    the node of the call kept whole, None where these fields say everything.
     """
 
     dtype: DType
@@ -297,8 +297,8 @@ class Checkpoint:
     """A checkpoint as read from its headers.
 
     ``format`` names the layout (``torch-zip``, ``torch-legacy``, ``torch-tar``, ``torchscript``, ``pickle``,
-    ``safetensors``, ``sharded``, ``directory``, ``dcp``) or, with ``kind`` set, what the file is instead of a checkpoint.
-    ``root`` is the index of the tree's root, None if there is no tree. ``extents`` are the regions of the file;
+    ``safetensors``, ``sharded``, ``directory``, ``dcp``) or, with ``kind`` set, what the file is instead of a
+    checkpoint. ``root`` is the index of the tree's root, None if there is no tree. ``extents`` are the regions of the file;
     ``globals`` the names it asks to import; ``metadata`` what its container records (byte order, version, …).
     """
 

@@ -52,7 +52,9 @@ settings = stacked([
         help="Only this part. Repeatable.",
     ),
     click.option("--recrc", is_flag=True, help="Write checksums where they are missing."),
-    click.option("--repack", is_flag=True, help="Write a re-zipped archive, or the folder of an unzipped one, as torch does."),
+    click.option(
+        "--repack", is_flag=True, help="Write a re-zipped archive, or the folder of an unzipped one, as torch does."
+    ),
     click.option("--reindex", is_flag=True, help="Write the index of shards anew from what is in them."),
     click.option("--force", is_flag=True, help="Replace DST if it is there. SRC is never replaced."),
 ])  # fmt: skip

@@ -120,7 +120,9 @@ def _refuse_own(path: str | os.PathLike[str], output: str | os.PathLike[str] | N
 def _is_torchs(found: Restored) -> bool:
     """Whether an archive's records are such as torch writes: with a version, and no name that leads elsewhere."""
     names = {name for name, _, _ in found.records}
-    return "version" in names and not any(step in ("", ".", "..") for name in names for step in name.split("/"))
+    return "version" in names and not any(
+        step in ("", ".", "..") for name in names for step in name.split("/")
+    )
 
 
 def _written(
