@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -101,3 +103,32 @@ def test_compressed_archives_are_computed_with_as_any_others(tmp_path: Path) -> 
     for name in ("a", "z"):
         migrate(tmp_path / f"{name}.pt", tmp_path / f"{name}2.pt", rules=tmp_path / "rules.yaml")
     same(tmp_path / "a2.pt", tmp_path / "z2.pt")
+
+
+def test_views_strides_order_and_unknown_objects_stay_as_they_were(tmp_path: Path) -> None:
+    base = torch.arange(24.0)
+    weights = OrderedDict(
+        {"z.first": base[:12].view(3, 4), "z.second": base[12:].view(4, 3).t(), "a.tied": torch.rand(2, 2)}
+    )
+    weights["b.tied"] = weights["a.tied"]
+    state = {
+        "model": weights,
+        "args": argparse.Namespace(width=3, deep=[(1, {"x": None})]),
+        "view": base[3:5],
+        "seen": {1: "one", 2: 2.5, "names": ["z.first"]},
+    }
+    torch.save(state, tmp_path / "a.pt")
+    (tmp_path / "rules.yaml").write_text(
+        'ckpttool: 1\nrules:\n- rename: "z.{rest...}"\n  to: "m.y.{rest...}"\n'
+    )
+    migrate(tmp_path / "a.pt", tmp_path / "b.pt", rules=tmp_path / "rules.yaml")
+    found = torch.load(tmp_path / "b.pt", weights_only=False)
+    assert list(found["model"]) == ["m.y.first", "m.y.second", "a.tied", "b.tied"]
+    assert found["model"]["m.y.second"].stride() == (1, 3)
+    assert (
+        found["model"]["m.y.first"].untyped_storage().data_ptr() == found["view"].untyped_storage().data_ptr()
+    )
+    assert found["model"]["a.tied"] is found["model"]["b.tied"]
+    assert (found["args"], found["seen"]) == (state["args"], state["seen"])
+    migrate(tmp_path / "b.pt", tmp_path / "c.pt", rules=tmp_path / "rules.yaml", reverse=True)
+    assert first_difference(describe(tmp_path / "a.pt"), describe(tmp_path / "c.pt")) == ""
