@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
 
-from ckpttool.errors import ExitCode, UsageError, WriteFailed, printable
+from ckpttool.errors import CkpttoolError, ExitCode, UsageError, printable
 from ckpttool.formats import describe
-from ckpttool.manifest import sidecar
+from ckpttool.formats.folders import INDEX
 from ckpttool.model import Json
 from ckpttool.report import Report, Table, Text
 from ckpttool.retention import Item, Kept, reasons_to_keep
 from ckpttool.tree import number, walk
 from ckpttool.units import plural, size
-from ckpttool.verbs.latest import shortfall
+from ckpttool.verbs.deleting import delete_checkpoint, finish_deletions
+from ckpttool.verbs.latest import shortfall, tracked, trackers_of
 from ckpttool.verbs.runs import Candidate, candidates
 from ckpttool.verbs.verify import verify
-from ckpttool.writing.durable import flush_folder
 
 Progress = Callable[[int, int], None]
+
+UNPROVEN = frozenset({"not numbered", "holds others"})
+"""Reasons to stay that do not ask for a sound checkpoint: nothing rests on these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,10 @@ class _Choice:
     reasons: tuple[str, ...]
     nbytes: int
     wrong: str = ""
+
+    @property
+    def relied_on(self) -> bool:
+        return bool(set(self.reasons) - UNPROVEN)
 
 
 def prune(
@@ -50,9 +56,11 @@ def prune(
     """Choose which checkpoints of a run go, verify those that stay, and, with ``delete``, delete the others.
 
     ``keep_last`` of the newest, those whose step is a multiple of ``keep_every``, and the ``keep_best`` by
-    ``metric``, the key of a number in each checkpoint (lower is better unless ``higher``). Without ``delete``
-    nothing is touched. One survivor that is not complete and intact, and nothing is deleted: exit code 1.
-    Raises ``UsageError`` where nothing says what to keep.
+    ``metric``, the key of a number in each checkpoint (lower is better unless ``higher``); of each series of names on
+    its own. What a link or a framework's tracker names stays, and the newest that verifies; so does what is not
+    numbered where others are, and a folder that holds other checkpoints. Without ``delete`` nothing is touched. One
+    survivor that is not complete and intact, and nothing is deleted: exit code 1. Raises ``UsageError`` where nothing
+    says what to keep, ``WriteFailed`` where something cannot be deleted.
     """
     if not (keep_last or keep_every or keep_best):
         raise UsageError("say what to keep: --keep-last N, --keep-every N or --keep-best [N]")
@@ -60,77 +68,127 @@ def prune(
         raise UsageError("--keep-best needs --metric KEY, the key of a number in each checkpoint")
     found = candidates(folder)
     kept = Kept(keep_last, keep_every, keep_best, not higher)
-    newest_first = list(_chosen(found, kept, metric))
-    survivors = [_verified(c, require, trust, progress) if c.reasons else c for c in newest_first]
-    wrong = [c for c in survivors if c.wrong]
-    gone = [] if wrong or not delete else [c.candidate.path for c in survivors if not c.reasons]
-    for path in reversed(gone):
-        _delete(path)
-    return _report(os.fspath(folder), survivors, gone, delete, bool(wrong))
+    stay = _protected(folder, found, _chosen(found, kept, metric))
+    judge = _Judge(require, tuple(trust), progress)
+    choices = judge.all([_Choice(c, tuple(stay.get(c.path, ())), _nbytes(c)) for c in found])
+    wrong = [c for c in choices if c.wrong]
+    gone = [] if wrong or not delete else [c.candidate for c in choices if not c.reasons]
+    if delete and not wrong:
+        finish_deletions(Path(folder))
+        for candidate in reversed(gone):
+            others = [c.candidate for c in choices if c.candidate is not candidate]
+            delete_checkpoint(candidate, others, Path(folder))
+    return _report(os.fspath(folder), choices, [c.path for c in gone], delete, bool(wrong))
 
 
-def _chosen(found: tuple[Candidate, ...], kept: Kept, metric: str | None) -> list[_Choice]:
-    """Every checkpoint with the reasons why it stays. Where names count nothing, the order does."""
-    counts = [c.count for c in found]
-    ordinal = len(set(counts)) != len(counts) or -1 in counts
-    if ordinal and kept.every:
-        raise UsageError(
-            "--keep-every needs a step in every name; these count nothing, or two count the same"
-        )
-    items = [
-        Item(c.path, len(found) - place if ordinal else c.count, _metric(c.path, metric))
-        for place, c in enumerate(found)
-    ]
-    if kept.best and all(item.metric is None for item in items):
+# --- what stays ------------------------------------------------------------------------------------------
+
+
+def _chosen(found: Sequence[Candidate], kept: Kept, metric: str | None) -> dict[str, list[str]]:
+    """By path why checkpoints stay by what was asked for, each series of names on its own.
+
+    Where no name counts anything, the order does, of all of them.
+    """
+    numbered = any(c.counts for c in found)
+    if kept.every and not numbered:
+        raise UsageError("--keep-every needs a step in the names, and these count nothing")
+    metrics = {c.path: _metric(c, metric) for c in found} if metric else {}
+    if kept.best and all(value is None for value in metrics.values()):
         raise UsageError(
             f"no checkpoint has a number under '{printable(metric or '')}'; `ckpttool inspect` shows keys"
         )
-    stay = reasons_to_keep(items, kept)
-    return [_Choice(c, stay.get(c.path, ()), _nbytes(c.path)) for c in found]
+    series: dict[object, list[Item]] = {}
+    stay: dict[str, list[str]] = {}
+    for place, c in enumerate(found):
+        if numbered and not c.counts:
+            stay[c.path] = ["not numbered"]
+            continue
+        step = c.count if numbered else len(found) - place
+        series.setdefault((c.series, c.unit) if numbered else "", []).append(
+            Item(c.path, step, metrics.get(c.path))
+        )
+    for items in series.values():
+        for path, why in reasons_to_keep(items, kept).items():
+            stay.setdefault(path, []).extend(why)
+    return stay
 
 
-def _metric(path: str, key: str | None) -> float | None:
-    if key is None:
-        return None
-    checkpoint = describe(path)
-    found = next((e.index for e in walk(checkpoint) if e.key == key), None)
-    return number(checkpoint, found)
+def _protected(
+    folder: str | os.PathLike[str], found: Sequence[Candidate], stay: dict[str, list[str]]
+) -> Mapping[str, Sequence[str]]:
+    """With what stays whatever was asked for."""
+    for tracker in trackers_of(folder, found):
+        named = tracked(tracker, found)
+        if named is not None:
+            stay.setdefault(named.path, []).append(f"'{PurePath(tracker.path).name}' names it")
+    parents = {parent for c in found for path in (c.path, *c.targets) for parent in PurePath(path).parents}
+    for c in found:
+        own = PurePath(c.path)
+        if own in parents and any(
+            own in PurePath(path).parents for other in found if other is not c for path in other.targets
+        ):
+            stay.setdefault(c.path, []).append("holds others")
+    return stay
 
 
-def _nbytes(path: str) -> int:
-    place = Path(path)
-    files = [f for f in place.rglob("*") if f.is_file()] if place.is_dir() else [place]
-    return sum(f.stat().st_size for f in files if f.exists())
+def _metric(candidate: Candidate, key: str) -> float | None:
+    for target in candidate.targets:
+        try:
+            checkpoint = describe(target)
+        except CkpttoolError:
+            continue
+        found = next((e.index for e in walk(checkpoint) if e.key == key), None)
+        if found is not None:
+            return number(checkpoint, found)
+    return None
 
 
-def _verified(
-    choice: _Choice, require: str | None, trust: Collection[str], progress: Progress | None
-) -> _Choice:
-    path = choice.candidate.path
-    why = shortfall(verify([path], require=require, trust=trust, progress=progress))
-    return _Choice(choice.candidate, choice.reasons, choice.nbytes, why)
+def _nbytes(candidate: Candidate) -> int:
+    place = Path(candidate.path)
+    if place.is_dir():
+        files = [f for f in place.rglob("*") if f.is_file() and not f.is_symlink()]
+    else:
+        files = [Path(f) for target in candidate.targets for f in (target, *_parts(target))]
+    return sum(f.stat().st_size for f in dict.fromkeys(files) if f.exists())
 
 
-def _delete(path: str) -> None:
-    """Delete a checkpoint with its manifest. A folder is renamed first, so that half of one never looks whole."""
-    place = Path(path)
+def _parts(target: str) -> tuple[str, ...]:
     try:
-        if place.is_dir() and not place.is_symlink():
-            going = place.with_name(f".{place.name}.deleting")
-            place.rename(going)
-            shutil.rmtree(going)
-        else:
-            _delete_files(place)
-        sidecar(path).unlink(missing_ok=True)
-        flush_folder(place.parent)
-    except OSError as error:
-        raise WriteFailed(path, f"cannot be deleted: {error.strerror}") from error
+        return describe(target).files if target.endswith(INDEX) else ()
+    except CkpttoolError:
+        return ()
 
 
-def _delete_files(place: Path) -> None:
-    shards = [Path(f) for f in describe(place).files if Path(f) != place] if place.suffix == ".json" else []
-    for file in (place, *shards):
-        file.unlink(missing_ok=True)
+@dataclass(frozen=True, slots=True)
+class _Judge:
+    """Verifies what others rely on, and finds the newest that is sound."""
+
+    require: str | None
+    trust: tuple[str, ...]
+    progress: Progress | None
+
+    def all(self, newest_first: Sequence[_Choice]) -> list[_Choice]:
+        found: list[_Choice] = []
+        sound = False
+        for choice in newest_first:
+            # Until one is sound, those that would go are looked at as well: one of them may be the newest.
+            why = self._wrong(choice.candidate) if choice.relied_on or not sound else ""
+            if not sound and not why:
+                sound = True
+                reasons = choice.reasons if choice.relied_on else (*choice.reasons, "newest")
+                found.append(replace(choice, reasons=reasons))
+            else:
+                found.append(replace(choice, wrong=why if choice.relied_on else ""))
+        return found
+
+    def _wrong(self, candidate: Candidate) -> str:
+        if candidate.lacks:
+            return f"partial: {', '.join(candidate.lacks)} is missing"
+        require = self.require if len(candidate.targets) == 1 else None
+        return shortfall(verify(candidate.targets, require=require, trust=self.trust, progress=self.progress))
+
+
+# --- what is said ----------------------------------------------------------------------------------------
 
 
 def _report(folder: str, choices: list[_Choice], gone: list[str], delete: bool, failed: bool) -> Report:
@@ -153,15 +211,12 @@ def _report(folder: str, choices: list[_Choice], gone: list[str], delete: bool, 
     return Report("prune", data, (Text(_headline(choices, freed, delete, failed), "title"), table), code)
 
 
-def _inside(choice: _Choice, folder: str) -> str:
-    return printable(os.path.relpath(choice.candidate.path, folder))
-
-
 def _fate(choice: _Choice, delete: bool, failed: bool) -> str:
+    why = printable(", ".join(choice.reasons))
     if choice.wrong:
-        return f"should stay ({', '.join(choice.reasons)}), and is not sound: {printable(choice.wrong)}"
+        return f"should stay ({why}), and is not sound: {printable(choice.wrong)}"
     if choice.reasons:
-        return f"stays ({', '.join(choice.reasons)}), verified"
+        return f"stays ({why}), verified" if choice.relied_on else f"stays ({why})"
     return "deleted" if delete and not failed else "would be deleted"
 
 

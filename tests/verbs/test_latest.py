@@ -171,7 +171,7 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
         prune(tmp_path, keep_best=1)
     with pytest.raises(UsageError, match="no checkpoint has a number"):
         prune(tmp_path, keep_best=1, metric="val.loss")
-    with pytest.raises(UsageError, match="every name"):
+    with pytest.raises(UsageError, match="--keep-every needs a step"):
         prune(tmp_path, keep_every=10)
 
 
