@@ -30,6 +30,7 @@ from ckpttool.saving.seals import seals_of
 from ckpttool.saving.stream import ProvedStream
 from ckpttool.version import __version__
 from ckpttool.writing.durable import flush_to_disk, replacing
+from ckpttool.writing.endings import until_ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def save(obj: object, path: str | os.PathLike[str], *, manifest: bool = True) ->
     torch = torch_module()
     start = time.perf_counter()
     weight = _weight(obj)
-    with ExitStack() as alone:
+    with until_ended(), ExitStack() as alone:
         with replacing(name) as file, _threads(weight) as pool:
             early = pool.submit(seals_of, torch, obj) if manifest and pool is not None else None
             stream = ProvedStream(file, block_size(weight), pool)
