@@ -6,6 +6,7 @@ import math
 import tempfile
 import tracemalloc
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -288,6 +289,8 @@ def test_deflated_bytes_are_never_taken_for_elements(tmp_path: Path) -> None:
         made = Made(expression, (given,), Form(FLOAT, noise[rows].shape))
         assert as_copied(made) is None
         assert bytes(evaluate(made)) == noise[rows].tobytes()
+    even = replace(given, storage=replace(storage, span=Span(str(path), 0, noise.nbytes)))
+    assert as_copied(Made(Leaf("a"), (even,), Form(FLOAT, (16,)))) is None
     path.write_bytes(lies[:-20])
     with pytest.raises(CkpttoolError, match=r"declared|deflated"):
         evaluate(Made(Leaf("a"), (given,), Form(FLOAT, (16,))))
