@@ -98,7 +98,8 @@ def _anonymous(end: Descriptor, floor: int) -> Placed:
 def _follow(source: Source, header: Record, sizes: tuple[int, ...], prefix: str | None) -> Placed:
     """A record from its header on."""
     one = Placed(header.name, header.data, -1, header.header, method=header.method)
-    if header.csize and not header.flags & HAS_DESCRIPTOR:
+    stated = header.csize and not header.flags & HAS_DESCRIPTOR
+    if stated and (not sizes or header.csize in sizes or _is_framing(source, header.stop, prefix)):
         one.size, one.csize, one.crcs = header.usize, header.csize, [header.crc]
         one.stop, one.ended = header.stop, True
         return one

@@ -218,18 +218,17 @@ class _Salvage:
             one.header: one.name for one in places.placed if one.header >= 0 and self._is_expected(one.name)
         }
         for name, entry in list(self.listed.items()):
-            if self._is_expected(name) and name.startswith(self.prefix or ""):
-                continue
             better = at.get(entry.header)
-            if better is not None:
+            if better is not None and better not in self.listed:
                 del self.listed[name]
-                self.listed.setdefault(better, entry._replace(name=better))
+                self.listed[better] = entry._replace(name=better)
             elif not name.startswith(self.prefix or ""):
                 del self.listed[name]
 
     def _is_expected(self, name: str) -> bool:
         short = name.removeprefix(self.prefix or "")
-        return short in _SMALL or short.lower() == TREE or short.removeprefix("data/") in self.sizes
+        folded = short.lower() == TREE and (self.prefix or "") + TREE not in self.listed
+        return short in _SMALL or short == TREE or folded or short.removeprefix("data/") in self.sizes
 
     def _find_tree(self) -> None:
         """Where the tree's own header is lost: it is the first record, or by its name, or not to be had."""
@@ -337,11 +336,12 @@ class _Salvage:
             one.stop = stated.stop if stated else min(self.source.size, data + size + 16)
             if stated is not None:
                 return one
-            best = best if best is not None else one if self._is_free(data, open_) else None
+            best = best if best is not None else one if self._is_free(data, size, open_) else None
         return best
 
-    def _is_free(self, data: int, open_: list[tuple[int, int]]) -> bool:
-        return any(start <= data < stop for start, stop in open_)
+    def _is_free(self, data: int, size: int, open_: list[tuple[int, int]]) -> bool:
+        """Whether a payload may begin here; an empty one may anywhere, there is nothing to it."""
+        return not size or any(start <= data < stop for start, stop in open_)
 
     # --- witnesses ---------------------------------------------------------------------------------------
 

@@ -290,7 +290,8 @@ def _salvaged(
     framing = (*framing, *(f for f in judged if f.name in UNSOUND and f not in framing))
     again = restored(found, whole, healing.contents) if found.tree == "own" else None
     names = {finding.name for finding in framing}
-    if again is not None and (names & UNWANTED or (names & HOSTILE and not again.identified)):
+    unwanted = any(damage.rule in UNWANTED for damage in found.checkpoint.damage)
+    if again is not None and (unwanted or (names & HOSTILE and not again.identified)):
         again = None
     if again is not None:
         proofs = {storage: Proof("proved", proof.reason, proof.kept) for storage, proof in proofs.items()}
