@@ -74,6 +74,8 @@ class Counts:
 
     def __init__(self, rest: Rest) -> None:
         self._sides = _counted(rest[0]), _counted(rest[1])
+        # Ten thousand layers of one list ask for the same two lists of ten thousand numbers.
+        self._known: dict[tuple[int, int], tuple[bool, bool]] = {}
 
     def lists(self, couple: Couple) -> Iterator[tuple[set[str], set[str]]]:
         """The numbers beside each of the couple's, a's and b's: of modules, and of those that hold such a tensor.
@@ -90,11 +92,18 @@ class Counts:
 
     def agree(self, couple: Couple) -> bool:
         """Whether all lists of numbers are the same on both sides."""
-        return all(ours == theirs for ours, theirs in self.lists(couple))
+        return all(self._compared(*both)[0] for both in self.lists(couple))
 
     def shrink(self, couple: Couple) -> bool:
         """Whether b lacks a number that a has: which of them stayed is then not told by the numbers."""
-        return any(not ours <= theirs for ours, theirs in self.lists(couple))
+        return any(not self._compared(*both)[1] for both in self.lists(couple))
+
+    def _compared(self, ours: set[str], theirs: set[str]) -> tuple[bool, bool]:
+        """Whether two lists, which live as long as this, are equal; and whether the second holds all of the first."""
+        key = id(ours), id(theirs)
+        if key not in self._known:
+            self._known[key] = ours == theirs, ours <= theirs
+        return self._known[key]
 
 
 def _counted(side: Sequence[One]) -> dict[tuple[Path, Path], set[str]]:

@@ -53,17 +53,18 @@ def by_parts(rest: Rest, content: Content, slices: Slices) -> tuple[list[Pair], 
 
 def _wholes(ones: Sequence[One], others: Sequence[One]) -> list[_Whole]:
     """Tensors for which enough candidates of matching type and shape are left on the other side, in name order."""
-    flat: dict[Bucket, list[One]] = defaultdict(list)
+    # By size from the start: thousands of wholes may ask for the same thousands of candidates.
+    flat: dict[Bucket, dict[int, list[One]]] = defaultdict(lambda: defaultdict(list))
     for other in others:
         shape = other.tensor.shape
         for dim in range(len(shape)):
-            flat[_bucket(other, dim, shape)].append(other)
-        flat[_bucket(other, 0, (1, *shape))].append(other)
+            flat[_bucket(other, dim, shape)][shape[dim]].append(other)
+        flat[_bucket(other, 0, (1, *shape))][1].append(other)
     found = []
     for one in sorted(ones, key=lambda one: natural(one.words)):
         for dim, length in enumerate(one.tensor.shape):
-            candidates = flat.get(_bucket(one, dim, one.tensor.shape), [])
-            parts = _by_size(one, dim, candidates)
+            candidates = flat.get(_bucket(one, dim, one.tensor.shape), {})
+            parts = {size: same for size, same in candidates.items() if 0 < size < length}
             if length > 1 and sum(size * len(same) for size, same in parts.items()) >= length:
                 sizes = sorted(parts, key=lambda size: (-len(parts[size]), size))[:SIZES]
                 found.append(_Whole(one, dim, tuple(sizes), parts))
@@ -72,15 +73,6 @@ def _wholes(ones: Sequence[One], others: Sequence[One]) -> list[_Whole]:
 
 def _bucket(one: One, dim: int, shape: tuple[int, ...]) -> Bucket:
     return one.side.section, one.tensor.dtype.name, (*shape[:dim], *shape[dim + 1 :]), dim
-
-
-def _by_size(whole: One, dim: int, candidates: Sequence[One]) -> dict[int, list[One]]:
-    rank, found = len(whole.tensor.shape), defaultdict(list)
-    for part in candidates:
-        size = part.tensor.shape[dim] if len(part.tensor.shape) == rank else 1
-        if 0 < size < whole.tensor.shape[dim]:
-            found[size].append(part)
-    return found
 
 
 def _digests(wholes: Sequence[_Whole], side: int, content: Content) -> Mapping[int, str]:

@@ -179,14 +179,14 @@ def _pattern(key: str) -> str:
 
 
 def _folded(keys: Iterable[str]) -> str:
-    folds = fold((printable(key), None) for key in keys)
-    shown = ", ".join(one.text for one in folds[:3])
+    folds = fold((key, None) for key in keys)
+    shown = printable(", ".join(one.text for one in folds[:3]))
     return shown if len(folds) <= 3 else f"{shown} and {count(sum(f.count for f in folds[3:]))} more"
 
 
 def _unmatched(keys: Sequence[str]) -> Block:
-    folds = fold((printable(key), None) for key in keys)
-    rows = tuple((one.text, count(one.count)) for one in folds[:ROWS])
+    folds = fold((key, None) for key in keys)
+    rows = tuple((printable(one.text), count(one.count)) for one in folds[:ROWS])
     words = f"no rule speaks of {plural(len(keys), 'key')}, which stay as they are"
     return Details(words, (Table(("keys", "keys"), rows, "lr"),))
 

@@ -93,6 +93,15 @@ def test_shards_of_torch_remember(run: Run, tmp_path: Path) -> None:
     assert "already migrated" in run("migrate", "new", "-o", "twice", "--rules", file).stderr
 
 
+def test_names_are_shown_as_inspect_shows_them(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "old.pth").write_bytes(torch_file({"a\nb\x1b[31m": small()["a"], "c\nd": small()["b"]}))
+    file = rules(tmp_path, "- rename: '{any}'\n  to: 'n.{any}'\n  when: {shape: [2, 3]}\n")
+    shown = run("migrate", "old.pth", "-o", "new.pth", "--rules", file).stdout
+    assert "n.a\\nb\\x1b[31m " in shown
+    assert "c\\nd" in shown
+    assert "\\\\" not in shown
+
+
 # --- rules for something else ----------------------------------------------------------------------------------
 
 
