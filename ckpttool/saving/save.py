@@ -116,12 +116,21 @@ def _write_state(torch: ModuleType, obj: object, stream: ProvedStream) -> tuple[
         torch.save(obj, stream)
         return stream.finish()
     except Exception as error:
-        if stream.refused is not None:
-            raise stream.refused from None
+        cause = stream.refused or _interrupt(error)
+        if cause is not None:
+            raise cause from None
         if isinstance(error, (pickle.PicklingError, AttributeError, TypeError, RecursionError)):
             reason = printable(str(error)) or type(error).__name__
             raise UsageError(f"the object holds what cannot be saved: {reason}") from error
         raise
+
+
+def _interrupt(error: BaseException) -> BaseException | None:
+    """What ended ``torch.save`` from outside; it goes on to write the archive's end, and fails with that."""
+    found: BaseException | None = error
+    while found is not None and isinstance(found, Exception):
+        found = found.__context__
+    return found
 
 
 def torch_module() -> ModuleType:

@@ -30,23 +30,33 @@ def until_ended() -> Iterator[None]:
         return
     numbers = [getattr(signal, name) for name in _ENDING if hasattr(signal, name)]
     ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
-    ended = 0
+    watch = _Watch()
     try:
-        for number in ours:
-            signal.signal(number, _raise_ended)
-        yield
-    except _Ended as error:
-        ended = error.number
-        raise
+        try:
+            for number in ours:
+                signal.signal(number, watch)
+            yield
+        finally:
+            watch.quiet = True
     finally:
+        watch.quiet = True  # once more: the signal may have come just before the line above
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
-        if ended in ours:
-            os.kill(os.getpid(), ended)
+        if watch.number:
+            os.kill(os.getpid(), watch.number)
 
 
-def _raise_ended(number: int, _frame: FrameType | None) -> None:
-    raise _Ended(number)
+class _Watch:
+    """Handles signals: the first one ends the block, unless it has ended already; later ones wait."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.quiet = False
+
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
+        first, self.number = not self.number, self.number or number
+        if first and not self.quiet:
+            raise _Ended(number)
 
 
 @contextmanager
