@@ -298,8 +298,8 @@ class Checkpoint:
 
     ``format`` names the layout (``torch-zip``, ``torch-legacy``, ``torch-tar``, ``torchscript``, ``pickle``,
     ``safetensors``, ``sharded``, ``directory``, ``dcp``) or, with ``kind`` set, what the file is instead of a
-    checkpoint. ``root`` is the index of the tree's root, None if there is no tree. ``extents`` are the regions of the file;
-    ``globals`` the names it asks to import; ``metadata`` what its container records (byte order, version, …).
+    checkpoint. ``root`` is the index of the tree's root, None if there is no tree. ``extents`` are the regions of the
+    file; ``globals`` the names it asks to import; ``metadata`` what its container records (byte order, version, …).
     """
 
     source: str
