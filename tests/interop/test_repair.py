@@ -138,7 +138,7 @@ def test_completed_tensors_load_with_their_shapes(path: Path, tmp_path: Path, fi
     assert bool(made.isnan().all() if fill == "nan" else (made == 0).all())
 
 
-def test_the_old_format_and_a_bare_pickle(path: Path, tmp_path: Path) -> None:
+def test_the_old_format(path: Path, tmp_path: Path) -> None:
     state = torch.load(path)
     old = tmp_path / "old.pth"
     torch.save(state, old, _use_new_zipfile_serialization=False)
