@@ -6,6 +6,7 @@ its SHA-256; for each tensor the digest of its logical content, which no change 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,7 +108,8 @@ class Sealed:
 def sidecar(path: str) -> Path:
     """Where the manifest of a checkpoint stands."""
     place = Path(path)
-    return place / f"ckpttool{SIDECAR}" if place.is_dir() else place.with_name(place.name + SIDECAR)
+    is_folder = os.path.isdir(path)  # noqa: PTH112 - never raises
+    return place / f"ckpttool{SIDECAR}" if is_folder else place.with_name(place.name + SIDECAR)
 
 
 def manifest_for(path: str) -> Path | None:

@@ -63,7 +63,7 @@ class FolderLock:
 
     def _close(self) -> None:
         descriptor, self._fd = self._fd, -1
-        os.close(descriptor)
+        _close(descriptor)
 
 
 _held: weakref.WeakSet[FolderLock] = weakref.WeakSet()
@@ -91,7 +91,7 @@ def turn(target: Path) -> Iterator[None]:
     end = time.monotonic() + PATIENCE
     descriptor, taken = _taken(path)
     while taken is False:
-        os.close(descriptor)
+        _close(descriptor)
         if time.monotonic() > end:
             raise Locked(
                 f"{printable(str(target))} – another writer has been replacing it for {PATIENCE:.0f} s"
@@ -104,7 +104,7 @@ def turn(target: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             path.unlink()  # under the lock: whoever waits finds that its file has no name, and makes another
         _unlock(descriptor)
-        os.close(descriptor)
+        _close(descriptor)
 
 
 def _taken(path: Path) -> tuple[int, bool | None]:
@@ -148,6 +148,12 @@ def _unlock(descriptor: int) -> None:
         import fcntl
 
         fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def _close(descriptor: int) -> None:
+    """What was written through it is for people to read, and its lock is gone: no failure here matters."""
+    with contextlib.suppress(OSError):
+        os.close(descriptor)
 
 
 def _holder(descriptor: int) -> str:

@@ -30,7 +30,7 @@ from ckpttool.saving.seals import seals_of
 from ckpttool.saving.stream import ProvedStream
 from ckpttool.version import __version__
 from ckpttool.writing.durable import flush_to_disk, replacing
-from ckpttool.writing.endings import until_ended
+from ckpttool.writing.endings import in_words, until_ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def save(obj: object, path: str | os.PathLike[str], *, manifest: bool = True) ->
     torch = torch_module()
     start = time.perf_counter()
     weight = _weight(obj)
-    with until_ended(), ExitStack() as alone:
+    with in_words(name), until_ended(), ExitStack() as alone:
         with replacing(name) as file, _threads(weight) as pool:
             early = pool.submit(seals_of, torch, obj) if manifest and pool is not None else None
             stream = ProvedStream(file, block_size(weight), pool)
@@ -88,7 +88,7 @@ def save(obj: object, path: str | os.PathLike[str], *, manifest: bool = True) ->
             with suppress(WriteFailed):  # what was announced fits the new file too
                 _write(file.target, made)
     beside = sidecar(str(file.target))
-    sealed = beside if made is not None and beside.exists() else None
+    sealed = beside if made is not None and os.path.exists(beside) else None  # noqa: PTH110 - never raises
     return Saved(file.target, facts.st_size, time.perf_counter() - start, sealed)
 
 
@@ -194,5 +194,9 @@ def _holds(manifest: Manifest, target: Path) -> bool:
 
 
 def _write(target: Path, manifest: Manifest) -> None:
+    text = to_json(manifest).encode()
     with replacing(sidecar(str(target))) as file:
-        file.write(to_json(manifest).encode())
+        file.write(text)
+        file.flush()
+        if file.path.read_bytes() != text:
+            raise WriteFailed(file.target, "was read back otherwise than it was written; check the disk")
