@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -25,8 +26,8 @@ class NotACheckpoint(UsageError):
     """A file that is something else, or nothing: empty, a page of HTML, random bytes."""
 
 
-ATTEMPTS = 10
-"""How often a file that is replaced while it is read is read anew."""
+PATIENCE = 60.0
+"""Seconds for which a file that is replaced while it is read is read anew."""
 
 
 def load(
@@ -51,14 +52,15 @@ def load(
     """
     name = _one(local_path(path, "load"))
     names = (trust,) if isinstance(trust, str) else tuple(trust)
-    for _ in range(ATTEMPTS):
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
         with ExitStack() as opened:
             pins = [_Pin(opened.enter_context(closing(LocalFile(file)))) for file in _files(name)]
             report = verify([name], trust=names, headers_only=headers_only)
             if all(pin.in_place for pin in pins):
                 _judge(name, report)
                 return _loaded(name, pins, map_location, names, mmap)
-    raise Damaged(name, f"replaced {ATTEMPTS} times while it was read; wait until its writer is done")
+    raise Unreadable(name, f"replaced again and again for {PATIENCE:.0f} s; wait until its writer is done")
 
 
 class _Pin:

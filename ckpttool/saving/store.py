@@ -18,7 +18,7 @@ from typing import Any
 from ckpttool.errors import Damaged, Unreadable, UsageError, WriteFailed, printable
 from ckpttool.manifest import SIDECAR, sidecar
 from ckpttool.retention import Item, Kept, reasons_to_keep
-from ckpttool.saving.load import ATTEMPTS, NotACheckpoint, damage_of, load
+from ckpttool.saving.load import NotACheckpoint, damage_of, load
 from ckpttool.saving.lock import FolderLock
 from ckpttool.saving.save import Saved, save
 from ckpttool.writing.durable import flush_folder, replacing
@@ -201,7 +201,7 @@ class CheckpointStore:
         are checkpoints and none is sound, for a run that began anew would replace them; and ``Unsafe`` for a sound one
         that asks for more than data: an older one would too.
         """
-        for _ in range(ATTEMPTS):
+        for _ in range(10):
             found = self._load_newest(map_location, trust, mmap)
             if not isinstance(found, Path):
                 return found

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 
+ATTEMPTS = 5
+"""How often a file that is replaced meanwhile is looked at."""
+
 _TEMPORARY = re.compile(r"(\.tmp\w*|\.part|\.partial|\.incomplete|\.crdownload|\.download|~)$|(^|/)\.tmp")
 
 
@@ -98,6 +101,25 @@ def _expand(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _verify_one(path: str, wishes: Wishes, executor: Executor | None, progress: Progress | None) -> Target:
+    """One target; a file that another one replaces meanwhile is looked at anew."""
+    for _ in range(ATTEMPTS):
+        before = _identity(path)
+        target = _examine(path, wishes, executor, progress)
+        if _identity(path) == before:
+            break
+    return target
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Which file has a name; None for what is none."""
+    try:
+        facts = Path(path).stat()
+    except (OSError, ValueError):
+        return None
+    return facts.st_dev, facts.st_ino
+
+
+def _examine(path: str, wishes: Wishes, executor: Executor | None, progress: Progress | None) -> Target:
     try:
         checkpoint = describe(path, wishes.limits, audit=True)
         measures = (
