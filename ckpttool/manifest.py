@@ -7,7 +7,7 @@ its SHA-256; for each tensor the digest of its logical content, which no change 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -23,8 +23,15 @@ ALGORITHMS: Mapping[str, str] = {
     "block": "xxh3-128 of each block",
     "sha256": "sha-256 of the whole file",
 }
+INSIDE_RECORD = ".data/ckpttool_manifest"
+INSIDE_KEY = "ckpttool.manifest"
+"""Where a manifest stands inside a checkpoint: a record of torch's archives, an entry of safetensors' metadata."""
+
 LIMIT = 256 << 20
-"""Bytes of a manifest that are read: a hundred times what a million tensors need."""
+"""Bytes of a manifest that are read: what a million tensors need."""
+
+LEAST_BLOCK = 4096
+"""Bytes of the smallest block that is believed: smaller ones would make a small manifest much work."""
 
 
 class Malformed(ValueError):
@@ -77,7 +84,10 @@ class Sealed:
 
     ``where`` is the manifest's path, ``base`` the folder that its names are relative to. ``lengths`` are bytes of the
     files that are there, ``touched`` those whose time of last writing moved; ``hashes`` are SHA-256 values where the
-    manifest has them. ``error`` says why the manifest could not be read; all else is empty then.
+    manifest has them. ``error`` says why the manifest could not be read; all else is empty then. ``paths`` are the
+    checkpoint's own files as it names them, with their names in the manifest. ``extra`` are files in a sealed folder
+    that the manifest does not have. ``inside`` says that the manifest stands in the checkpoint: then its only file
+    stands for what is no tensor, and every tensor's digest of now is among ``tensors``.
     """
 
     where: str
@@ -89,6 +99,9 @@ class Sealed:
     hashes: Mapping[str, str] = field(default_factory=dict, hash=False)
     tensors: Mapping[str, TensorSeal] = field(default_factory=dict, hash=False)
     error: str = ""
+    paths: Mapping[str, str] = field(default_factory=dict, hash=False)
+    extra: tuple[str, ...] = ()
+    inside: bool = False
 
     @property
     def intact(self) -> frozenset[str]:
@@ -98,8 +111,18 @@ class Sealed:
 
     @property
     def sources(self) -> frozenset[str]:
-        """The paths of the intact files."""
-        return frozenset(str(Path(self.base) / name) for name in self.intact)
+        """The checkpoint's own files, as it names them, whose content is what was sealed."""
+        intact = self.intact
+        whole = not self.inside or self.manifest is None or self.same_tensors
+        return (
+            frozenset(path for path, name in self.paths.items() if name in intact) if whole else frozenset()
+        )
+
+    @property
+    def same_tensors(self) -> bool:
+        """Whether every sealed tensor is what it was, and there are no others."""
+        before = () if self.manifest is None else self.manifest.tensors
+        return {t.key: t for t in before} == dict(self.tensors)
 
     def _other(self, file: FileSeal) -> bool:
         return bool(file.sha256) and self.hashes.get(file.name, file.sha256) != file.sha256
@@ -113,12 +136,22 @@ def sidecar(path: str) -> Path:
 
 
 def manifest_for(path: str) -> Path | None:
-    """The manifest that speaks of a checkpoint: its own, or that of the folder that it lies in; None if neither is."""
+    """The manifest that speaks of a checkpoint: its own, or that of the folder that it lies in; None if neither is.
+
+    Of a link, that of what it points to.
+    """
     own = sidecar(path)
     if own.is_file():
         return own
-    folder = Path(path).parent / f"ckpttool{SIDECAR}"
-    return folder if folder.is_file() and not Path(path).is_dir() else None
+    if os.path.isdir(path):  # noqa: PTH112 - never raises
+        return None
+    real = os.path.realpath(path)  # `last.pth`, a link to what was sealed
+    places = (
+        sidecar(real),
+        Path(path).parent / f"ckpttool{SIDECAR}",
+        Path(real).parent / f"ckpttool{SIDECAR}",
+    )
+    return next((place for place in places if place.is_file()), None)
 
 
 def read_manifest(place: Path) -> Manifest:
@@ -141,18 +174,25 @@ def block_size(nbytes: int) -> int:
 # --- JSON ------------------------------------------------------------------------------------------------
 
 
-def to_json(manifest: Manifest) -> str:
-    """The manifest's text, a line for each tensor and file; equal manifests have equal texts."""
+def to_json(manifest: Manifest, *, compact: bool = False) -> str:
+    """The manifest's text, a line for each file and tensor, or ``compact`` in one; equal manifests have equal texts."""
     import json  # here: whoever has no manifest does not wait for it
 
-    dumps = json.JSONEncoder(ensure_ascii=True).encode  # its `indent` is ten times as slow
+    if compact:
+        return json.dumps(_written(manifest), separators=(",", ":"))
+    return _lined(_written(manifest), json.dumps) + "\n"
 
-    def text(value: Json) -> str:
-        items = [f"  {dumps(item)}" for item in value] if isinstance(value, list) else []
-        return "[\n" + ",\n".join(items) + "\n ]" if items else dumps(value)
 
-    lines = [f" {dumps(key)}: {text(value)}" for key, value in _written(manifest).items()]
-    return "{\n" + ",\n".join(lines) + "\n}\n"
+def _lined(data: Mapping[str, Json], dumps: Callable[[Json], str]) -> str:
+    """An object with the items of its lists on lines of their own."""
+    parts = []
+    for key, value in data.items():
+        if isinstance(value, list) and value:
+            text = "[\n  " + ",\n  ".join(map(dumps, value)) + "\n ]"
+        else:
+            text = _lined(value, dumps) if key == "previous" and isinstance(value, dict) else dumps(value)
+        parts.append(f" {dumps(key)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}"
 
 
 def _written(manifest: Manifest) -> dict[str, Json]:
@@ -191,8 +231,11 @@ def _read(data: object, depth: int) -> Manifest:
     if found.get("schema") != SCHEMA:
         raise Malformed(f"its schema is {found.get('schema')!r}, and {SCHEMA!r} is the one that is known")
     before = found.get("previous") if depth > 1 else None
+    files = tuple(_file(item) for item in _list(found["files"]))
+    if len({file.name for file in files}) < len(files):
+        raise Malformed("it names a file twice")
     return Manifest(
-        tuple(_file(item) for item in _list(found["files"])),
+        files,
         tuple(_tensor(item) for item in _list(found["tensors"])),
         str(found["tool"]),
         str(found["created"]),
@@ -204,7 +247,9 @@ def _file(data: object) -> FileSeal:
     found = _dict(data)
     blocks = tuple(str(digest) for digest in _list(found["blocks"]))
     size, block = _count(found["bytes"]), _count(found["block"])
-    if block < 1 or len(blocks) != -(-size // block):
+    if block < LEAST_BLOCK:
+        raise Malformed(f"blocks of {block} bytes, and {LEAST_BLOCK} is the least")
+    if len(blocks) != -(-size // block):
         raise Malformed(f"{size} bytes in blocks of {block} are not {len(blocks)} blocks")
     return FileSeal(
         str(found["name"]), size, _count(found["mtime_ns"]), block, blocks, str(found.get("sha256", ""))

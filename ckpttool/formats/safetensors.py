@@ -11,6 +11,7 @@ from ckpttool.formats.safetensors_entries import Entry, lay_out, read_entries
 from ckpttool.formats.strict_json import Parsed, parse
 from ckpttool.frozen import dataclass
 from ckpttool.limits import Limits
+from ckpttool.manifest import INSIDE_KEY
 from ckpttool.model import (
     Checkpoint,
     Damage,
@@ -70,7 +71,10 @@ def read(source: Source, limits: Limits) -> Checkpoint:
     metadata: dict[str, Json] = {"crc_recorded": False}
     entries: list[Entry] = []
     if isinstance(parsed.value, dict):
-        metadata["metadata"], odd = _read_metadata(parsed.value)
+        kept, odd = _read_metadata(parsed.value)
+        if kept.pop(INSIDE_KEY, None) is not None:
+            metadata["sealed_inside"] = True
+        metadata["metadata"] = kept
         entries, bad = read_entries(parsed.value)
         damage += [*odd, *bad, *lay_out(entries, header.stop, source, whole=not bad)]
     nodes, storages = build(entries, header.stop, source, extents)

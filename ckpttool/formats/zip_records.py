@@ -10,6 +10,7 @@ from ckpttool.formats.pickled import Reading, note_globals
 from ckpttool.formats.zip_archive import Directory, Record
 from ckpttool.formats.zip_contents import Archive
 from ckpttool.formats.zip_layout import chain
+from ckpttool.manifest import INSIDE_RECORD
 from ckpttool.model import Damage
 from ckpttool.source import Source
 
@@ -134,7 +135,7 @@ def scan_foreign(reading: Reading, archive: Archive, script: bool) -> None:
 
 def _is_own(record: Record, archive: Archive, script: bool) -> bool:
     name = record.name.removeprefix(archive.prefix)
-    if name in (*SMALL, MIGRATIONS) or (script and name == "constants.pkl"):
+    if name in (*SMALL, MIGRATIONS, INSIDE_RECORD) or (script and name == "constants.pkl"):
         return True
     folder, _, key = name.rpartition("/")
     if folder == "data" or (script and folder == "constants"):

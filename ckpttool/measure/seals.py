@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from functools import partial
 
@@ -17,7 +17,7 @@ from ckpttool.model import Checkpoint, Tensor
 from ckpttool.pool import ordered_map
 from ckpttool.source import Source, open_source
 
-_STRIDE = 64 << 20
+STRIDE = 64 << 20
 """Bytes of one unit of work."""
 
 _CHUNK = 4 << 20
@@ -33,7 +33,7 @@ def block_digests(
     source = open_source(path)
     size = source.size
     source.close()
-    step = max(block, _STRIDE // block * block)
+    step = max(block, STRIDE // block * block)
     found: list[str] = []
     with pool(executor, size) as chosen:
         for part in ordered_map(partial(_blocks, path, block, step, size), range(0, size, step), chosen):
@@ -64,6 +64,11 @@ def _digest(readinto: Callable[[int, memoryview], int], buffer: memoryview, star
     return digest.hexdigest()
 
 
+def bytes_digest(data: bytes) -> str:
+    """The XXH3-128 of bytes at hand, in hexadecimal."""
+    return xxhash.xxh3_128_hexdigest(data)
+
+
 def sha256(path: str) -> str:
     """The SHA-256 of a whole file, in bounded memory."""
     source = open_source(path)
@@ -84,12 +89,13 @@ def tensor_seals(
 
     ``sources`` are used by name instead of being opened.
     """
-    found = list(_tensors(checkpoint))
+    found = list(tensors_of(checkpoint))
     known = digests(checkpoint, [index for _, index in found], executor=executor, sources=sources)
-    return tuple(_seal(checkpoint, key, index, known) for key, index in found)
+    return tuple(seal_of(checkpoint, key, index, known) for key, index in found)
 
 
-def _tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, int]]:
+def tensors_of(checkpoint: Checkpoint) -> Iterator[tuple[str, int]]:
+    """The keys and node indices of all tensors, components of sparse ones by their own names."""
     for entry, tensor in checkpoint.tensors():
         if tensor.storage is not None or not tensor.parts or tensor.layout == "chunked":
             yield entry.key, entry.index
@@ -98,7 +104,8 @@ def _tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, int]]:
                 yield f"{entry.key}.{name}", part
 
 
-def _seal(checkpoint: Checkpoint, key: str, index: int, known: dict[int, str]) -> TensorSeal:
+def seal_of(checkpoint: Checkpoint, key: str, index: int, known: Mapping[int, str]) -> TensorSeal:
+    """A tensor's seal, its digest from those that are known by node index."""
     node = checkpoint.nodes[index]
     assert isinstance(node, Tensor)
     return TensorSeal(printable(key), node.dtype.name, node.shape, known.get(index, ""))

@@ -110,15 +110,18 @@ def schedule() -> dict[str, Any]:
     }
 
 
-def sealed_files(files: dict[str, bytes]) -> dict[str, bytes]:
-    """Some checkpoint files, each with its manifest."""
+def sealed_files(files: dict[str, bytes], *, together: bool = False) -> dict[str, bytes]:
+    """Some checkpoint files, each with its manifest; or ``together``, with one for their folder."""
     from ckpttool.verbs.seal import seal
 
     with tempfile.TemporaryDirectory() as folder:
         for name, data in files.items():
             (Path(folder) / name).write_bytes(data)
             os.utime(Path(folder) / name, (0, 0))
-            seal(Path(folder) / name, sha256=True)
+            if not together:
+                seal(Path(folder) / name, sha256=True)
+        if together:
+            seal(folder)
         found = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
     return {name: re.sub(rb'"created": "[^"]*"', b'"created": ""', data) for name, data in found.items()}
 
@@ -165,6 +168,7 @@ FOLDERS: dict[str, Callable[[], dict[str, bytes]]] = {
     "dcp": lambda: dcp_files(distributed_state(), lambda _, found: rows(found, 2)),
     "file": lambda: {"checkpoint.pt": torch_file(training_state())},
     "sealed": lambda: sealed_files({"weights.safetensors": safetensors_file(weights(), {"format": "pt"})}),
+    "sealed-folder": lambda: sealed_files(sharded_files(weights()), together=True),
     "sealed-zip": lambda: sealed_files({"checkpoint.pt": torch_file(training_state())}),
 }
 """Sound folders as ``{file name: content}``: shards with their index, a run's folder, a named file, sealed ones."""

@@ -23,27 +23,59 @@ def seal(
     path: str | os.PathLike[str],
     *,
     sha256: bool = False,
+    inside: bool = False,
     output: str | os.PathLike[str] | None = None,
     executor: Executor | None = None,
     progress: Progress | None = None,
     limits: Limits = DEFAULT,
 ) -> Report:
-    """Write a manifest of a checkpoint's content beside it, which ``verify`` then checks.
+    """Write a manifest of a checkpoint's content beside it or inside, which ``verify`` then checks.
 
     A file's manifest is ``FILE.manifest.json``, a folder's ``ckpttool.manifest.json`` inside it, or ``output``.
     XXH3-128 of every block and of every tensor shows damage; ``sha256`` adds the SHA-256 of every file, which also
-    shows what was changed with care. Reads the bytes twice, in parallel; the checkpoint itself is not touched.
-    Raises ``Unreadable``, and ``UsageError`` for what is damaged or no checkpoint: a seal would call it sound.
+    shows what was changed with care. The checkpoint itself is not touched, unless the manifest goes ``inside``: then
+    the file is written again with it, to ``output`` or in its own place, every other byte of content as it was. Such
+    a manifest covers the tensors and the tree. Reads the bytes once, in parallel; ``sha256`` and ``inside`` once more.
+
+    Raises ``Unreadable``, ``WriteFailed``, and ``UsageError`` for what is damaged or no checkpoint: a seal would call
+    it sound; and for formats that have no room inside.
     """
     from ckpttool.writing.durable import replacing
 
     name = os.fspath(path)
     checkpoint = sound(name, limits)
+    if inside:
+        return _seal_inside(checkpoint, name, sha256, output, executor, progress)
     manifest = manifest_of(checkpoint, name, sha256=sha256, executor=executor, progress=progress)
     place = Path(output) if output is not None else sidecar(name)
     with replacing(place) as file:
         file.write(to_json(manifest).encode())
-    return _report(name, place, manifest)
+    return _report(name, str(place), manifest)
+
+
+def _seal_inside(
+    checkpoint: Checkpoint,
+    name: str,
+    sha256: bool,
+    output: str | os.PathLike[str] | None,
+    executor: Executor | None,
+    progress: Progress | None,
+) -> Report:
+    from ckpttool.measure.one_pass import sealed_at_once
+    from ckpttool.verbs.sealed import tree_seal
+    from ckpttool.writing.sealing import write_inside
+
+    if sha256:
+        raise UsageError("a file's SHA-256 cannot stand inside it: leave out --sha256 or --inside")
+    if checkpoint.format not in ("torch-zip", "safetensors"):
+        kind = checkpoint.format
+        why = f"a {kind} checkpoint has no room for a manifest; without --inside it goes beside"
+        raise UsageError(f"{printable(name)} – {why}")
+    _, tensors = sealed_at_once(checkpoint, [(checkpoint.source, 1 << 20)], executor=executor)
+    manifest = _manifest((tree_seal(checkpoint),), tensors)
+    place = name if output is None else os.fspath(output)
+    write_inside(checkpoint, to_json(manifest, compact=True), place, progress)
+    return _report(place, f"{place} (inside)", manifest, Path(place).stat().st_size)
 
 
 def sound(name: str, limits: Limits) -> Checkpoint:
@@ -73,16 +105,41 @@ def manifest_of(
     progress: Progress | None = None,
 ) -> Manifest:
     """The manifest of a checkpoint as its files are now; names are relative to its folder."""
-    from ckpttool.measure.seals import tensor_seals
-    from ckpttool.version import __version__
+    from ckpttool.measure import seals
+    from ckpttool.measure.one_pass import sealed_at_once
 
     base, names = files_of(checkpoint, path)
-    total = sum((base / name).stat().st_size for name in names)
-    done = _Counter(progress, total)
-    files = tuple(_file_seal(base, name, sha256, executor, done) for name in names)
-    tensors = tensor_seals(checkpoint, executor=executor)
+    facts = {name: (base / name).stat() for name in names}
+    done = _Counter(progress, sum(fact.st_size for fact in facts.values()))
+    # A file of the checkpoint goes by the name that the checkpoint has for it: so its tensors are found in it.
+    own = {os.path.realpath(file): file for file in checkpoint.files or (checkpoint.source,)}
+    places = {name: own.get(os.path.realpath(base / name), str(base / name)) for name in names}
+    files = [(places[name], block_size(facts[name].st_size)) for name in names]
+    blocks, tensors = sealed_at_once(checkpoint, files, executor=executor, progress=done)
+    sealed = tuple(
+        FileSeal(
+            name,
+            facts[name].st_size,
+            facts[name].st_mtime_ns,
+            block,
+            blocks[place],
+            seals.sha256(place) if sha256 else "",
+        )
+        for name, (place, block) in zip(names, files, strict=True)
+    )
+    changed = next((f for f in sealed if (base / f.name).stat().st_mtime_ns != f.mtime_ns), None)
+    if changed is not None:
+        raise UsageError(
+            f"{printable(changed.name)} – written to while it was sealed; wait until its writer is done"
+        )
+    return _manifest(sealed, tensors)
+
+
+def _manifest(files: tuple[FileSeal, ...], tensors: tuple[object, ...]) -> Manifest:
+    from ckpttool.version import __version__
+
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return Manifest(files, tensors, f"ckpttool {__version__}", now)
+    return Manifest(files, tensors, f"ckpttool {__version__}", now)  # type: ignore[arg-type]
 
 
 class _Counter:
@@ -97,17 +154,6 @@ class _Counter:
             self.progress(self.done, self.total)
 
 
-def _file_seal(base: Path, name: str, sha256: bool, executor: Executor | None, done: _Counter) -> FileSeal:
-    from ckpttool.measure import seals
-
-    place = base / name
-    facts = place.stat()
-    block = block_size(facts.st_size)
-    blocks = seals.block_digests(str(place), block, executor=executor, progress=done)
-    digest = seals.sha256(str(place)) if sha256 else ""
-    return FileSeal(name, facts.st_size, facts.st_mtime_ns, block, blocks, digest)
-
-
 def files_of(checkpoint: Checkpoint, path: str) -> tuple[Path, tuple[str, ...]]:
     """The folder that names are relative to, and the files that belong to a checkpoint, its manifest left out."""
     place = Path(path)
@@ -115,11 +161,11 @@ def files_of(checkpoint: Checkpoint, path: str) -> tuple[Path, tuple[str, ...]]:
     known = checkpoint.files or (checkpoint.source,)
     names = {os.path.relpath(file, base) for file in known}
     if place.is_dir():
-        names.update(_below(place))
+        names.update(files_below(place))
     return base, tuple(sorted(name for name in names if not name.endswith(SIDECAR)))
 
 
-def _below(folder: Path) -> Iterator[str]:
+def files_below(folder: Path) -> Iterator[str]:
     """The regular files in a folder, hidden and temporary ones left out, a DCP's ``.metadata`` not."""
     for here, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -128,8 +174,8 @@ def _below(folder: Path) -> Iterator[str]:
                 yield os.path.relpath(Path(here) / name, folder)
 
 
-def _report(name: str, place: Path, manifest: Manifest) -> Report:
-    nbytes = sum(file.nbytes for file in manifest.files)
+def _report(name: str, place: str, manifest: Manifest, nbytes: int | None = None) -> Report:
+    nbytes = sum(file.nbytes for file in manifest.files) if nbytes is None else nbytes
     algorithm = dict(ALGORITHMS)
     if not any(file.sha256 for file in manifest.files):
         del algorithm["sha256"]
@@ -137,7 +183,7 @@ def _report(name: str, place: Path, manifest: Manifest) -> Report:
         f"{plural(len(manifest.files), 'file')}, {plural(len(manifest.tensors), 'tensor')}, {size(nbytes)}"
     )
     rows = (
-        ("manifest", printable(str(place))),
+        ("manifest", printable(place)),
         ("covers", counted),
         ("algorithms", "; ".join(algorithm.values())),
     )
@@ -146,7 +192,7 @@ def _report(name: str, place: Path, manifest: Manifest) -> Report:
         "seal",
         {
             "path": name,
-            "manifest": str(place),
+            "manifest": place,
             "algorithm": {**algorithm},
             "entries": len(manifest.tensors),
             "files": len(manifest.files),

@@ -161,14 +161,10 @@ def _sha256(path: str) -> str:
 
 
 def _seal(checkpoint: Checkpoint, path: str, executor: Executor | None) -> Sealed | None:
-    """What the manifest beside a checkpoint says of it; None where there is none."""
-    from ckpttool.manifest import manifest_for
+    """What the manifest beside a checkpoint or in it says of it; None where there is none."""
+    from ckpttool.verbs.sealed import examine_seal, has_seal
 
-    if "://" in path or manifest_for(path) is None:
-        return None
-    from ckpttool.verbs.sealed import examine_seal
-
-    return examine_seal(checkpoint, path, executor)
+    return examine_seal(checkpoint, path, executor) if has_seal(checkpoint, path) else None
 
 
 def _note_progress(checkpoint: Checkpoint, path: str) -> Checkpoint:

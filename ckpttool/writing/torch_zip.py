@@ -27,6 +27,7 @@ from ckpttool.formats.zip_layout import (
 )
 from ckpttool.formats.zip_records import MIGRATIONS, SMALL
 from ckpttool.frozen import dataclass
+from ckpttool.manifest import INSIDE_RECORD
 from ckpttool.model import Json
 from ckpttool.writing.arrays import changed_arrays
 from ckpttool.writing.losses import Loss
@@ -128,10 +129,11 @@ def _strangers(draft: Draft) -> list[str]:
     if checkpoint.format != NAME or not isinstance(prefix, str):
         return []
     names = [extent.name.removeprefix(f"{prefix}/") for extent in checkpoint.extents]
+    ours = (*SMALL, MIGRATIONS, INSIDE_RECORD)
     return [
         printable(name)
         for name in names
-        if name.lower() != "data.pkl" and name not in (*SMALL, MIGRATIONS) and not name.startswith("data/")
+        if name.lower() != "data.pkl" and name not in ours and not name.startswith("data/")
     ]
 
 

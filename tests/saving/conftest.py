@@ -28,9 +28,11 @@ def hook(event, args):
 {save}
 
 save()  # whatever is imported late is imported now
-start = time.perf_counter()
-save()
-took = time.perf_counter() - start
+took = 1e9
+for _ in range(5):
+    start = time.perf_counter()
+    save()
+    took = min(took, time.perf_counter() - start)
 sys.addaudithook(hook)
 print(took, flush=True)
 for line in sys.stdin:

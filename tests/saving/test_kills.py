@@ -116,7 +116,7 @@ def test_a_store_killed_again_and_again(tmp_path: Path, server: Server, how: str
     """Retention included: the newest sound one never goes back, and the best one stays."""
     running = server(STORE, tmp_path, 3000)
     rng = random.Random(2)
-    newest, ended = 2, 0  # the server has saved twice
+    newest, ended = 6, 0  # the server has saved six times
     for _ in range(KILLS):
         number = rng.randint(1, 60) if how == "event" else rng.uniform(1e-4, running.took * 3)
         status = running.save(how, number)

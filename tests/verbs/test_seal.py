@@ -150,12 +150,12 @@ HEX = st.text("0123456789abcdef", min_size=32, max_size=32)
 @st.composite
 def manifests(draw: st.DrawFn, depth: int = 1) -> Manifest:
     def file() -> FileSeal:
-        block = draw(st.integers(1, 1 << 20))
+        block = draw(st.integers(4096, 1 << 20))
         blocks = draw(st.lists(HEX, max_size=5))
         size = draw(st.integers(max(0, (len(blocks) - 1) * block + 1), len(blocks) * block)) if blocks else 0
         return FileSeal(draw(st.text()), size, draw(st.integers(0, 1 << 62)), block, tuple(blocks), draw(HEX))
 
-    files = tuple(file() for _ in range(draw(st.integers(0, 3))))
+    files = tuple({found.name: found for found in (file() for _ in range(draw(st.integers(0, 3))))}.values())
     shapes = st.lists(st.integers(0, 9)).map(tuple)
     tensor = st.builds(TensorSeal, st.text(), st.text(), shapes, HEX)
     tensors = tuple(draw(st.lists(tensor, max_size=4)))

@@ -13,6 +13,7 @@ from ckpttool.testing.writers import safetensors_bytes, safetensors_file, torch_
 
 SEALED = "sealed"
 SEALED_ZIP = "sealed-zip"
+SEALED_FOLDER = "sealed-folder"
 
 
 def _content(files: Files) -> str:
@@ -70,3 +71,9 @@ def part_gone(files: Files, rng: random.Random) -> Files:
     made = json.loads(files[name])
     made["files"].append({**made["files"][0], "name": "tokenizer.json"})
     return {**files, name: json.dumps(made).encode()}
+
+
+@folder_fault("came-after-sealing", "not-sealed", SEALED_FOLDER)
+def came_later(files: Files, rng: random.Random) -> Files:
+    """A file was put into a sealed folder."""
+    return {**files, "generation_config.json": b"{}"}
