@@ -151,6 +151,14 @@ def _judge(name: str, report: Report) -> None:
     if target["safety"] == "needs-code":
         needs = next((f.message for f in found if f.name in ("needs-code", "contains-code")), "")
         raise Unsafe(name, f"{needs}; `trust` names what you know")
+    if target.get("format") in _NOT_FOR_TORCH:
+        kind = _NOT_FOR_TORCH[str(target["format"])]
+        raise UsageError(
+            f"{printable(name)} – {kind}, which torch does not load as data; `ckpttool convert` does"
+        )
+
+
+_NOT_FOR_TORCH = {"pickle": "a plain pickle", "torch-tar": "a tar of torch before 0.2"}
 
 
 def _why(found: Sequence[Finding], *axes: str) -> str:

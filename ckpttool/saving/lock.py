@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ckpttool.errors import Locked, WriteFailed, printable
-from ckpttool.writing.temporary import temporary_path
+from ckpttool.writing.temporary import disown, own, temporary_path
 
 NAME = ".ckpttool.lock"
 
@@ -99,10 +99,12 @@ def turn(target: Path) -> Iterator[None]:
         time.sleep(0.005)
         descriptor, taken = _taken(path)
     try:
+        own(path)
         yield
     finally:
         with contextlib.suppress(OSError):
             path.unlink()  # under the lock: whoever waits finds that its file has no name, and makes another
+        disown(path)
         _unlock(descriptor)
         _close(descriptor)
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from ckpttool.errors import WriteFailed
+from ckpttool.writing.temporary import clear_own
 
 _ENDING = "SIGTERM", "SIGHUP"
 
@@ -43,6 +44,7 @@ def until_ended() -> Iterator[None]:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
         if watch.number:
+            clear_own()  # the signal may have come in the middle of clearing up
             os.kill(os.getpid(), watch.number)
 
 

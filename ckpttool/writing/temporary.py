@@ -23,6 +23,10 @@ LONGEST = 180
 _TEMPORARY = re.compile(r"\.ckpttool-[0-9a-f]{12}\.tmp")
 
 
+_own: dict[Path, int] = {}
+"""Temporary names of this process that may be there, with its number: a forked child has the same dict."""
+
+
 class Replacement(io.BufferedRandom):
     """The temporary file, readable and writable. ``path`` is where it lies, ``target`` what it will be.
 
@@ -35,6 +39,27 @@ class Replacement(io.BufferedRandom):
         self.target = target
         self.kept: Path | None = None
         self.placed = False
+
+
+def own(path: Path) -> Path:
+    """Remember a temporary name before anything has it; ``disown`` once nothing has."""
+    _own[path] = os.getpid()
+    return path
+
+
+def disown(path: Path) -> None:
+    """Forget a name."""
+    _own.pop(path, None)
+
+
+def clear_own() -> None:
+    """Remove whatever this process has under temporary names: it is about to end, maybe while it clears up."""
+    for path, pid in list(_own.items()):
+        if pid == os.getpid():
+            with contextlib.suppress(OSError):
+                path.unlink()
+                continue
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def sweep(target: Path) -> None:
@@ -80,6 +105,7 @@ def temporary_file(target: Path) -> Iterator[Replacement]:
             file.close()
         with contextlib.suppress(OSError):
             path.unlink()
+        disown(path)
 
 
 def _create(target: Path) -> tuple[Path, int]:
@@ -87,17 +113,22 @@ def _create(target: Path) -> tuple[Path, int]:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     mode = stat.S_IMODE(target.stat().st_mode) & 0o666 if target.exists() else 0o666
     while True:
-        path = temporary_path(target)
-        descriptor = os.open(path, flags, mode)
+        path = own(temporary_path(target))
+        try:
+            descriptor = os.open(path, flags, mode)
+        except OSError:
+            disown(path)
+            raise
         if _lock(descriptor) is not False and os.fstat(descriptor).st_nlink:
             return path, descriptor
         os.close(descriptor)
+        disown(path)
 
 
 @contextmanager
 def temporary_folder(target: Path) -> Iterator[Path]:
     """A new locked folder beside the target, gone by the end unless it has been renamed."""
-    path = temporary_path(target)
+    path = own(temporary_path(target))
     path.mkdir()
     held = open_folder(path)
     if held is not None:
@@ -106,6 +137,7 @@ def temporary_folder(target: Path) -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+        disown(path)
         if held is not None:
             os.close(held)
 

@@ -25,6 +25,8 @@ def hook(event, args):
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
+torch.set_num_threads(1)  # a forked child has none of its parent's threads, and would wait for them
+
 {save}
 
 save()  # whatever is imported late is imported now
