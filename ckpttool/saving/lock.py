@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ckpttool.errors import Locked, WriteFailed, printable
+from ckpttool.writing.shield import shielded
 from ckpttool.writing.temporary import disown, own, temporary_path
 
 NAME = ".ckpttool.lock"
@@ -89,24 +90,32 @@ def turn(target: Path) -> Iterator[None]:
     """
     path = temporary_path(target, "0" * 12)
     end = time.monotonic() + PATIENCE
-    descriptor, taken = _taken(path)
-    while taken is False:
-        _close(descriptor)
+    while (descriptor := _one_turn(path)) is None:
         if time.monotonic() > end:
             raise Locked(
                 f"{printable(str(target))} – another writer has been replacing it for {PATIENCE:.0f} s"
             )
         time.sleep(0.005)
-        descriptor, taken = _taken(path)
     try:
-        own(path)
         yield
     finally:
-        with contextlib.suppress(OSError):
-            path.unlink()  # under the lock: whoever waits finds that its file has no name, and makes another
-        disown(path)
-        _unlock(descriptor)
+        with shielded():
+            with contextlib.suppress(OSError):
+                path.unlink()  # under the lock: whoever waits finds that its file has no name, and makes another
+            disown(path)
+            _unlock(descriptor)
+            _close(descriptor)
+
+
+def _one_turn(path: Path) -> int | None:
+    """The lock file, held; None where another has it."""
+    with shielded():
+        descriptor, taken = _taken(path)
+        if taken is not False:
+            own(path)
+            return descriptor
         _close(descriptor)
+        return None
 
 
 def _taken(path: Path) -> tuple[int, bool | None]:

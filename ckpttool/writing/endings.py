@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from ckpttool.errors import WriteFailed
+from ckpttool.writing.shield import raise_or_wait
 from ckpttool.writing.temporary import clear_own
 
 _ENDING = "SIGTERM", "SIGHUP"
@@ -58,7 +59,7 @@ class _Watch:
     def __call__(self, number: int, _frame: FrameType | None) -> None:
         first, self.number = not self.number, self.number or number
         if first and not self.quiet:
-            raise _Ended(number)
+            raise_or_wait(_Ended(number))
 
 
 @contextmanager
