@@ -48,8 +48,8 @@ _HEAD = (0, 1, 5, 14, 21)
 _PUTS = (4, 7, 10, 12, 15, 16, 17, 20)
 """Groups of ``NEXT``: operands; what is read from the memo; memo slots in the order in which they are written."""
 
-_BETWEEN = 5
-"""Operations between the arguments of two tensors: PUT, the name, PUT, GET, MARK."""
+_BETWEEN = 3
+"""Operations between the arguments of two tensors beside the two memo slots: the name, GET, MARK."""
 
 _TRUE = b"\x88"
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from ckpttool.formats.arena import Arena
-from ckpttool.formats.dense_tensors import DenseTensors
+from ckpttool.formats.dense_tensors import LEAST, DenseTensors
 from ckpttool.formats.pickle_machine import Machine
 from ckpttool.formats.torch_values import TorchValues
 from ckpttool.limits import Limits
@@ -159,6 +159,16 @@ def test_the_answers_are_the_same_for_damaged_pickles(data: bytes, draw: Any) ->
 @given(pickles(), st.integers(0, 300))
 def test_the_limit_of_operations_falls_on_the_same_one(data: bytes, operations: int) -> None:
     assert read(data, True, operations)[0] == read(data, False, operations)[0]
+
+
+def test_the_limit_counts_the_operations_of_columns() -> None:
+    writer = Writer(300)
+    for i in range(2 * LEAST):
+        writer.tensor(str(i), "FloatStorage", 6, 0, (2, 3), (3, 1), False)
+    data = writer.done()
+    answers = [read(data, whole, most)[0] for most in range(300) for whole in (True, False)]
+    assert answers[::2] == answers[1::2]
+    assert answers[0][3] and not answers[-1][3]
 
 
 @pytest.mark.parametrize("memo", [0, 300])

@@ -74,7 +74,7 @@ def zipped(sound: Path, *, method: int = zipfile.ZIP_STORED, folder: str = "arch
         ({"folder": ""}, {"bad-record-name"}),
         ({"folder": "", "method": zipfile.ZIP_DEFLATED}, {"bad-record-name", "compressed-record"}),
     ],
-    ids=str,
+    ids=["deflated", "misaligned", "no-folder", "no-folder-deflated"],
 )
 def test_zipped_anew(sound: Path, how: dict[str, Any], rules: set[str]) -> None:
     path = zipped(sound, **how)
