@@ -168,7 +168,8 @@ def test_the_limit_counts_the_operations_of_columns() -> None:
     data = writer.done()
     answers = [read(data, whole, most)[0] for most in range(300) for whole in (True, False)]
     assert answers[::2] == answers[1::2]
-    assert answers[0][3] and not answers[-1][3]
+    assert answers[0][3]
+    assert not answers[-1][3]
 
 
 @pytest.mark.parametrize("memo", [0, 300])
