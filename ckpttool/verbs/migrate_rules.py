@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
-from ckpttool.errors import CkpttoolError, Unreadable, UsageError, printable
+from ckpttool.errors import CkpttoolError, UsageError, printable
 from ckpttool.limits import Limits
 from ckpttool.migration import RuleFile, load
 from ckpttool.migration.inference import Evidence, Inference
@@ -16,6 +15,8 @@ from ckpttool.migration.rule_errors import listed
 from ckpttool.migration.scopes import facts_of, names_of
 from ckpttool.migration.target import Target, target_of, weights_of
 from ckpttool.migration.towards import towards
+from ckpttool.source import LocalFile
+from ckpttool.units import size
 from ckpttool.verbs.diff_sides import target as side_of
 from ckpttool.verbs.infer import evidence_of
 from ckpttool.verbs.inventory import Selection
@@ -72,16 +73,21 @@ def rules_of(asked: Asked, path: str | os.PathLike[str], found: Writable) -> Cho
 
 
 def text_of(path: str | os.PathLike[str]) -> str:
-    """The text of a file of rules. Raises ``Unreadable``, and ``UsageError`` for what is too large or no text."""
+    """The text of a file of rules; only a regular file is waited for.
+
+    Raises ``Unreadable``, and ``UsageError`` for what is too large or no text.
+    """
+    name = os.fspath(path)
+    file = LocalFile(name)
     try:
-        data = Path(path).read_bytes()
-        if len(data) > LARGEST:
-            raise UsageError(f"{printable(os.fspath(path))} – {len(data)} bytes are no file of rules")
-        return data.decode()
-    except OSError as error:
-        raise Unreadable(os.fspath(path), error.strerror or str(error)) from error
+        if file.size > LARGEST:
+            found, most = (size(file.size), size(LARGEST))
+            raise UsageError(f"{printable(name)} – has {found}, and files of rules up to {most} are read")
+        return file.read(0, file.size).decode()
     except UnicodeDecodeError as error:
-        raise UsageError(f"{printable(os.fspath(path))} – is no text, so no file of rules") from error
+        raise UsageError(f"{printable(name)} – is no text, so no file of rules") from error
+    finally:
+        file.close()
 
 
 def target_asked(asked: Asked) -> Target | None:

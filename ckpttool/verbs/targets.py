@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping as MappingABC
-from pathlib import Path
 from typing import TypeAlias
 
 from ckpttool.dtypes import DTYPES
@@ -13,6 +12,7 @@ from ckpttool.errors import Unreadable, UsageError, printable
 from ckpttool.migration.target import Target, target_of
 from ckpttool.model import Checkpoint, Mapping, Node, Tensor, Value
 from ckpttool.profiles import lay_out
+from ckpttool.source import LocalFile
 
 SCHEMA = b'"ckpttool.keys/'
 LARGEST = 1 << 28
@@ -27,9 +27,8 @@ Branch: TypeAlias = "dict[str, Branch | Tensor]"
 def is_keys(path: str | os.PathLike[str]) -> bool:
     """Whether a path is a file of keys as ``inspect --keys`` writes them."""
     try:
-        with Path(path).open("rb") as file:
-            head = file.read(HEAD)
-    except OSError:
+        head = _read(os.fspath(path), HEAD)
+    except Unreadable:
         return False
     return head.lstrip()[:1] == b"{" and SCHEMA in head
 
@@ -47,19 +46,25 @@ def keys_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """The tree of a file of keys, tensors without content."""
     name = os.fspath(path)
     try:
-        with Path(name).open("rb") as file:
-            listed = json.loads(file.read(LARGEST))["keys"]
+        listed = json.loads(_read(name, LARGEST))["keys"]
         tree: Branch = {}
         for one in listed:
             _put(tree, one)
-    except OSError as error:
-        raise Unreadable(name, error.strerror or str(error)) from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         why = "holds no keys as 'ckpttool inspect --keys' writes them"
         raise UsageError(f"{printable(name)} – {why}") from error
     nodes: list[Node] = []
     root = _grown(tree, nodes)
     return Checkpoint(name, "keys", tuple(nodes), root)
+
+
+def _read(name: str, most: int) -> bytes:
+    """The first bytes of a regular file. Raises ``Unreadable`` for all else, without waiting for it."""
+    file = LocalFile(name)
+    try:
+        return file.read(0, most)
+    finally:
+        file.close()
 
 
 def _put(tree: Branch, one: MappingABC[str, object]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from ckpttool.testing.writers import safetensors_file, sharded_files, torch_file
 
 Run: TypeAlias = Callable[..., Result]
 FIXTURES = Path(__file__).parents[2] / "fixtures"
+TRAINING = FIXTURES / "training.pth"
 
 TURN = "- transpose: 'a'\n"
 
@@ -168,3 +170,48 @@ def test_errors_of_a_factory_say_where_it_raised(
     assert result.exit_code == 2
     assert said.format(tmp_path / "own_model.py") in result.stderr
     assert "frozen" not in result.stderr
+
+
+# --- files of rules and of keys that are none ------------------------------------------------------------------
+
+
+def _fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _large(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(100_000_000)
+
+
+@pytest.mark.parametrize(
+    ("make", "rules_say", "keys_say"),
+    [
+        (_fifo, "a FIFO, not a regular file", "a FIFO, not a regular file"),
+        (Path.mkdir, "a directory", "holds no checkpoint"),
+        (Path.touch, "the file is empty; it begins with 'ckpttool: 1'", "an empty file, not a checkpoint"),
+        (
+            lambda path: path.write_bytes(bytes(range(256)) * 9),
+            "is no text, so no file of rules",
+            "not a check",
+        ),
+        (_large, "has 100 MB, and files of rules up to 16.8 MB are read", "zeros, not a checkpoint"),
+        (lambda path: path.symlink_to("gone"), "no such file or directory", "no such file or directory"),
+    ],
+)
+def test_what_is_no_file_is_neither_waited_for_nor_read(
+    run: Run, tmp_path: Path, make: Callable[[Path], object], rules_say: str, keys_say: str
+) -> None:
+    make(tmp_path / "x")
+    for option, said in (("--rules", rules_say), ("--to", keys_say)):
+        result = run("migrate", TRAINING, option, "x", "--dry-run")
+        assert result.exit_code == 2
+        assert said in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_step_of_a_chain_that_cannot_be_read_is_named(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "chain").mkdir()
+    (tmp_path / "chain" / "1.yaml").write_bytes(b"\xff\xfe")
+    result = run("migrate", TRAINING, "--chain", "chain", "--dry-run")
+    assert (result.exit_code, "chain/1.yaml" in result.stderr) == (2, True)
