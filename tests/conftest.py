@@ -21,11 +21,11 @@ TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 
 # No deadline anywhere: a busy machine is not a bug. `ci` is derandomized, so that a red run is red again.
-settings.register_profile("dev", deadline=None, max_examples=50)
+settings.register_profile("dev", deadline=None, max_examples=20)
 settings.register_profile(
     "ci",
     deadline=None,
-    max_examples=50,
+    max_examples=20,
     derandomize=True,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],

@@ -301,7 +301,7 @@ PIECES = [
 ]  # fmt: skip
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=40).map("".join))
 def test_no_text_is_a_traceback(text: str) -> None:
     for start in ("", "ckpttool: 1\nrules:\n- ", "ckpttool: 1\n"):
@@ -316,7 +316,7 @@ def test_no_text_is_a_traceback(text: str) -> None:
             continue
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(st.data())
 def test_no_damage_is_a_traceback(data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(EVERYTHING)))
@@ -370,7 +370,7 @@ def any_rules(draw: st.DrawFn) -> str:
     return "{" + ", ".join(fields) + "}"
 
 
-@settings(max_examples=150)
+@settings(max_examples=50)
 @given(st.lists(any_rules(), min_size=1, max_size=3), st.data())
 def test_no_tensor_is_a_traceback(rules: list[str], data: st.DataObject) -> None:
     dtypes = st.sampled_from(["float32", "int64", "bool", "quint4x2", "bfloat16"])
