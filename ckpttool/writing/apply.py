@@ -23,6 +23,7 @@ from ckpttool.writing.durable import (
 from ckpttool.writing.losses import Loss
 from ckpttool.writing.outputs import File, Format, Output, format_for, output_of
 from ckpttool.writing.recording import Recorder, compare_copies, read_back
+from ckpttool.writing.reserving import room
 from ckpttool.writing.sharded import INDEX
 
 Progress = Callable[[int, int], None]
@@ -134,9 +135,9 @@ def _is_own(draft: Draft, destination: str | os.PathLike[str]) -> bool:
 def _write(file: File, out: Replacement, where: str, checks: _Checks, steps: _Steps) -> Written:
     """Write and check one file that has no name yet."""
     sink = Recorder(out, steps)
-    with sink:
+    with sink, room(out.fileno(), file.nbytes):
         file.write(sink)
-    out.flush()
+        out.flush()
     _check(file, out.path, where)
     read_back(out.path, sink.runs, where)
     if checks.copies:
