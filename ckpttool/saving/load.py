@@ -115,10 +115,18 @@ def _files(name: str) -> Sequence[str]:
     return checkpoint.files
 
 
+def check(path: Path) -> None:
+    """Raise what ``load`` would of one checkpoint, a file or a folder. Reads every byte."""
+    report = verify([path])
+    if len(report.subjects) != 1:
+        raise Unreadable(str(path), f"holds {plural(len(report.subjects), 'checkpoint')}, not one")
+    _judge(str(path), report)
+
+
 def damage_of(path: Path) -> str:
-    """Why a file is not sound, though it may be unsafe; empty if it is. Reads every byte."""
+    """Why a checkpoint is not sound, though it may be unsafe; empty if it is. Reads every byte."""
     try:
-        _judge(str(path), verify([path]))
+        check(path)
     except Unsafe:
         return ""
     except (Damaged, NotACheckpoint, Unreadable) as error:

@@ -9,7 +9,8 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,8 @@ from typing import Any
 from ckpttool.errors import Damaged, Unreadable, UsageError, WriteFailed, printable
 from ckpttool.manifest import SIDECAR, sidecar
 from ckpttool.retention import Item, Kept, reasons_to_keep
-from ckpttool.saving.load import NotACheckpoint, damage_of, load
+from ckpttool.saving.folders import clear, delete_folder, new_folder
+from ckpttool.saving.load import NotACheckpoint, check, damage_of, load
 from ckpttool.saving.lock import FolderLock
 from ckpttool.saving.save import Saved, save
 from ckpttool.writing.durable import flush_folder, replacing
@@ -27,14 +29,17 @@ from ckpttool.writing.temporary import sweep_folder
 METRICS = "metrics.json"
 """The metric of each step, where one was given: what `best` is chosen by."""
 
-_NAME = re.compile(r"step-(\d{8,})\.pth")
-_OWN = re.compile(rf"step-\d{{8,}}\.pth(?:{re.escape(SIDECAR)})?|{re.escape(METRICS)}")
+_NAME = re.compile(r"step-(\d{8,})(?:\.pth)?")
+_OWN = re.compile(rf"step-\d{{8,}}(?:\.pth)?(?:{re.escape(SIDECAR)})?|{re.escape(METRICS)}")
 """The files of a store, whose temporary ones it clears away."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A checkpoint that was loaded: its content, its step and path, and the newer ones that were not sound."""
+    """A checkpoint that was loaded: its content, its step and path, and the newer ones that were not sound.
+
+    A folder is verified and not loaded: its ``state`` is None, and ``path`` is for whoever wrote it.
+    """
 
     state: Any
     step: int
@@ -102,6 +107,26 @@ class CheckpointStore:
         steps, which a run that went back has left. An old one that cannot be deleted is a warning. Raises
         ``WriteFailed``; then nothing is lost. Costs what ``ckpttool.save`` costs. Threads take turns.
         """
+        with self._turn(step, metric, self.path_of(step)):
+            return save(state, self.path_of(step))
+
+    @contextmanager
+    def save_folder(self, *, step: int, metric: float | None = None) -> Iterator[Path]:
+        """The same for a checkpoint that is a folder which another writer fills, torch's distributed one say.
+
+        Yields where to. After the block what is there is verified, sealed, flushed and gets its name,
+        ``step-00001000``; a block that fails leaves nothing. Several processes may write into it until then.
+
+        >>> with store.save_folder(step=1000) as folder:  # doctest: +SKIP
+        ...     torch.distributed.checkpoint.save(state, checkpoint_id=folder)
+        """
+        target = self.path_of(step).with_suffix("")
+        with self._turn(step, metric, target), new_folder(target) as folder:
+            yield folder
+
+    @contextmanager
+    def _turn(self, step: int, metric: float | None, target: Path) -> Iterator[None]:
+        """One save at a time; what need not stay goes after it."""
         if self._lock is None or not self._lock.mine:
             why = "closed, open for reading only, or was opened by the process that this one was forked from"
             raise UsageError(f"{printable(str(self.folder))} – this store is {why}")
@@ -110,13 +135,12 @@ class CheckpointStore:
         with self._one_save:
             if metric is not None:
                 self._note(step, metric)  # first: a metric without a checkpoint does no harm
-            saved = save(state, self.path_of(step))
-            self._damaged.discard(saved.path)
-            self._let_go(step)
-        return saved
+            yield
+            self._damaged.discard(target)
+            self._let_go(step, target)
 
     def path_of(self, step: int) -> Path:
-        """Where the checkpoint of a step stands."""
+        """Where the checkpoint of a step stands that ``save`` makes."""
         return self.folder / f"step-{step:08d}.pth"
 
     def _note(self, step: int, metric: float) -> None:
@@ -125,7 +149,7 @@ class CheckpointStore:
         except (OSError, ValueError, TypeError, AttributeError) as error:
             place = printable(str(self.folder / METRICS))
             text = f"{place} – cannot be read: {error}; the metric of step {step} is not noted, and nothing is deleted"
-            warnings.warn(text, stacklevel=3)
+            warnings.warn(text, stacklevel=5)
             return
         text = json.dumps(
             {str(k): v if math.isfinite(v) else repr(v) for k, v in sorted(known.items())}, indent=1
@@ -147,16 +171,19 @@ class CheckpointStore:
             return {}
         return {int(step): float(metric) for step, metric in found.items()}
 
-    def _let_go(self, saved: int) -> None:
+    def _let_go(self, saved: int, target: Path) -> None:
         try:
             metrics = self._read_metrics() if self.kept.best else {}
             steps = [
                 (step, path) for step, path in self.steps() if step <= saved and path not in self._damaged
             ]
             items = [Item(path.name, step, metrics.get(step)) for step, path in steps]
-            stay = {*reasons_to_keep(items, self.kept), self.path_of(saved).name}
+            stay = {*reasons_to_keep(items, self.kept), target.name}
             gone = [self.folder / item.name for item in items if item.name not in stay]
             for path in gone:
+                if path.is_dir():
+                    delete_folder(path)
+                    continue
                 # The manifest last: alone it does no harm, and without it nobody would say that it was sealed.
                 path.unlink(missing_ok=True)
                 sidecar(str(path)).unlink(missing_ok=True)
@@ -164,12 +191,13 @@ class CheckpointStore:
                 flush_folder(self.folder)
         except (OSError, ValueError, TypeError, AttributeError) as error:
             text = f"{printable(str(self.folder))} – step {saved} is saved, and old ones stay: {error}"
-            warnings.warn(text, stacklevel=3)
+            warnings.warn(text, stacklevel=5)
 
     def _clear(self) -> None:
         """Remove what a killed writer left: temporary files, and manifests of files that never came."""
         sweep_folder(self.folder, _OWN)
         with contextlib.suppress(OSError):
+            clear(self.folder, _OWN)
             for place in self.folder.glob(f"step-*.pth{SIDECAR}"):
                 if (
                     _OWN.fullmatch(place.name)
@@ -212,7 +240,9 @@ class CheckpointStore:
         skipped: list[tuple[Path, str]] = []
         for step, path in reversed(self.steps()):
             try:
-                state = load(path, map_location=map_location, trust=trust, mmap=mmap)
+                if whole := path.is_dir():
+                    check(path)
+                state = None if whole else load(path, map_location=map_location, trust=trust, mmap=mmap)
             except (Damaged, NotACheckpoint, Unreadable) as error:
                 if not path.exists():
                     return path
