@@ -11,8 +11,8 @@ from ckpttool.migration.chains import ChainError, Link
 from ckpttool.migration.rule_file import load
 from ckpttool.migration.rule_text import dump
 from ckpttool.migration.rule_values import Reading, kind_of
-from ckpttool.migration.stamps import digest_of
 from ckpttool.migration.yaml_items import Table, read_yaml
+from ckpttool.stamps import digest_of
 
 SETTINGS = ("chain.yaml", "chain.yml")
 """What the file is called that says where checkpoints of a chain tell their version."""

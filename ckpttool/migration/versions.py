@@ -10,8 +10,8 @@ from ckpttool.editing import Editor
 from ckpttool.errors import printable
 from ckpttool.frozen import dataclass
 from ckpttool.migration.chains import Chain, ChainError, Link, shown
-from ckpttool.migration.stamps import Stamp, stamps_of
 from ckpttool.model import Checkpoint, Entry, Mapping, Scalar, Sequence as SequenceNode, Value
+from ckpttool.stamps import Stamp, stamps_of
 from ckpttool.tree import children
 
 

@@ -12,10 +12,10 @@ from ckpttool.formats import describe
 from ckpttool.formats.targets import find_targets
 from ckpttool.limits import DEFAULT, Limits
 from ckpttool.migration.chains import HEAD, Chain, Link, shown
-from ckpttool.migration.stamps import Stamp, stamps_of
 from ckpttool.migration.versions import changed_since, standing
 from ckpttool.model import Checkpoint, Json
 from ckpttool.report import Block, Report, Subject, Table, Text
+from ckpttool.stamps import Stamp, stamps_of
 from ckpttool.units import plural
 from ckpttool.verbs.chain_folder import chain_in
 

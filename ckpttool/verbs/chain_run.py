@@ -13,11 +13,11 @@ from ckpttool.migration import RuleError
 from ckpttool.migration.chains import HEAD, Chain, ChainError, Link, Turn, shown
 from ckpttool.migration.code_steps import Code, rewrite_by
 from ckpttool.migration.reach import Wishes
-from ckpttool.migration.stamps import ROOMY, Stamp, stamps_of, with_stamps
 from ckpttool.migration.target import Target
 from ckpttool.migration.versions import changed_since, entry_at, standing, with_value, with_version
 from ckpttool.model import Scalar
 from ckpttool.plan import Plan, Step
+from ckpttool.stamps import ROOMY, Stamp, stamps_of, with_stamps
 from ckpttool.verbs.chain_folder import chain_in, code_of
 from ckpttool.verbs.migrate_parts import Part, parts_of, planned
 from ckpttool.verbs.migrate_rules import Setting

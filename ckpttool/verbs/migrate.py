@@ -12,9 +12,9 @@ from ckpttool.limits import DEFAULT, Limits
 from ckpttool.migration import RuleFile, dump
 from ckpttool.migration.chains import HEAD
 from ckpttool.migration.reach import Wishes
-from ckpttool.migration.stamps import ROOMY, Stamp, digest_of, stamped, stamps_of, with_stamps
 from ckpttool.plan import Plan
 from ckpttool.report import Report
+from ckpttool.stamps import ROOMY, Stamp, digest_of, stamped, stamps_of, with_stamps
 from ckpttool.units import plural
 from ckpttool.verbs.chain_run import Journey, along
 from ckpttool.verbs.migrate_parts import parts_of, planned

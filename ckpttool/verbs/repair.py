@@ -10,11 +10,11 @@ from pathlib import Path
 from ckpttool.draft import Draft
 from ckpttool.errors import CkpttoolError, UsageError, printable
 from ckpttool.limits import DEFAULT, Limits
-from ckpttool.migration.stamps import Stamp, digest_of, stamps_of, with_stamps
 from ckpttool.profiles import lay_out
 from ckpttool.repairing.case import Case, Filling, Verdict, Wishes
 from ckpttool.repairing.steps import mend_all
 from ckpttool.report import Report
+from ckpttool.stamps import Stamp, digest_of, stamps_of, with_stamps
 from ckpttool.verbs.repair_equal import equal_storages
 from ckpttool.verbs.repair_index import reindex as index_of_shards
 from ckpttool.verbs.repair_reading import UNSOUND, Broken, read_broken

@@ -13,7 +13,7 @@ from ckpttool.errors import CkpttoolError, printable
 from ckpttool.formats import describe, plain_salvage, sharded, zip_salvage
 from ckpttool.formats.patched import Patched
 from ckpttool.formats.zip_archive import Record
-from ckpttool.formats.zip_salvage import Salvaged, crc_of, describe_failure
+from ckpttool.formats.zip_salvage import Salvaged, crc_of
 from ckpttool.frozen import dataclass
 from ckpttool.limits import Limits
 from ckpttool.measures import Measures
@@ -365,7 +365,7 @@ def _is_twin(donor: Checkpoint, checksums: tuple[int, ...], record: Record | Non
 
 def _hopeless(where: str, found: Salvaged, bit: bool) -> str:
     payloads = sum("/data/" in record.name for record in found.records)
-    why = describe_failure(found) if found.tree != "own" else "it contradicts its checksum"
+    why = _why_no_tree(found) if found.tree != "own" else "it contradicts its checksum"
     ways = ["--like GOOD.pth, another checkpoint of the same run"]
     if bit:
         ways.insert(0, "--fix-bit: a single flipped bit explains it")
@@ -374,4 +374,14 @@ def _hopeless(where: str, found: Salvaged, bit: bool) -> str:
     return (
         f"{where} – the tree, which names the tensors, is damaged ({why}); {payloads} payloads are there without "
         f"names; run again with {', or '.join(ways)}"
+    )
+
+
+def _why_no_tree(found: Salvaged) -> str:
+    """Why there is no tree, in words."""
+    problems = [
+        one.message for one in found.checkpoint.damage if one.rule in ("pickle-malformed", "over-limit")
+    ]
+    return (
+        printable(problems[0]) if problems else "the record data.pkl, which names the tensors, is not there"
     )

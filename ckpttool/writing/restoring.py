@@ -13,8 +13,9 @@ from ckpttool.draft import Content, Copied, Held
 from ckpttool.errors import WriteFailed, printable
 from ckpttool.formats import describe
 from ckpttool.formats.zip_archive import Record
+from ckpttool.formats.zip_finds import NOTES
 from ckpttool.formats.zip_layout import chain
-from ckpttool.formats.zip_salvage import NOTES, Salvaged
+from ckpttool.formats.zip_salvage import Salvaged
 from ckpttool.frozen import dataclass
 from ckpttool.model import Checksum, Span
 from ckpttool.writing.apply import Written

@@ -35,6 +35,7 @@ GROUND = {
     "rewriting",
     "rules",
     "safety",
+    "stamps",
     "tree",
     "frozen",
     "units",

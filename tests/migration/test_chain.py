@@ -17,10 +17,10 @@ from ckpttool.migration.chain_files import code_links, settings_of, yaml_link
 from ckpttool.migration.chains import Chain, ChainError, Link, chain_of
 from ckpttool.migration.grounding import grounded, substituted
 from ckpttool.migration.rule_errors import RuleError
-from ckpttool.migration.stamps import Stamp, stamps_of, with_stamps
 from ckpttool.migration.versions import changed_since, standing, with_value, with_version
 from ckpttool.model import Storage, Tensor
 from ckpttool.ops import Concat, Split, Transpose
+from ckpttool.stamps import Stamp, stamps_of, with_stamps
 from ckpttool.testing.plain import tensor
 from ckpttool.testing.writers import torch_file
 from ckpttool.verbs.chain_run import turned

@@ -15,7 +15,7 @@ from hypothesis import given, settings, strategies as st
 
 from ckpttool.errors import CkpttoolError
 from ckpttool.formats import describe
-from ckpttool.migration.stamps import stamps_of
+from ckpttool.stamps import stamps_of
 from ckpttool.verbs.diff import diff
 from ckpttool.verbs.migrate import migrate
 from ckpttool.writing.compare import first_difference

@@ -1,4 +1,4 @@
-"""What a checkpoint records of the migrations that it went through, so that none is done twice. Pure.
+"""What a checkpoint records of the migrations and repairs that it went through, so that none is done twice. Pure.
 
 The note stands in a record of its own in torch's archives (``.data/ckpttool_migrations``, which torch passes over)
 in ``__metadata__`` of safetensors files, and in the ``metadata`` of an index of shards. torch's older formats have no
@@ -10,16 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import TypeAlias
 
 from ckpttool.draft import Draft
-from ckpttool.migration.rule_nouns import Setting
+from ckpttool.frozen import dataclass
 from ckpttool.model import Checkpoint, Json
 
 ROOMY = ("torch-zip", "safetensors", "sharded", "sharded-bin")
 """Formats that have a place for the note."""
 
 KEY = "ckpttool.migrations"
+
+Setting: TypeAlias = "int | float | str"
+"""A value that a rule file was given."""
 
 
 @dataclass(frozen=True, slots=True)
