@@ -1,16 +1,8 @@
-"""Vision models carried from one library to another. What a library converts itself is the oracle where it does.
-
-timm asks for torchvision, which does not import beside every torch. Its vision transformer and its DenseNet use one
-class of it, so a stand-in for that class lets the real models be built.
-"""
+"""Vision models carried from one library to another. What a library converts itself is the oracle where it does."""
 
 from __future__ import annotations
 
-import importlib
-import sys
-from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -23,31 +15,10 @@ pytestmark = [pytest.mark.interop, pytest.mark.filterwarnings("ignore")]
 SMALL = {"img_size": 8, "patch_size": 4, "embed_dim": 8, "depth": 2, "num_heads": 2, "num_classes": 3}
 
 
-@pytest.fixture(scope="module")
-def timm() -> Any:
-    """timm's modules by name, imported without those of its packages that need torchvision."""
-    spec = find_spec("timm")
-    if spec is None:
-        pytest.skip("timm is not installed")
-    (root,) = spec.submodule_search_locations or ()
-    misc: Any = ModuleType("torchvision.ops.misc")
-    misc.FrozenBatchNorm2d = type("FrozenBatchNorm2d", (nn.Module,), {})
-    modules: dict[str, Any] = {"torchvision.ops.misc": misc}
-    modules |= {name: ModuleType(name) for name in ("torchvision", "torchvision.ops")}
-    for name in ("timm", "timm.models", "timm.data"):
-        modules[name] = ModuleType(name)
-        modules[name].__path__ = [str(Path(root, *name.split(".")[1:]))]
-        modules[name].__version__ = "0"
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in sys.modules if name.split(".")[0] == "timm"]:
-            patch.delitem(sys.modules, name)
-        for name, module in modules.items():
-            patch.setitem(sys.modules, name, module)
-        constants = vars(importlib.import_module("timm.data.constants"))
-        vars(modules["timm.data"]).update({k: v for k, v in constants.items() if k.isupper()})
-        yield lambda name: importlib.import_module(f"timm.{name}")
-        for name in [name for name in sys.modules if name.split(".")[0] == "timm"]:
-            del sys.modules[name]
+@pytest.fixture
+def timm(framework: Any) -> Any:
+    """timm's modules by name."""
+    return lambda name: framework(f"timm.{name}")
 
 
 def scrambled(model: Any) -> Any:
@@ -286,92 +257,7 @@ def test_aimv2_is_what_timm_makes_of_it(timm: Any, migrate: Any, equal: Any, tmp
     assert equal(torch.load(migrate(made, "aimv2-to-timm", "--reverse")), state)
 
 
-# --- torchvision's own upgrades ------------------------------------------------------------------------
-
-
-def old_densenet_name(key: str) -> str:
-    """What torchvision's pattern undoes: norm1 was norm.1."""
-    for name in ("norm", "conv"):
-        for digit in "12":
-            key = key.replace(f".{name}{digit}.", f".{name}.{digit}.") if "denselayer" in key else key
-    return key
-
-
-def test_densenet_of_old_loads_and_trains_on(
-    timm: Any, migrate: Any, equal: Any, train: Any, tmp_path: Path
-) -> None:
-    """timm's DenseNet has torchvision's names."""
-    made_by = timm("models.densenet").DenseNet
-    model = scrambled(made_by(growth_rate=2, block_config=(2, 1), num_classes=3))
-
-    def wide(model: Any, number: int) -> Any:
-        return nn.functional.cross_entropy(model(images(number, 64)), torch.tensor([0, 1, 2, 0]))
-
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.9)
-    train(model, optimizer, wide, range(2))
-    old = {old_densenet_name(key): value for key, value in model.state_dict().items()}
-    assert "features.denseblock1.denselayer1.norm.1.weight" in old
-    saved = tmp_path / "old.pth"
-    torch.save({"state_dict": old, "optimizer": optimizer.state_dict()}, saved)
-    path = migrate(saved, "densenet-old")
-    loaded = torch.load(path, weights_only=True)
-    other = made_by(growth_rate=2, block_config=(2, 1), num_classes=3)
-    other.load_state_dict(loaded["state_dict"], strict=True)
-    resumed = torch.optim.SGD(other.parameters(), lr=1e-2, momentum=0.9)
-    resumed.load_state_dict(loaded["optimizer"])
-    back = torch.load(saved)
-    assert equal(torch.load(migrate(path, "densenet-old", "--reverse")), back)
-    assert train(other, resumed, wide, range(2, 4)) == train(model, optimizer, wide, range(2, 4))
-
-
-def conv(inner: int, out: int) -> Any:
-    """torchvision's Conv2dNormActivation without a norm: the convolution is its child 0."""
-    return nn.Sequential(nn.Conv2d(inner, out, 3, padding=1))
-
-
-class Detector(nn.Module):
-    """The names of torchvision's Mask R-CNN parts: version 1 or 2."""
-
-    def __init__(self, new: bool) -> None:
-        super().__init__()
-        one = conv if new else (lambda inner, out: nn.Conv2d(inner, out, 3, padding=1))
-        self.backbone, self.rpn, self.roi_heads = nn.Module(), nn.Module(), nn.Module()
-        self.backbone.fpn = nn.Module()
-        self.backbone.fpn.inner_blocks = nn.ModuleList([one(3, 3) for _ in range(2)])
-        self.backbone.fpn.layer_blocks = nn.ModuleList([one(3, 3) for _ in range(2)])
-        self.rpn.head = nn.Module()
-        self.rpn.head.conv = nn.Sequential(conv(3, 3)) if new else nn.Conv2d(3, 3, 3, padding=1)
-        self.rpn.head.cls_logits = nn.Conv2d(3, 3, 1)
-        names = [str(i) for i in range(2)] if new else [f"mask_fcn{i + 1}" for i in range(2)]
-        self.roi_heads.mask_head = nn.Sequential()
-        for name in names:
-            self.roi_heads.mask_head.add_module(name, one(3, 3))
-
-    def forward(self, x: Any) -> Any:
-        for part in (*self.backbone.fpn.inner_blocks, *self.backbone.fpn.layer_blocks, self.rpn.head.conv):
-            x = part(x).tanh()
-        return self.rpn.head.cls_logits(self.roi_heads.mask_head(x))
-
-
-def test_detectors_of_torchvision_get_their_second_version(
-    migrate: Any, equal: Any, train: Any, tmp_path: Path
-) -> None:
-    def square(model: Any, number: int) -> Any:
-        return model(images(number)).square().mean()
-
-    old, new = scrambled(Detector(new=False)), Detector(new=True)
-    optimizer = adamw(old)
-    train(old, optimizer, square, range(2))
-    torch.save({"model": old.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "old.pth")
-    path = migrate(tmp_path / "old.pth", "torchvision-fpn-v2")
-    loaded = torch.load(path, weights_only=True)
-    new.load_state_dict(loaded["model"], strict=True)
-    resumed = adamw(new)
-    resumed.load_state_dict(loaded["optimizer"])
-    assert equal(
-        torch.load(migrate(path, "torchvision-fpn-v2", "--reverse")), torch.load(tmp_path / "old.pth")
-    )
-    assert train(new, resumed, square, range(2, 4)) == train(old, optimizer, square, range(2, 4))
+# --- at another resolution -----------------------------------------------------------------------------
 
 
 def test_positions_are_resampled_as_timm_resamples_them(timm: Any, migrate: Any, tmp_path: Path) -> None:
