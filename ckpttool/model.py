@@ -40,6 +40,15 @@ class Span:
         return self.stop - self.start
 
 
+REPEATED = "repeated://"
+"""How the names of sources begin that are nothing but a pattern, again and again."""
+
+
+def repeated(pattern: bytes, start: int, stop: int) -> Span:
+    """A range of a pattern that is repeated as often as needed: made-up content that takes no memory."""
+    return Span(f"{REPEATED}{pattern.hex()}/{stop}", start, stop)
+
+
 @dataclass(frozen=True, slots=True)
 class Checksum:
     """A digest that the file itself records. ``algorithm`` names every parameter that affects it."""

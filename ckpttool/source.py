@@ -10,6 +10,7 @@ import threading
 from typing import Protocol
 
 from ckpttool.errors import MissingExtra, Unreadable
+from ckpttool.model import REPEATED
 
 
 class Source(Protocol):
@@ -190,9 +191,44 @@ class RemoteFile:
         pass
 
 
+class Repeated:
+    """The same few bytes again and again: what is made up, as long as it has to be, without the memory for it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        pattern, _, size = name.removeprefix(REPEATED).partition("/")
+        try:
+            self._pattern, self.size = bytes.fromhex(pattern), int(size)
+        except ValueError as error:
+            raise Unreadable(name, "not a pattern and a number of bytes") from error
+        if not self._pattern:
+            raise Unreadable(name, "a pattern of no bytes")
+
+    def read(self, start: int, nbytes: int) -> bytes:
+        nbytes = max(0, min(nbytes, self.size - start))
+        skip = start % len(self._pattern)
+        return (self._pattern * (-(-(skip + nbytes) // len(self._pattern))))[skip : skip + nbytes]
+
+    def readinto(self, start: int, buffer: memoryview) -> int:
+        data = self.read(start, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def window(self, start: int, stop: int) -> bytes | memoryview:
+        return self.read(start, stop - start)
+
+    def changed(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+
 def open_source(where: str | os.PathLike[str]) -> Source:
     """Open a local path or a URL (``s3://…``, ``https://…``); raises ``Unreadable`` with the reason."""
     name = os.fspath(where)
+    if name.startswith(REPEATED):
+        return Repeated(name)
     return RemoteFile(name) if "://" in name else LocalFile(name)
 
 

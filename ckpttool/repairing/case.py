@@ -16,9 +16,9 @@ from ckpttool.plan import Step
 State: TypeAlias = Literal["proved", "unprovable", "unproved", "damaged", "partial", "lost"]
 """What bytes are worth, best first.
 
-``proved``: a checksum in the file agrees. ``unprovable``: whole, and the format has no checksums. ``unproved``: whole,
-and the checksum that the format has for it is gone. ``damaged``: whole, and the checksum disagrees. ``partial``: some
-bytes are missing. ``lost``: none are there.
+``proved``: a checksum in the file agrees, or the digest of a manifest. ``unprovable``: whole, and the format has no
+checksums. ``unproved``: whole, and the checksum that the format has for it is gone. ``damaged``: whole, and the
+checksum disagrees. ``partial``: some bytes are missing. ``lost``: none are there.
 """
 
 Equal: TypeAlias = "Callable[[Draft, Sequence[int]], Sequence[Sequence[int]]]"
@@ -50,11 +50,15 @@ class Wishes:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What one storage's bytes are worth and why. ``kept`` counts the bytes from its start on that are there."""
+    """What one storage's bytes are worth and why. ``kept`` counts the bytes from its start on that are there.
+
+    ``by`` says what proves them where that is not the file's own checksum: ``manifest``.
+    """
 
     state: State
     reason: str = ""
     kept: int = 0
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

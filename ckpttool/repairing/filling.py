@@ -4,37 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ckpttool.draft import Content, Copied, Input, Made
-from ckpttool.dtypes import DTYPES, DType
-from ckpttool.expressions import Applied, Expression, Form, Leaf
-from ckpttool.model import Checkpoint, Span, Storage, Tensor
-from ckpttool.ops import Concat, Fill
+from ckpttool.draft import Content, Copied
+from ckpttool.dtypes import DType
+from ckpttool.model import Checkpoint, Span, Storage, Tensor, repeated
 from ckpttool.repairing.case import Filling, Proof
 
-BYTE = DTYPES["uint8"]
+_ONE_NAN = {
+    "float8_e4m3fn": 0x7F, "float8_e4m3fnuz": 0x80, "float8_e5m2": 0x7E, "float8_e5m2fnuz": 0x80,
+    "float8_e8m0fnu": 0xFF,
+}  # fmt: skip
+"""NaN of types that are no IEEE 754 formats, or nearly so."""
 
 
 def filled(storage: Storage, proof: Proof, how: Filling, dtype: DType | None) -> tuple[Content, str]:
-    """A storage's content with the missing part made up, and in words with what.
+    """A storage's content with the missing part made up, and in words with what. Streamed when it is written.
 
     ``dtype`` is that of the tensors in it, None where they differ. Only floating types have NaN; others get zeros.
     """
     kept = proof.kept if proof.state == "partial" else 0
-    floating = dtype is not None and dtype.kind == "float" and dtype.bits % 8 == 0
-    if how == "nan" and floating and dtype is not None and storage.nbytes % dtype.itemsize == 0:
-        return _made(storage, kept, dtype, float("nan")), "NaN"
-    return _made(storage, kept, BYTE, 0), "zeros"
+    pattern = _nan(dtype) if how == "nan" and dtype is not None else b""
+    if pattern and storage.nbytes % len(pattern) == 0:
+        return _made(storage, kept, pattern[::-1] if storage.swapped else pattern), "NaN"
+    width = 1 if dtype is None else max(1, dtype.itemsize)
+    return _made(storage, kept, bytes(width)), "zeros"
 
 
-def _made(storage: Storage, kept: int, dtype: DType, value: float) -> Made:
-    width = dtype.itemsize
-    count, whole = storage.nbytes // width, kept // width
-    form = Form(dtype, (count,))
-    blank: Expression = Applied(Fill((count - whole,), dtype, value), ())
-    if not whole:
-        return Made(blank, (), form)
-    tensor = Tensor(dtype, (whole,), (1,), 0, 0)
-    return Made(Applied(Concat(0), (Leaf("kept"), blank)), (Input("kept", tensor, storage),), form)
+def _nan(dtype: DType) -> bytes:
+    """The quiet NaN of a type, little-endian; empty where it has none."""
+    if dtype.kind != "float" or dtype.bits % 8:
+        return b""
+    if dtype.name in _ONE_NAN:
+        return bytes([_ONE_NAN[dtype.name]])
+    bits = ((1 << dtype.exponent) - 1) << dtype.mantissa | 1 << (dtype.mantissa - 1)
+    return bits.to_bytes(dtype.itemsize, "little")
+
+
+def _made(storage: Storage, kept: int, pattern: bytes) -> Copied:
+    """What is there, up to its last whole element, and the pattern for the rest."""
+    whole = kept // len(pattern) * len(pattern)
+    rest = repeated(pattern, whole, storage.nbytes)
+    if not whole or storage.span is None:
+        return Copied((rest,))
+    return Copied((Span(storage.span.source, storage.span.start, storage.span.start + whole), rest))
 
 
 def from_donor(

@@ -15,9 +15,10 @@ from ckpttool.repairing.case import Case, Filling, Verdict, Wishes
 from ckpttool.repairing.steps import mend_all
 from ckpttool.report import Report
 from ckpttool.stamps import Stamp, digest_of, stamps_of, with_stamps
+from ckpttool.verbs.repair_broken import UNSOUND, Broken
 from ckpttool.verbs.repair_equal import equal_storages
 from ckpttool.verbs.repair_index import reindex as index_of_shards
-from ckpttool.verbs.repair_reading import UNSOUND, Broken, read_broken
+from ckpttool.verbs.repair_reading import read_broken
 from ckpttool.verbs.repair_report import Result, report
 from ckpttool.verbs.repair_unzipped import read_unzipped, unzipped_at
 from ckpttool.writing.apply import Written, apply

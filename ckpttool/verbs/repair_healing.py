@@ -5,21 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import field
 
-from ckpttool.draft import Content, Copied, Input, Made
-from ckpttool.dtypes import DTYPES
-from ckpttool.expressions import Applied, Expression, Form, Leaf
+from ckpttool.draft import Content, Copied
 from ckpttool.formats.zip_archive import Record
 from ckpttool.formats.zip_salvage import Salvaged
 from ckpttool.frozen import dataclass
-from ckpttool.model import Checkpoint, Checksum, Span, Storage, Tensor
-from ckpttool.ops import Concat, Fill
+from ckpttool.model import Checkpoint, Checksum, Span, repeated
 from ckpttool.repairing.case import Wishes
 from ckpttool.repairing.syndrome import flipped_bit, mimicry
 from ckpttool.source import Source
 from ckpttool.units import plural
 from ckpttool.verbs.repair_inserted import without_inserted
-
-BYTE = DTYPES["uint8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +89,13 @@ def _twins(donor: Checkpoint | None) -> dict[tuple[int, int], Copied]:
     }
 
 
-def _flipped(source: Source, record: Record, place: int, bit: int) -> Made:
+def _flipped(source: Source, record: Record, place: int, bit: int) -> Copied:
     """The record's bytes with one bit turned: what stands before the byte, the byte, what stands behind."""
-    right = source.read(record.data + place, 1)[0] ^ 1 << bit
-    span = Span(source.name, record.data, record.stop)
-    storage = Storage("", BYTE, record.usize, span)
-    pieces: list[Expression] = []
-    inputs: list[Input] = []
-    for name, start, stop in (("before", 0, place), ("behind", place + 1, record.usize)):
-        if stop > start:
-            inputs.append(Input(name, Tensor(BYTE, (stop - start,), (1,), start, 0), storage))
-            pieces.append(Leaf(name))
-    pieces.insert(1 if place else 0, Applied(Fill((1,), BYTE, right), ()))
-    joined = Applied(Concat(0), tuple(pieces)) if len(pieces) > 1 else pieces[0]
-    return Made(joined, tuple(inputs), Form(BYTE, (record.usize,)))
+    right = bytes([source.read(record.data + place, 1)[0] ^ 1 << bit])
+    at = record.data + place
+    spans = (
+        Span(source.name, record.data, at),
+        repeated(right, 0, 1),
+        Span(source.name, at + 1, record.stop),
+    )
+    return Copied(tuple(span for span in spans if span.nbytes))

@@ -10,10 +10,10 @@ from ckpttool.folding import fold
 from ckpttool.frozen import dataclass
 from ckpttool.model import Json
 from ckpttool.plan import Step
-from ckpttool.repairing.case import Loss, State, Verdict, Wishes
+from ckpttool.repairing.case import Loss, Proof, State, Verdict, Wishes
 from ckpttool.report import Block, Deferred, Details, Facts, Findings, Report, Table, Text
 from ckpttool.units import count, plural, size
-from ckpttool.verbs.repair_reading import Broken
+from ckpttool.verbs.repair_broken import Broken
 from ckpttool.writing.apply import Written
 
 ROWS = 40
@@ -56,7 +56,7 @@ def _data(result: Result) -> dict[str, Json]:
     return {
         "path": result.broken.checkpoint.source,
         "sound": result.idle,
-        "recovered": [{"key": key, "proof": proof.state} for key, proof in verdict.kept.items()],
+        "recovered": [_recovered(key, proof) for key, proof in verdict.kept.items()],
         "lost": [_lost(loss) for loss in verdict.lost],
         "plan": [
             {"op": s.op, "from": [*s.old], "to": [*s.new], "reason": s.reason, "lossy": s.lossy or None}
@@ -84,6 +84,15 @@ def _data(result: Result) -> dict[str, Json]:
 def _as_written(result: Result) -> bool:
     """Whether the output is, or would be, the file as it was before the damage, bit for bit."""
     return result.broken.restored is not None and not result.verdict.steps
+
+
+def _recovered(key: str, proof: Proof) -> Json:
+    """``by`` is what proves a tensor: its ``checksum``, or a ``manifest``; None where nothing does."""
+    return {
+        "key": key,
+        "proof": proof.state,
+        "by": (proof.by or "checksum") if proof.state == "proved" else None,
+    }
 
 
 def _lost(loss: Loss) -> Json:
@@ -163,10 +172,12 @@ def _verdict(result: Result) -> Text:
 
 
 def _counts(result: Result) -> Iterator[tuple[str, str]]:
-    kept = Counter(proof.state for proof in result.verdict.kept.values())
+    kept = Counter((proof.state, proof.by) for proof in result.verdict.kept.values())
     for state, words in WORDS.items():
-        if kept[state]:
-            yield "kept", f"{plural(kept[state], 'tensor')} {words}"
+        if kept[state, ""]:
+            yield "kept", f"{plural(kept[state, ''], 'tensor')} {words}"
+        if kept[state, "manifest"]:
+            yield "kept", f"{plural(kept[state, 'manifest'], 'tensor')} intact, proved by manifest"
     declared = sum(storage.nbytes for storage in result.broken.checkpoint.storages)
     have = sum(content.nbytes for content in result.verdict.draft.contents)
     share = f" ({100 * have / declared:.1f} %)" if declared else ""

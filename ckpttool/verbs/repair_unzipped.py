@@ -13,7 +13,7 @@ from ckpttool.profiles import lay_out
 from ckpttool.repairing.proof import prove
 from ckpttool.rules import Context
 from ckpttool.verbs.findings import judge
-from ckpttool.verbs.repair_reading import Broken, hurt_of
+from ckpttool.verbs.repair_broken import Broken, hurt_of
 
 
 def unzipped_at(path: str | os.PathLike[str]) -> Path | None:
