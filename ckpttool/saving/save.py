@@ -7,7 +7,7 @@ import pickle
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,10 +26,10 @@ from ckpttool.manifest import (
 )
 from ckpttool.saving.lock import turn
 from ckpttool.saving.paths import local_path
-from ckpttool.saving.seals import seals_of
+from ckpttool.saving.seals import PassingSeals
 from ckpttool.saving.stream import ProvedStream
 from ckpttool.version import __version__
-from ckpttool.writing.durable import flush_to_disk, replacing
+from ckpttool.writing.durable import Replacement, place, prepared, replacing, settle
 from ckpttool.writing.endings import in_words, until_ended
 
 
@@ -59,45 +59,40 @@ def save(obj: object, path: str | os.PathLike[str], *, manifest: bool = True) ->
     everything as it was and ends the process. ``UsageError`` for what pickle does not take; ``Locked`` where another
     writer has been giving this path its file for a minute.
 
-    Costs what ``torch.save`` and ``fsync`` cost: the disk begins, bytes are read back and digests are made while
-    ``torch.save`` is still writing. On network file systems the rename is atomic for the server, and readers that hold
-    the old file open may see a stale handle.
+    A new file costs what ``torch.save`` and ``fsync`` cost: digests are made and bytes read back while the processor's
+    cache has them, and the disk begins while ``torch.save`` still writes; replacing one costs four small flushes more.
+    On network file systems the rename is atomic for the server, and readers that hold the old file open may see
+    a stale handle.
     """
     name = local_path(path, "save")
     torch = torch_module()
     start = time.perf_counter()
-    weight = _weight(obj)
-    with in_words(name), until_ended(), ExitStack() as alone:
-        with replacing(name) as file, _threads(weight) as pool:
-            early = pool.submit(seals_of, torch, obj) if manifest and pool is not None else None
-            stream = ProvedStream(file, block_size(weight), pool)
+    with in_words(name), until_ended(), ThreadPoolExecutor(2, "save") as pool, ExitStack() as alone:
+        with replacing(name) as file:
+            seals = PassingSeals(torch, obj, pool) if manifest else None
+            stream = ProvedStream(file, block_size(_weight(obj)), seals)
             blocks = _write_state(torch, obj, stream)
             facts = os.fstat(file.fileno())
-            made = None
-            if manifest:
+            made, early = None, None
+            if seals is not None:
                 seal = FileSeal(file.target.name, facts.st_size, facts.st_mtime_ns, stream.block, blocks)
-                tensors = early.result() if early is not None else seals_of(torch, obj)
                 now = datetime.now(UTC).isoformat(timespec="seconds")
-                made = Manifest((seal,), tensors, f"ckpttool {__version__}", now)
-            flush_to_disk(file.fileno())  # before others have to wait
+                made = Manifest((seal,), seals.made(), f"ckpttool {__version__}", now)
+                early = _prepare(alone, file.target, made)
+            settle(file, *([early] if early is not None else []), pool=pool)  # before others have to wait
             alone.enter_context(turn(file.target))
             is_new = not file.target.exists()
             alone.callback(_take_back, file.target)
-            _announce(file.target, made)
+            if early is not None and _is_alone(file.target):
+                place(early)
+            else:
+                _announce(file.target, made)
         if made is not None and not is_new:
             with suppress(WriteFailed):  # what was announced fits the new file too
                 _write(file.target, made)
     beside = sidecar(str(file.target))
     sealed = beside if made is not None and os.path.exists(beside) else None  # noqa: PTH110 - never raises
     return Saved(file.target, facts.st_size, time.perf_counter() - start, sealed)
-
-
-LARGE = 64 << 20
-"""Bytes of tensors from which threads are worth waking; below, the disk is waited for less than they are."""
-
-
-def _threads(weight: int) -> AbstractContextManager[ThreadPoolExecutor | None]:
-    return ThreadPoolExecutor(2, thread_name_prefix="save") if weight >= LARGE else nullcontext()
 
 
 def _weight(obj: object, depth: int = 8) -> int:
@@ -148,6 +143,20 @@ def torch_module() -> ModuleType:
 # --- the manifest ----------------------------------------------------------------------------------------
 
 
+def _is_alone(target: Path) -> bool:
+    """Whether neither a file nor a manifest of one stands there, so that no order of names can mislead."""
+    return not target.exists() and not sidecar(str(target)).exists()
+
+
+def _prepare(alone: ExitStack, target: Path, made: Manifest) -> Replacement | None:
+    """The manifest of a file that is new, written and ready to be flushed beside it; else None."""
+    if not _is_alone(target):
+        return None
+    file = alone.enter_context(prepared(sidecar(str(target))))
+    _put(made, file)
+    return file
+
+
 def _announce(target: Path, made: Manifest | None) -> None:
     """Before the rename: a manifest that fits the new file and, should the rename not come, the old one.
 
@@ -194,9 +203,13 @@ def _holds(manifest: Manifest, target: Path) -> bool:
 
 
 def _write(target: Path, manifest: Manifest) -> None:
-    text = to_json(manifest).encode()
     with replacing(sidecar(str(target))) as file:
-        file.write(text)
-        file.flush()
-        if file.path.read_bytes() != text:
-            raise WriteFailed(file.target, "was read back otherwise than it was written; check the disk")
+        _put(manifest, file)
+
+
+def _put(manifest: Manifest, file: Replacement) -> None:
+    text = to_json(manifest).encode()
+    file.write(text)
+    file.flush()
+    if file.path.read_bytes() != text:
+        raise WriteFailed(file.target, "was read back otherwise than it was written; check the disk")

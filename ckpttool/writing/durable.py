@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ckpttool.errors import WriteFailed
 from ckpttool.units import size
@@ -22,14 +23,20 @@ from ckpttool.writing.endings import in_words, until_ended
 from ckpttool.writing.flushing import flush_folder, flush_path, flush_to_disk
 from ckpttool.writing.temporary import Replacement, sweep, temporary_file, temporary_folder
 
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
 __all__ = [
     "Replacement",
     "backup_name",
     "flush_folder",
     "flush_to_disk",
     "need_room",
+    "place",
+    "prepared",
     "publishing",
     "replacing",
+    "settle",
     "sweep",
 ]
 
@@ -57,12 +64,48 @@ def replacing(
         sweep(target)
         with until_ended(), temporary_file(target) as file:
             yield file
-            file.flush()
-            _take_over(file.fileno(), target)
-            flush_to_disk(file.fileno())
+            if not file.settled:
+                settle(file)
             file.kept = _put_in_place(file, keep, overwrite=overwrite)
             file.placed = True
             flush_folder(target.parent)
+
+
+@contextmanager
+def prepared(path: str | os.PathLike[str]) -> Iterator[Replacement]:
+    """A file that stands under ``path`` once ``place`` was called, if it is; the folder's flush is the caller's.
+
+    For a second file that goes with the one of ``replacing``, inside that block. Raises ``WriteFailed``.
+    """
+    target = _target(path)
+    sweep(target)
+    with temporary_file(target) as file:
+        yield file
+
+
+def settle(file: Replacement, *others: Replacement, pool: Executor | None = None) -> None:
+    """Everything about the files that will be is on the disk, save their names; nothing may be written after this.
+
+    ``pool`` flushes the others meanwhile: disks take several wishes at once.
+    """
+    waiting = []
+    for one in (*others, file):
+        one.flush()
+        _take_over(one.fileno(), one.target)
+        if pool is not None and one is not file:
+            waiting.append(pool.submit(flush_to_disk, one.fileno()))
+        else:
+            flush_to_disk(one.fileno())
+    for flushed in waiting:
+        flushed.result()
+    for one in (file, *others):
+        one.settled = True
+
+
+def place(file: Replacement) -> None:
+    """Give a settled file its name."""
+    _put_in_place(file, None, overwrite=True)
+    file.placed = True
 
 
 @contextmanager

@@ -30,7 +30,8 @@ _own: dict[Path, int] = {}
 class Replacement(io.BufferedRandom):
     """The temporary file, readable and writable. ``path`` is where it lies, ``target`` what it will be.
 
-    Once the ``with`` block has ended well it is ``placed``, and ``kept`` is where the file that it replaced went.
+    ``settled``: its content is on the disk. Once the ``with`` block has ended well it is ``placed``, and ``kept``
+    is where the file that it replaced went.
     """
 
     def __init__(self, descriptor: int, path: Path, target: Path) -> None:
@@ -38,6 +39,7 @@ class Replacement(io.BufferedRandom):
         self.path = path
         self.target = target
         self.kept: Path | None = None
+        self.settled = False
         self.placed = False
 
 

@@ -181,13 +181,21 @@ def test_one_file_is_the_old_or_the_new_one(tmp_path: Path, record: Any, before:
 
 
 @needs_proc
-def test_a_new_file_is_whole_or_not_there(tmp_path: Path, record: Any) -> None:
+@pytest.mark.parametrize("orphan", [False, True], ids=["alone", "manifest of another"])
+def test_a_new_file_is_whole_or_not_there(tmp_path: Path, record: Any, orphan: bool) -> None:
     run, after = tmp_path / "run", tmp_path / "after"
     run.mkdir()
+    if orphan:
+        ckpttool.save(state(1), run / "a.pth")
+        (run / "a.pth").unlink()
+    seen = 0
     for files in record(run, lambda: ckpttool.save(state(2), run / "a.pth")):
         lay(after, files)
         if (after / "a.pth").exists():
+            seen += 1
             assert ckpttool.load(after / "a.pth")["step"] == 2
+            assert ckpttool.verify([after / "a.pth"]).exit_code == 0
+    assert seen
 
 
 @needs_proc

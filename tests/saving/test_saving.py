@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import ckpttool
-from ckpttool.manifest import sidecar
+from ckpttool.manifest import read_manifest, sidecar
 from ckpttool.measure.seals import tensor_seals
 
 torch = pytest.importorskip("torch")
@@ -180,6 +180,22 @@ def test_the_short_way_to_seals_gives_what_the_file_has(tmp_path: Path) -> None:
         assert seals_of(torch, obj) == tensor_seals(ckpttool.describe(path))
 
 
+def test_what_goes_by_has_the_seals_that_the_file_has(tmp_path: Path) -> None:
+    """Tensors large enough to be digested on their way, ties, parts and views of them, and what is not as plain."""
+    big = torch.randn(300, 400)
+    big[0, 0] = float("nan")
+    plain = {
+        "a": big, "tied": big, "part": big[100:], "row": big[3], "half": big.half(), "copy": big.clone(),
+        "parameter": torch.nn.Parameter(torch.randn(90_000)), "small": torch.ones(3), "flat": big.view(-1),
+        "bytes": torch.arange(20_000, dtype=torch.uint8),
+    }  # fmt: skip
+    for number, obj in enumerate([plain, {**plain, "turned": big.t()}, big[50:], big]):
+        path = tmp_path / f"{number}.pth"
+        saved = ckpttool.save(obj, path)
+        assert saved.manifest is not None
+        assert read_manifest(saved.manifest).tensors == tensor_seals(ckpttool.describe(path))
+
+
 # --- failures --------------------------------------------------------------------------------------------
 
 SERVER = """
@@ -292,7 +308,7 @@ def test_an_empty_store_has_none(tmp_path: Path) -> None:
 def test_a_byte_that_changes_on_its_way_to_the_disk_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, numel: int
 ) -> None:
-    """Read back inline, block by block, and by threads; none of the old ones goes."""
+    """Within the first piece, at the end of one, and far into a file; none of the old ones goes."""
     from ckpttool.writing.temporary import Replacement
 
     flush, spoiled = Replacement.flush, []
