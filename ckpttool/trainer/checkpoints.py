@@ -6,13 +6,16 @@ import copy
 import math
 import time
 import warnings
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ckpttool import CheckpointStore, CkpttoolError, UsageError, WriteFailed
+from ckpttool import CheckpointStore, CkpttoolError, UsageError, WriteFailed, load
 from ckpttool.trainer.config import Config, differences, free
+from ckpttool.trainer.distributed import first, in_first, rank, world
+from ckpttool.trainer.shards import load_shards, save_shards
 from ckpttool.trainer.signals import Signals
 from ckpttool.trainer.state import TrainState, surprises
 
@@ -26,9 +29,13 @@ class Saver:
     """
 
     def __init__(self, folder: Path, config: Config, signals: Signals, *, lower: bool) -> None:
-        self.store = CheckpointStore(
-            folder, keep=config.keep, every=config.keep_every or None, best=config.keep_best, lower=lower
-        )
+        keep: dict[str, Any] = {
+            "keep": config.keep,
+            "every": config.keep_every or None,
+            "best": config.keep_best,
+        }
+        mine = in_first(lambda: CheckpointStore(folder, **keep, lower=lower))
+        self.store = mine or CheckpointStore(folder, readonly=True)  # one process writes
         self.config, self.signals = config, signals
         self.saved_step = -1  # of the newest checkpoint
         self.spent, self.saves = 0.0, 0  # seconds that training waited for saves, and how many
@@ -37,7 +44,7 @@ class Saver:
         )  # this clock never jumps, whatever is done to the date
         self.first_step = 0
         self._thread = ThreadPoolExecutor(1, "save") if config.save_async else None
-        self._writing: Future[None] | None = None
+        self._writing: tuple[int, Future[Any]] | None = None  # the step, and what is being written of it
 
     def __enter__(self) -> Saver:
         return self
@@ -80,10 +87,16 @@ class Saver:
         """Save now. A disk that takes no more stops the run or, with ``on_full_disk = go-on``, is a warning."""
         start, step = time.monotonic(), state.counters.step
         self.wait()
-        if self._thread is None:
-            self._write(state.capture(), step, metric)
+        captured = state.capture(sharded=self.config.save_as == "dcp")
+        if self.config.save_as == "dcp":
+            self._done(step, lambda: save_shards(self.store, captured, step, metric))
+        elif self._thread is None:
+            self._done(step, lambda: in_first(lambda: self.store.save(captured, step=step, metric=metric)))
+        elif rank() == 0:
+            copied = copy.deepcopy(captured)
+            self._writing = step, self._thread.submit(self.store.save, copied, step=step, metric=metric)
         else:
-            self._writing = self._thread.submit(self._write, copy.deepcopy(state.capture()), step, metric)
+            self._writing = step, Future()  # the first process's will be waited for
         self.last_end = time.monotonic()
         self.spent += self.last_end - start
         self.saves += 1
@@ -92,11 +105,12 @@ class Saver:
         """Wait until what is being written in the background stands; raises what went wrong with it."""
         writing, self._writing = self._writing, None
         if writing is not None:
-            writing.result()
+            step, written = writing
+            self._done(step, lambda: in_first(written.result))
 
-    def _write(self, captured: Any, step: int, metric: float | None) -> None:
+    def _done(self, step: int, act: Callable[[], object]) -> None:
         try:
-            self.store.save(captured, step=step, metric=metric)
+            act()
         except WriteFailed as error:
             if self.config.on_full_disk == "stop":
                 raise
@@ -127,30 +141,48 @@ class Saver:
     def resume(self, state: TrainState) -> list[str]:
         """Restore the newest sound checkpoint, if there is one; what a person should know about it, line by line.
 
+        The first process finds it, and all take that one.
+
         Raises ``UsageError`` where the run was another one, with the settings that differ, and where what was
         restored is not what was saved; ``Damaged`` where there are checkpoints and none is sound.
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what was skipped is told below
-            found = self.store.load_latest()
-        if found is None:
+            found = in_first(self.store.load_latest)
+        chosen = first(None if found is None else (found.path, found.step, found.skipped))
+        if chosen is None:
             return []
-        notes = [f"skipped {path.name}: {why}" for path, why in found.skipped]
-        _same_run(found.state, state.config, found.path)
-        changed = surprises(found.state["environment"])
+        path, step, skipped = chosen
+        saved: Any = None if found is None else found.state
+        if saved is None:  # a folder, or this is not the first process
+            saved = load_shards(path, state.model) if path.is_dir() else load(path)
+        notes = [f"skipped {path.name}: {why}" for path, why in skipped]
+        _same_run(saved, state.config, path)
+        notes += weaker(saved, state.config)
+        changed = surprises(saved["environment"])
         try:
-            state.restore(found.state)
+            state.restore(saved)
         except CkpttoolError as error:
-            raise UsageError(f"{found.path} – {error}") from error
+            raise UsageError(f"{path} – {error}") from error
         counters, patience = state.counters, state.config.patience
         counters.stopped = (
             bool(patience) and counters.bad_evaluations >= patience
         )  # it may be another one now
         counters.resumes += 1
-        self.saved_step = self.first_step = found.step
+        self.saved_step = self.first_step = step
         if changed:
             notes.append(f"the environment is another one, so bits may differ: {'; '.join(changed)}")
-        return [*notes, f"resumed from {found.path.name}"]
+        return [*notes, f"resumed from {path.name}"]
+
+
+def weaker(saved: Any, config: Config) -> list[str]:
+    """What a resume with other processes no longer promises; nothing where there are as many, alike."""
+    before, now = len(saved["rng"]), world()
+    if before == now:
+        return []
+    kept = "the state is the same to the bit, and every step sees the same samples"
+    lost = "gradients are added in another order, dropout draws from other generators, batch norm sees other slices"
+    return [f"weaker: {before} saved, {now} go on; {kept}; but {lost}: numbers drift from those of before"]
 
 
 def _same_run(saved: object, config: Config, path: Path) -> None:

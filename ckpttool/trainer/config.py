@@ -42,9 +42,10 @@ class Config:
     seed: int = 0
     eval_every: int = 50  # steps; 0: never
     patience: int = 0  # evaluations without a better metric before it stops; 0: never
-    parallel: Literal["none", "ddp", "fsdp"] = "none"
     inject: str = ""  # faults on purpose, separated by commas
     # --- free to change on resume
+    parallel: Literal["none", "ddp", "fsdp2"] = "none"  # how processes that torchrun started work together
+    save_as: Literal["file", "dcp"] = "file"  # one file, or a folder to which every process writes its pieces
     workers: int = 0  # processes that load data
     save_every: int = 50  # steps; 0: never
     save_every_epochs: int = 0
@@ -72,6 +73,10 @@ class Config:
         for name, kind in get_type_hints(Config).items():
             if (choices := get_args(kind)) and getattr(self, name) not in choices:
                 raise UsageError(f"{name} = {getattr(self, name)!r}: one of {', '.join(choices)} is needed")
+        if self.save_async and self.save_as == "dcp":
+            raise UsageError(
+                "save_async and save_as = dcp: pieces are written while all wait; choose one of the two"
+            )
 
 
 _LEAST: Mapping[str, float] = {
@@ -83,8 +88,8 @@ _LEAST: Mapping[str, float] = {
 _BELOW: Mapping[str, float] = {"ema": 1.0, "dropout": 1.0, "save_budget": 1.0, "seed": 2**63}
 
 FREE = frozenset(
-    "workers save_every save_every_epochs save_every_seconds save_budget save_async failures_every keep keep_every "
-    "keep_best on_full_disk patience log_every tensorboard progress inject".split()
+    "parallel save_as workers save_every save_every_epochs save_every_seconds save_budget save_async failures_every "
+    "keep keep_every keep_best on_full_disk patience log_every tensorboard progress inject".split()
 )
 """What does not change the trajectory. ``inject`` is here so that a fault can be put into the resumed half alone."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import os
 import random
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -17,12 +18,19 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 
 from ckpttool import CheckpointStore, UsageError
 from ckpttool.trainer.data import Chosen, Plan, Position
-from ckpttool.trainer.optim import make_optimizer, make_scaler, make_schedule
+from ckpttool.trainer.optim import (
+    load_named_state,
+    make_optimizer,
+    make_scaler,
+    make_schedule,
+    named_state,
+)
 from ckpttool.trainer.state import TrainState, seed_everything
 from ckpttool.trainer.tasks import TaskParts
 
@@ -208,6 +216,18 @@ def _data_changed(parts: TaskParts) -> None:
 def _optimizer_lost(state: TrainState) -> None:
     """The optimizer's state is not loaded, or was never asked for: a fresh optimizer has no keys to load into."""
     state.optimizer.state.clear()
+
+
+@fault("template-empty", "T2 O2", "optimizer", "+1")
+def _template_empty(state: TrainState) -> None:
+    """A distributed checkpoint fills a template, and a fresh optimizer's has no moments: they are never read."""
+    saved = named_state(state.optimizer, state.model)
+    fresh = named_state(make_optimizer(state.model, state.config), state.model)
+    with tempfile.TemporaryDirectory() as folder:
+        dcp.save({"optimizer": saved}, checkpoint_id=folder, no_dist=True)
+        dcp.load({"optimizer": fresh}, checkpoint_id=folder, no_dist=True)
+    state.optimizer.state.clear()
+    load_named_state(state.optimizer, state.model, fresh)
 
 
 @fault("moments-permuted", "O3", "optimizer", "+1")
@@ -500,6 +520,25 @@ def _mkldnn(state: TrainState) -> None:
     torch.backends.mkldnn.enabled = False
 
 
+@fault("compiled", "K4", "gradients", "+0")
+def _compiled(state: TrainState) -> None:
+    """The resumed process compiles the model: fused kernels round otherwise, and dropout draws in another way."""
+    state.model.compile()
+
+
+@fault("world-size-changed", "T1", "gradients", "+0")
+def _world_size_changed(state: TrainState) -> None:
+    """The same batches in two slices, as two processes have them: other sums, other draws, other batch statistics."""
+    whole = state.model.forward
+
+    def halves(x: Tensor) -> Tensor:
+        if not state.model.training or len(x) % 2:
+            return whole(x)
+        return torch.stack([whole(x[0::2]), whole(x[1::2])], 1).flatten(0, 1)
+
+    state.model.forward = halves
+
+
 @fault("unseeded", "K3", "rng", "+0", "start")
 def _unseeded(state: TrainState) -> None:
     """Generators start from the clock: two uninterrupted runs differ already."""
@@ -534,4 +573,12 @@ def _twins(state: TrainState) -> tuple[nn.Parameter, nn.Parameter]:
     raise UsageError("inject – this run has no two parameters of one shape with state")
 
 
-__all__ = ["FAULTS", "Fault", "Faults"]
+NOT_HERE = {
+    "R2": "each process has generators of its own: it takes several",
+    "R4": "the size of a CUDA generator's state: it takes a GPU, and another driver",
+    "E1": "another torch, numpy or processor: a resume notices by itself and says so. On one machine, resume with "
+    "`ATEN_CPU_CAPABILITY=default`, which takes the wide instructions away",
+}
+"""Causes that one process on a CPU cannot show by itself, and why."""
+
+__all__ = ["FAULTS", "NOT_HERE", "Fault", "Faults"]

@@ -65,6 +65,19 @@ class Log:
         )
 
 
+class Silence(Log):
+    """The log of every process but the first."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def row(self, state: TrainState, **values: float) -> None:
+        pass
+
+
 def _cut(path: Path, step: int) -> None:
     """Leave the rows up to a step; the file is replaced whole."""
     kept = [row for row in read_log(path) if int(row["step"]) <= step]

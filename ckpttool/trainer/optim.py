@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLR
 
 from ckpttool import UsageError
 from ckpttool.trainer.config import Config
+from ckpttool.trainer.distributed import piece_of, pieces
 
 State = dict[str, Any]
 
@@ -83,7 +84,7 @@ class Average:
         return {"state_dict": self.model.state_dict(), "updates": self.updates, "decay": self.decay}
 
     def load_state_dict(self, state: State) -> None:
-        self.model.load_state_dict(state["state_dict"])
+        self.model.load_state_dict(pieces(state["state_dict"], self.model))
         self.updates, self.decay = state["updates"], state["decay"]
 
 
@@ -103,7 +104,8 @@ def named_state(optimizer: Optimizer, model: nn.Module) -> State:
 
 def load_named_state(optimizer: Optimizer, model: nn.Module, state: State) -> None:
     """Give each parameter the state that was saved under its name. Raises ``UsageError`` naming what does not fit."""
-    names = {id(p): name for name, p in model.named_parameters()}
+    live_by_name = dict(model.named_parameters())
+    names = {id(p): name for name, p in live_by_name.items()}
     live = [[names[id(p)] for p in group["params"]] for group in optimizer.param_groups]
     saved = [group["param_names"] for group in state["param_groups"]]
     if [sorted(group) for group in live] != [sorted(group) for group in saved]:
@@ -125,4 +127,9 @@ def load_named_state(optimizer: Optimizer, model: nn.Module, state: State) -> No
         }
         for group, here in zip(state["param_groups"], live, strict=True)
     ]
-    optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
+    owners = {i: live_by_name[name] for name, i in ids.items()}
+    found = {
+        i: {key: piece_of(value, owners[i]) for key, value in own.items()}
+        for i, own in state["state"].items()
+    }
+    optimizer.load_state_dict({"state": found, "param_groups": groups})

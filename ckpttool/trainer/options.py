@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -25,6 +26,8 @@ HELP = {
     "keep": "Newest checkpoints to keep.",
     "keep_every": "And those whose step this divides.",
     "keep_best": "And this many of the best.",
+    "parallel": "How the processes of torchrun work together: gradients added (ddp), or parameters spread too (fsdp2).",
+    "save_as": "One file, or a folder (dcp) to which every process writes what it holds.",
     "workers": "Processes that load data.",
     "batch_size": "Samples of a micro-batch, over all processes.",
     "accumulate": "Micro-batches of a step.",
@@ -73,6 +76,8 @@ def command(out: Path, config_file: Path | None, plot: Path | None, quiet: bool,
     Settings come from --config, then from the options. SIGTERM and Ctrl-C save and stop (exit status 143 and 130),
     SIGUSR1 saves and goes on. What a task has not been told comes from its own defaults.
     """
+    speaks = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun one
+    quiet = quiet or not speaks
     settings = read_config(config_file) if config_file else {}
     settings.update({name: value for name, value in given.items() if value is not None})
     config = make_config({**settings, "progress": not quiet and settings.get("progress", True)})
@@ -92,7 +97,7 @@ def command(out: Path, config_file: Path | None, plot: Path | None, quiet: bool,
         best = "" if result.best is None else f"; best {result.metric_name} {result.best:.4f}"
         best += f" at step {result.best_step}" if best else ""
         click.echo(f"{result.why} after {result.step} steps{best}")
-    if plot is not None:
+    if plot is not None and speaks:
         logs.plot(out / "log.csv", plot, f"{config.task}: {result.why} after {result.step} steps")
     if result.why in SIGNALS:
         raise SystemExit(128 + SIGNALS[result.why])

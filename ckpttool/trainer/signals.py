@@ -1,4 +1,4 @@
-"""Signals that ask for a checkpoint: they are noted when they come and obeyed at the next step's end."""
+"""Signals that ask for a checkpoint: noted when and where they come, obeyed at the next step's end by all processes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+from ckpttool.trainer.distributed import most
+
 STOP, SAVE = ("SIGTERM", "SIGINT"), ("SIGUSR1",)
 
 
@@ -14,7 +16,8 @@ class Signals:
     """SIGTERM, Ctrl-C: save and stop; a second one stops at once. SIGUSR1: save and go on. Handlers are put back."""
 
     def __init__(self) -> None:
-        self.stop = ""  # the signal that asked to stop
+        self.stop = ""  # the signal that asked to stop, once all processes know of it
+        self.noted = 0  # the one that came here
         self.save = False
         self._before: dict[int, Any] = {}
 
@@ -35,11 +38,17 @@ class Signals:
         name = signal.Signals(number).name
         if name in SAVE:
             self.save = True
-        elif self.stop:
+        elif self.noted:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         else:
-            self.stop = name
+            self.noted = number
+
+    def agree(self, due: bool) -> bool:
+        """Tell the others what came here, and hear of theirs; whether a save is due in any process."""
+        number, save = most(self.noted, due)
+        self.stop = signal.Signals(number).name if number else ""
+        return bool(save)
 
     def take_save(self) -> bool:
         """Whether a save was asked for since the last call."""

@@ -19,7 +19,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ckpttool import UsageError, __version__, digest_of
 from ckpttool.trainer.config import Config
-from ckpttool.trainer.data import Position
+from ckpttool.trainer.data import Position, mixed
+from ckpttool.trainer.distributed import gathered, pieces, rank, whole
 from ckpttool.trainer.optim import Average, State, load_named_state, named_state
 
 PARTS = ("model", "optimizer", "scheduler", "scaler", "ema", "counters", "data", "rng")
@@ -65,15 +66,16 @@ class TrainState:
             "ema": None if self.ema is None else self.ema.state_dict(),
             "counters": asdict(self.counters),
             "data": {**asdict(self.position), "fingerprint": self.fingerprint},
-            "rng": generators(),
+            "rng": gathered(generators()),  # by process
         }
 
-    def capture(self) -> State:
+    def capture(self, *, sharded: bool = False) -> State:
         """A checkpoint, all of which ``weights_only`` loading takes: the parts, what they belong to, their digests.
 
-        Save it before the next step, or save a copy. Draws nothing from any generator.
+        Save it before the next step, or save a copy. Draws nothing from any generator. Tensors that are spread over
+        processes come whole, or as each one's pieces if ``sharded``; the digests are those of whole ones.
         """
-        parts = self.parts()
+        parts = self.parts() if sharded else whole(self.parts())
         about = {
             "global_step": self.counters.step,
             "epoch": self.position.epoch,
@@ -92,7 +94,7 @@ class TrainState:
             raise UsageError(
                 "the data is not what this run was trained on so far; bring it back, or use another --out"
             )
-        self.model.load_state_dict(saved["model"])
+        self.model.load_state_dict(pieces(saved["model"], self.model))
         load_named_state(self.optimizer, self.model, saved["optimizer"])
         self.scheduler.load_state_dict(saved["scheduler"])
         self.scaler.load_state_dict(saved["scaler"])
@@ -101,12 +103,18 @@ class TrainState:
         self.counters = Counters(**saved["counters"])
         self.position = Position(saved["data"]["epoch"], saved["data"]["batch"])
         self.model.train(saved["training"])
-        restore_generators(saved["rng"])
-        self._check(saved["digests"])
+        if rank() < len(saved["rng"]):
+            restore_generators(saved["rng"][rank()])
+        else:
+            seed_everything(mixed(self.config.seed, rank(), self.counters.step))
+        self._check(saved)
 
-    def _check(self, wanted: dict[str, str]) -> None:
+    def _check(self, saved: State) -> None:
         """Compare with the digests of the save. Costs one read of all tensors."""
-        now = digests(self.parts())
+        parts = self.parts()
+        now, wanted = digests(parts), saved["digests"]
+        if len(parts["rng"]) != len(saved["rng"]):
+            now["rng"] = wanted["rng"]  # as many as there are now were restored
         wrong = [part for part in PARTS if now[part] != wanted[part]]
         if wrong:
             raise UsageError(f"restored otherwise than it was saved: {', '.join(wrong)}; nothing was trained")
@@ -161,7 +169,7 @@ def _plain_schedule(scheduler: LRScheduler) -> State:
 def digests(parts: State) -> dict[str, str]:
     """One digest for each part, over names, types, shapes and bytes. ``resumes`` is left out: it counts them."""
     counters = {key: value for key, value in parts["counters"].items() if key != "resumes"}
-    return {part: digest_of(counters if part == "counters" else parts[part]) for part in PARTS}
+    return {part: digest_of(counters if part == "counters" else whole(parts[part])) for part in PARTS}
 
 
 # --- generators ------------------------------------------------------------------------------------------------
@@ -234,6 +242,6 @@ def surprises(saved: dict[str, Any]) -> list[str]:
     now = environment()
     return [
         f"{key}: saved {saved.get(key)!r}, now {now[key]!r}"
-        for key in ("torch", "numpy", "threads", "machine", "isa", "mkldnn", "world_size")
+        for key in ("torch", "numpy", "threads", "machine", "isa", "mkldnn")
         if saved.get(key) != now[key]
     ]

@@ -15,10 +15,22 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from ckpttool import UsageError
 from ckpttool.trainer.checkpoints import Saver
 from ckpttool.trainer.config import Config
-from ckpttool.trainer.data import Batch, Plan, Position, batches
+from ckpttool.trainer.data import Batch, Plan, Position, batches, mixed
+from ckpttool.trainer.distributed import (
+    first,
+    mean,
+    processes,
+    rank,
+    replicated,
+    same_buffers,
+    sharded,
+    sharing,
+    whole,
+    world,
+)
 from ckpttool.trainer.evaluate import evaluate
 from ckpttool.trainer.faults import Faults
-from ckpttool.trainer.logs import Log
+from ckpttool.trainer.logs import Log, Silence
 from ckpttool.trainer.optim import Average, make_optimizer, make_scaler, make_schedule
 from ckpttool.trainer.signals import Signals
 from ckpttool.trainer.state import Boundary, Counters, TrainState, seed_everything
@@ -62,16 +74,23 @@ def train(config: Config, out: Path) -> Result:
     for a disk that takes no more. An exception is raised again after a last checkpoint has been saved.
     """
     set_up(config)
+    with processes(config):
+        return train_together(config, out)
+
+
+def train_together(config: Config, out: Path) -> Result:
+    """What each process does."""
     parts = load_task(config)
-    plan = Plan(len(parts.train), config.batch_size, config.seed)
+    plan = Plan(len(parts.train), config.batch_size, config.seed, rank(), world())
     state = fresh_state(config, parts)
     faults = Faults(config.inject)
     with Signals() as signals, Saver(out, config, signals, lower=parts.lower) as saver:
         notes = [] if faults.ignore_checkpoints else saver.resume(state)
         faults.after_resume(state, parts)
         stream = batches(parts, config, faults.order(plan, state.position))
-        forward = torch.compile(state.model) if config.compile else state.model
-        with Log(out, state.counters.step, config) as log:
+        forward = replicated(state.model, config)
+        forward = torch.compile(forward) if config.compile else forward
+        with Silence() if rank() else Log(out, state.counters.step, config) as log:
             why = loop(Run(config, parts, state, plan, stream, forward, saver, signals, faults, log))
         counters = state.counters
         notes.append(saver.advice(counters.step))
@@ -86,6 +105,8 @@ def loop(run: Run) -> str:
         try:
             loss = accumulate(run)
         except Exception:
+            if world() > 1:
+                raise  # the others know nothing of it, and wait in the middle of their step
             boundary.undo(state)
             save_if_new(run)
             raise
@@ -99,7 +120,8 @@ def loop(run: Run) -> str:
             run.log.row(state, loss=loss, loss_average=state.counters.average, gradient_norm=norm, **numbers)
         epoch_ended = state.position.epoch > boundary.position.epoch
         is_best = metric is not None and state.counters.best_step == step
-        if saver.due(state, epoch_ended=epoch_ended, is_best=is_best) or finished(run):
+        due_here = saver.due(state, epoch_ended=epoch_ended, is_best=is_best)
+        if run.signals.agree(due_here) or finished(run):
             save(run, metric)
     save_if_new(run)
     saver.wait()
@@ -115,18 +137,20 @@ def finished(run: Run) -> bool:
 
 
 def accumulate(run: Run) -> float:
-    """Gradients of one step, from as many micro-batches as it takes; the mean loss."""
+    """Gradients of one step, from as many micro-batches as it takes; the mean loss over all processes."""
     config, state, total = run.config, run.state, 0.0
-    for _ in range(config.accumulate):
+    for micro in range(config.accumulate):
         inputs, targets, _ = next(run.stream)
-        with precision(config):
-            loss = loss_of(run.forward(inputs), targets) / config.accumulate
-        state.scaler.scale(loss).backward()
+        with sharing(run.forward, last=micro + 1 == config.accumulate):
+            with precision(config):
+                loss = loss_of(run.forward(inputs), targets) / config.accumulate
+            state.scaler.scale(loss).backward()
         total += float(loss.item())
         state.position = run.plan.after(state.position)
         state.counters.samples += run.plan.batch_size
         run.faults.micro_step(state)
-    return total
+    same_buffers(state.model)
+    return mean(total)
 
 
 def update(config: Config, state: TrainState, loss: float) -> float:
@@ -146,13 +170,13 @@ def update(config: Config, state: TrainState, loss: float) -> float:
             state.ema.update(state.model)
     counters.average = loss if counters.step == 0 else 0.9 * counters.average + 0.1 * loss
     counters.step += 1
-    return float(norm)
+    return float(whole(norm))
 
 
 def judge(run: Run) -> float:
     """Evaluate, remember the best, tell the plateau schedule, stop early."""
     state, parts, counters = run.state, run.parts, run.state.counters
-    metric: float = evaluate(state.model, parts)
+    metric: float = first(evaluate(state.model, parts))
     run.faults.strike("evaluate", state)
     average = evaluate(state.ema.model, parts) if state.ema is not None else metric
     if counters.best is None or (metric < counters.best if parts.lower else metric > counters.best):
@@ -170,7 +194,8 @@ def save(run: Run, metric: float | None = None) -> None:
     """A checkpoint between two steps."""
     run.faults.strike("save", run.state)
     run.saver.save(run.state, metric)
-    run.faults.after_save(run.saver.store)
+    if rank() == 0:
+        run.faults.after_save(run.saver.store)
 
 
 def save_if_new(run: Run) -> None:
@@ -201,10 +226,14 @@ def set_up(config: Config) -> None:
 def fresh_state(config: Config, parts: TaskParts) -> TrainState:
     """The state before the first step."""
     model = parts.model(config)
+    ema = Average(model, config.ema) if config.ema else None
+    for each in (model,) if ema is None else (model, ema.model):
+        sharded(each, config)
     optimizer = make_optimizer(model, config)
     scheduler = make_schedule(optimizer, config)
-    ema = Average(model, config.ema) if config.ema else None
     scaler = make_scaler(config)
+    if rank():
+        seed_everything(mixed(config.seed, rank()))  # all made the same model; dropout is each one's own
     return TrainState(
         config, model, optimizer, scheduler, scaler, ema, Counters(), Position(), parts.fingerprint()
     )
