@@ -16,6 +16,7 @@ EPILOG = exit_status(
     "1  diverged, or a resume failed",
     "2  the command fails, is not reproducible, or would show no loss at all",
 )
+LEVELS = ("boundary", "data", "trajectory", "artifact", "recovery")
 FORMATS = ("text", "json", "markdown", "html", "junit", "github")
 
 
@@ -32,6 +33,25 @@ def command() -> None:
 @click.option(
     "--resume-arg", "resume", metavar="TEXT", default="", help="Added on a resume; {last}: newest save."
 )
+@click.option(
+    "--kills", type=click.IntRange(min=0), default=6, show_default=True,
+    help="Kills inside saves, at file events and at bytes, and by SIGTERM.",
+)  # fmt: skip
+@click.option(
+    "--level", type=click.Choice(LEVELS), default="recovery", show_default=True,
+    help="The widest promise that has to hold; those before it are part of it.",
+)  # fmt: skip
+@click.option(
+    "--without-saves", metavar="TEXT", default="", help="Added for a run that saves never, or at other steps."
+)
+@click.option("--without-evaluation", metavar="TEXT", default="", help="The same for evaluation.")
+@click.option(
+    "--ignore", metavar="NAME", multiple=True, help="A value in checkpoints that is right to differ."
+)
+@click.option("--grace", type=float, default=5.0, show_default=True, help="Seconds that SIGTERM leaves.")
+@click.option(
+    "--fork/--no-fork", default=True, help="Fork runs from a process that has imported torch: much faster."
+)
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Branches at a time.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random cuts.")
 @click.option(
@@ -44,8 +64,9 @@ def command() -> None:
 @click.argument("words", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 @output_options(FORMATS)
 def check(
-    steps: int, cuts: int, resume: str, jobs: int, seed: int, timeout: float, keep: str | None, power: bool,
-    words: tuple[str, ...], **options: Any,
+    steps: int, cuts: int, resume: str, kills: int, level: Any, without_saves: str, without_evaluation: str,
+    ignore: tuple[str, ...], grace: float, fork: bool, jobs: int, seed: int, timeout: float, keep: str | None,
+    power: bool, words: tuple[str, ...], **options: Any,
 ) -> None:  # fmt: skip
     """Run COMMAND twice, then kill it after chosen steps, resume it, and compare every step bit for bit.
 
@@ -63,8 +84,20 @@ def check(
     say = complain if out.chatty else lambda _: None
     try:
         found = run(
-            Command(words, tuple(shlex.split(resume)), timeout),
-            Wishes(steps, cuts, jobs, seed, power),
+            Command(words, tuple(shlex.split(resume)), timeout, fork),
+            Wishes(
+                steps,
+                cuts,
+                jobs,
+                seed,
+                power,
+                kills=kills,
+                level=level,
+                grace=grace,
+                ignore=ignore,
+                without_saves=tuple(shlex.split(without_saves)),
+                without_evaluation=tuple(shlex.split(without_evaluation)),
+            ),
             work,
             say,
         )

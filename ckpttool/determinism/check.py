@@ -6,309 +6,219 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeAlias
 
-from ckpttool.determinism.comparing import Departure, boundary, departure, steps_of, unseeded, without
-from ckpttool.determinism.cuts import Cut, choose
-from ckpttool.determinism.diagnosis import Case, Cause, diagnose
+from ckpttool.determinism.branches import NEW_LEG, Lab, Reference
+from ckpttool.determinism.comparing import Departure, departure, saves_of, steps_of, unlike, unseeded, without
+from ckpttool.determinism.cuts import Kill, plan
+from ckpttool.determinism.levels import asked, levels
 from ckpttool.determinism.orders import Orders
-from ckpttool.determinism.running import Command, Ran
-from ckpttool.determinism.trace import Process, Save, Step
+from ckpttool.determinism.proving import POWER, detail, power, proof, smallest
+from ckpttool.determinism.running import Command, Launchers, Ran
+from ckpttool.determinism.transparency import beside, rhythm
+from ckpttool.determinism.verdict import Branch, Detail, Level, Status, Verdict, Wishes
 
-Status: TypeAlias = Literal[
-    "exact", "diverged", "not-reproducible", "command-failed", "recovery-failed", "no-power"
-]
 Say = Callable[[str], None]
 
-POWER = ("optimizer", "rng", "buffers", "lr")
-TRANSPLANTS = ("params", "buffers", "optimizer", "lr", "scheduler", "scaler", "ema", "rng")
+__all__ = [
+    "Branch", "Detail", "Level", "Status", "Verdict", "Wishes", "baseline", "check", "reference_of", "work_folder",
+]  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Branch:
-    """One interrupted run: where it was cut, how its parts ended, where it departs and why."""
-
-    cut: Cut
-    ran: tuple[Ran, ...] = ()
-    steps: dict[int, Step] = field(default_factory=dict, hash=False)
-    departure: Departure | None = None
-    causes: tuple[Cause, ...] = ()
-    boundary: tuple[str, ...] = ()
-    failure: str = ""
-    proof: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the check found. ``message`` says it in a sentence; ``lines`` are the last ones of a command that failed."""
-
-    status: Status
-    message: str
-    reference: dict[int, Step] = field(default_factory=dict, hash=False)
-    saves: tuple[Save, ...] = ()
-    branches: tuple[Branch, ...] = ()
-    departure: Departure | None = None
-    causes: tuple[Cause, ...] = ()
-    not_exercised: tuple[str, ...] = ()
-    lines: tuple[str, ...] = ()
-    unseeded: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What was asked for."""
-
-    steps: int
-    cuts: int = 6
-    jobs: int = 1
-    seed: int = 0
-    power: bool = True
-    prove: bool = True
-    torn: bool = True
-
-
-def check(command: Command, wishes: Wishes, work: Path, say: Say = lambda _: None) -> Verdict:
+def check(
+    command: Command, wishes: Wishes, work: Path, say: Say = lambda _: None, *, launchers: Launchers | None = None,
+    reference: Reference | None = None,
+) -> Verdict:  # fmt: skip
     """Run, kill, resume and compare; ``work`` keeps all traces and outputs. Every child is gone at the end.
 
-    Costs two whole runs of ``steps`` steps, and one run for each cut; with ``power`` and ``prove`` a few more.
+    Costs two whole runs of ``steps`` steps, and one run for each cut and kill; with ``power`` and ``prove`` a few
+    more. ``launchers`` and ``reference`` may be those of an earlier check of the same command.
     """
-    say("baseline")
-    first = _baseline(command, wishes, work / "baseline")
-    if isinstance(first, Verdict):
-        return first
-    reference, saves = steps_of(first.trace), _saves(first.trace)
-    say("baseline again")
-    second = _baseline(command, wishes, work / "again")
-    if isinstance(second, Verdict):
-        return second
-    loose = unseeded(reference, steps_of(second.trace))
-    reference = without(reference, loose)
-    if (odd := departure(reference, steps_of(second.trace))) is not None:
-        names = ", ".join(odd.fields[:4])
-        text = f"two uninterrupted runs differ at step {odd.step} in {names}: nothing can be said of resumes"
-        return Verdict("not-reproducible", text, reference, saves, departure=odd)
-    cuts = choose(reference, saves, wishes.cuts, wishes.seed)
-    if not cuts:
+    with Launchers() if launchers is None else nullcontext(launchers) as helpers:
+        if reference is None:
+            found = reference_of(helpers, command, wishes, work, say)
+            if isinstance(found, Verdict):
+                return found
+            command, reference = found
+        return _checked(Lab(helpers, command, wishes, work, reference), say)
+
+
+def _checked(lab: Lab, say: Say) -> Verdict:
+    wishes, reference = lab.wishes, lab.reference
+    known = Verdict(
+        "exact", "", reference.steps, reference.saves, unseeded=tuple(sorted(reference.loose)),
+        ranks=len(reference.ranks), notes=_notes(reference),
+    )  # fmt: skip
+    if (odd := beside(reference)) is not None:
+        return replace(known, status="diverged", message=odd[1].message, departure=odd[0], causes=(odd[1],))
+    if (odd := rhythm(lab, say)) is not None:
+        return replace(known, status="diverged", message=odd[1].message, departure=odd[0], causes=(odd[1],))
+    kills = plan(
+        reference.steps, reference.saves, reference.between, cuts=wishes.cuts, kills=wishes.kills,
+        ranks=len(reference.ranks), seed=wishes.seed,
+    )  # fmt: skip
+    if not kills:
         text = (
-            f"nothing was saved before step {wishes.steps}"
-            if not saves
+            f"nothing was saved before step {reference.last}"
+            if not reference.saves
             else "no step lies between a save and the end"
         )
-        return Verdict("recovery-failed", f"{text}: there is nothing to resume from", reference, saves)
-    branches = _branches(command, wishes, work, reference, saves, cuts, say)
-    found = Verdict("exact", "", reference, saves, tuple(branches), unseeded=tuple(sorted(loose)))
-    return _judged(command, wishes, work, found, say)
+        return replace(known, status="recovery-failed", message=f"{text}: there is nothing to resume from")
+    return _judged(lab, replace(known, branches=tuple(_branches(lab, kills, say))), say)
 
 
-def _baseline(command: Command, wishes: Wishes, work: Path) -> Ran | Verdict:
-    ran = command.run(work / "out", Orders(work / "trace", kill_at=wishes.steps))
+def _notes(reference: Reference) -> tuple[str, ...]:
+    left = reference.ran.left if reference.whole else 0
+    return (f"the command left {left} of its processes behind; they were ended",) if left else ()
+
+
+# --- baselines -------------------------------------------------------------------------------------------------
+
+
+def reference_of(
+    launchers: Launchers, command: Command, wishes: Wishes, work: Path, say: Say = lambda _: None
+) -> tuple[Command, Reference] | Verdict:
+    """The uninterrupted run, proved reproducible by a second one, and how the command is best run.
+
+    The second starts from nothing, as the user would start it: so it also proves that forked runs are like it.
+    """
+    say("baseline")
+    first = baseline(launchers, command, wishes, work / "baseline")
+    if isinstance(first, Verdict):
+        return first
+    say("baseline again")
+    plain = replace(command, fork=False)
+    second = baseline(launchers, plain, wishes, work / "again")
+    if isinstance(second, Verdict):
+        return second
+    found, odd = _agreed(first, second)
+    if odd is not None and command.fork:
+        say("baseline once more, without forks")
+        third = baseline(launchers, plain, wishes, work / "once-more")
+        if isinstance(third, Verdict):
+            return third
+        command = plain
+        found, odd = _agreed(second, third)
+    if odd is None:
+        return command, found
+    names = ", ".join(odd.fields[:4])
+    text = f"two uninterrupted runs differ at step {odd.step} in {names}: nothing can be said of resumes"
+    return Verdict("not-reproducible", text, found.steps, found.saves, departure=odd, ranks=len(found.ranks))
+
+
+def _agreed(first: Ran, second: Ran) -> tuple[Reference, Departure | None]:
+    """What two uninterrupted runs have in common, and where they depart if they do."""
+    ranks = sorted({p.rank for p in first.trace if p.steps})
+    one, two = ({rank: steps_of(ran.trace, rank) for rank in ranks} for ran in (first, second))
+    loose = frozenset(name for rank in ranks for name in unseeded(one[rank], two[rank]))
+    mine = {rank: without(one[rank], loose) for rank in ranks}
+    theirs = {rank: without(two[rank], loose) for rank in ranks}
+    saved, again = saves_of(first.trace), saves_of(second.trace)
+    leaves = {
+        n for place in saved.keys() & again.keys() for n in unlike(saved[place].leaves, again[place].leaves)
+    }
+    found = Reference(first, loose, frozenset(leaves), mine)
+    departures = [replace(d, rank=r) for r in ranks if (d := departure(mine[r], theirs[r])) is not None]
+    if not departures and (a := max(mine[0], default=0)) != (b := max(theirs[0], default=0)):
+        departures.append(Departure(min(a, b) + 1, ("counters.steps",), None))
+    return found, min(departures, key=lambda d: (d.step, d.rank), default=None)
+
+
+def baseline(launchers: Launchers, command: Command, wishes: Wishes, work: Path) -> Ran | Verdict:
+    """One uninterrupted run, or why there is none."""
+    ran = launchers.run(command, work / NEW_LEG, Orders(work / "trace", kill_at=wishes.steps))
     if ran.timed_out:
-        return Verdict(
-            "command-failed", f"the command did not end within {command.timeout:.0f} s", lines=ran.lines
-        )
+        text = f"the command did not end within {command.timeout:g} s"
+        return Verdict("command-failed", text, lines=ran.lines)
     if not ran.was_killed_as_ordered and ran.status != 0:
         return Verdict("command-failed", f"the command failed with exit status {ran.status}", lines=ran.lines)
-    if not steps_of(ran.trace):
+    if not any(p.rank == 0 and p.steps for p in ran.trace):
         text = "no optimizer step was seen: does the command train with torch, in this interpreter?"
         return Verdict("command-failed", text, lines=ran.lines)
     return ran
 
 
-def _saves(trace: Sequence[Process]) -> tuple[Save, ...]:
-    return tuple(save for process in trace if process.rank == 0 for save in process.saves)
-
-
-def _known(saves: Sequence[Save]) -> dict[str, int]:
-    known = {}
-    for save in saves:
-        known.update(dict.fromkeys([save.digest, *save.parts.values()], save.number))
-        known[save.digest] = save.number
-    return _telling(known, saves)
-
-
-def _telling(known: dict[str, int], saves: Sequence[Save]) -> dict[str, int]:
-    """Digests that only one step's saves have: a configuration that never changes says nothing."""
-    places: dict[str, set[int]] = {}
-    for save in saves:
-        for digest in (save.digest, *save.parts.values()):
-            places.setdefault(digest, set()).add(save.number)
-    return {digest: step for digest, step in known.items() if len(places.get(digest, ())) == 1}
-
-
 # --- branches --------------------------------------------------------------------------------------------------
 
 
-def _branches(
-    command: Command, wishes: Wishes, work: Path, reference: dict[int, Step], saves: Sequence[Save],
-    cuts: Sequence[Cut], say: Say,
-) -> list[Branch]:  # fmt: skip
+def _branches(lab: Lab, kills: Sequence[Kill], say: Say) -> list[Branch]:
     done: list[Branch] = []
-    with ThreadPoolExecutor(wishes.jobs) as pool:
-        futures = [
-            pool.submit(
-                branch, command, wishes, work / f"cut-{'-'.join(map(str, cut))}", reference, saves, cut
-            )
-            for cut in cuts
-        ]
+    with ThreadPoolExecutor(lab.wishes.jobs) as pool:
+        futures = [pool.submit(lab.branch, kill) for kill in kills]
         for number, future in enumerate(futures, 1):
             done.append(future.result())
-            say(f"cut {number} of {len(cuts)}: after step {' and '.join(map(str, done[-1].cut))}")
+            say(f"{number} of {len(kills)}: {done[-1].kill} ({done[-1].kill.why})")
     return done
-
-
-def branch(
-    command: Command, wishes: Wishes, work: Path, reference: dict[int, Step], saves: Sequence[Save], cut: Cut,
-    orders: Orders | None = None,
-) -> Branch:  # fmt: skip
-    """Kill after each step of the cut, resume, and go on to the last step."""
-    base = Orders(work / "trace") if orders is None else replace(orders, folder=work / "trace")
-    ran: list[Ran] = []
-    own: list[Save] = list(saves)
-    for place, stop in enumerate((*cut, wishes.steps)):
-        final = place == len(cut)
-        now = (
-            replace(base, kill_at=stop, known=_known(own))
-            if final
-            else Orders(work / "trace", kill_at=stop, known=_known(own))
-        )
-        last = next((s.path for s in reversed(_saves([p for r in ran for p in r.trace])) if s.path), "")
-        ran.append(command.run(work / "out", now, resumed=place > 0, last=last))
-        if ran[-1].timed_out:
-            return Branch(
-                cut, tuple(ran), failure=f"the resumed command did not end within {command.timeout:.0f} s"
-            )
-        if ran[-1].status != 0 and not ran[-1].was_killed_as_ordered:
-            return Branch(
-                cut, tuple(ran), failure=f"the resumed command failed with exit status {ran[-1].status}"
-            )
-    return _compared(cut, tuple(ran), reference)
-
-
-def _compared(cut: Cut, ran: tuple[Ran, ...], reference: dict[int, Step]) -> Branch:
-    resumed = [p for r in ran[1:] for p in r.trace if p.rank == 0]
-    if not resumed or not any(p.steps for p in resumed):
-        return Branch(cut, ran, failure="the resumed command took no step")
-    saved = any(save.number for p in ran[0].trace for save in p.saves)
-    if saved and any(p.base is None for p in resumed if p.steps):
-        return Branch(
-            cut,
-            ran,
-            failure="the resumed command loaded nothing that had been saved: it started from the beginning",
-        )
-    steps = steps_of(p for r in ran for p in r.trace)
-    found = departure(reference, steps)
-    if found is None:
-        return Branch(cut, ran, steps)
-    process = next((p for p in resumed if any(s.number >= found.step for s in p.steps)), resumed[-1])
-    lost = boundary(reference, process)
-    case = Case(reference, steps, process, found, lost, len(cut) > 1)
-    return Branch(cut, ran, steps, found, diagnose(case), lost)
 
 
 # --- the verdict -----------------------------------------------------------------------------------------------
 
 
-def _judged(command: Command, wishes: Wishes, work: Path, found: Verdict, say: Say) -> Verdict:
-    failed = [b for b in found.branches if b.failure]
+def _judged(lab: Lab, found: Verdict, say: Say) -> Verdict:
+    wanted = set(asked(lab.wishes))
+    ordinary = [b for b in found.branches if not b.is_about_recovery]
+    failed = [b for b in ordinary if b.failure]
     if failed:
         first = min(failed, key=lambda b: b.cut)
-        text = f"killed after step {_text(first.cut)}: {first.failure}"
-        return replace(
-            found, status="recovery-failed", message=text, lines=first.ran[-1].lines if first.ran else ()
-        )
-    departed = [b for b in found.branches if b.departure is not None]
-    if departed:
-        return _diverged(command, wishes, work, found, min(departed, key=lambda b: (len(b.cut), b.cut)), say)
-    silent = _power(command, wishes, work, found, say) if wishes.power else ()
-    text = f"exact: {len(found.branches)} interrupted runs equal the uninterrupted one, step by step, bit for bit"
+        return _with_levels(lab, replace(
+            found, status="recovery-failed", message=f"{first.kill}: {first.failure}", lines=_last_lines(first),
+        ))  # fmt: skip
+    if any(wanted & set(b.broken) for b in ordinary):
+        return _diverged(lab, found, say)
+    if "recovery" in wanted and (
+        bad := [b for b in found.branches if b.is_about_recovery and (b.failure or b.broken)]
+    ):
+        return _with_levels(lab, _unrecovered(found, bad))
+    silent = power(lab, found.branches, say) if lab.wishes.power else ()
+    text = f"exact: {len(ordinary)} interrupted runs equal the uninterrupted one, step by step, bit for bit"
+    found = _with_levels(lab, replace(found, message=text, not_exercised=silent))
     if silent and set(silent) >= set(POWER):
-        return replace(
-            found,
-            status="no-power",
-            message="no loss of any part would show in this training",
-            not_exercised=silent,
-        )
-    return replace(found, message=text, not_exercised=silent)
+        return replace(found, status="no-power", message="no loss of any part would show in this training")
+    return found
 
 
-def _diverged(
-    command: Command, wishes: Wishes, work: Path, found: Verdict, worst: Branch, say: Say
-) -> Verdict:
-    proof = _proof(command, wishes, work, found, worst, say) if wishes.prove else ()
-    worst = replace(worst, proof=proof)
-    branches = tuple(worst if b.cut == worst.cut else b for b in found.branches)
-    assert worst.departure is not None
-    text = f"killed after step {_text(worst.cut)} and resumed, the run departs at step {worst.departure.step}"
-    text += f": {worst.causes[0].message}"
+def _with_levels(lab: Lab, found: Verdict) -> Verdict:
+    return replace(found, levels=levels(found.branches, lab.reference, lab.wishes))
+
+
+def _last_lines(branch: Branch) -> tuple[str, ...]:
+    return branch.ran[-1].lines if branch.ran else ()
+
+
+def _unrecovered(found: Verdict, bad: Sequence[Branch]) -> Verdict:
+    """Of several the worst: training that goes on silently and otherwise, then work that is lost, then a refusal."""
+    worst = min(bad, key=lambda b: (bool(b.failure), b.refused, b.cut))
+    if worst.failure:
+        text = f"{worst.kill}: {worst.failure}"
+    else:
+        assert worst.departure is not None
+        cause = worst.causes[0].message if worst.causes else ", ".join(worst.departure.fields[:3])
+        text = f"{worst.kill}, the run goes on and departs at step {worst.departure.step}: {cause}"
     return replace(
-        found,
-        status="diverged",
-        message=text,
-        branches=branches,
-        departure=worst.departure,
+        found, status="recovery-failed", message=text, lines=_last_lines(worst), departure=worst.departure,
         causes=worst.causes,
+    )  # fmt: skip
+
+
+def _diverged(lab: Lab, found: Verdict, say: Say) -> Verdict:
+    wanted = set(asked(lab.wishes))
+    branches, sentence = smallest(lab, found.branches, say) if lab.wishes.shrink else (found.branches, "")
+    bad = [
+        b for b in branches if not b.is_about_recovery and wanted & set(b.broken) and b.departure is not None
+    ]
+    worst = min(bad, key=lambda b: (b.kill.how != "step", len(b.cut), b.cut))
+    closer = detail(lab, worst, say) if lab.wishes.prove else None
+    shown = replace(worst, proof=proof(lab, worst, say) if lab.wishes.prove else ())
+    assert worst.departure is not None
+    text = (
+        f"{worst.kill} and resumed, the run departs at step {worst.departure.step}: {worst.causes[0].message}"
     )
-
-
-def _proof(
-    command: Command, wishes: Wishes, work: Path, found: Verdict, worst: Branch, say: Say
-) -> tuple[str, ...]:
-    """The parts whose transplant from the uninterrupted run makes the resumed one exact; empty where none does."""
-    base = next((p.base for r in reversed(worst.ran) for p in r.trace if p.base), None)
-    if base is None or len(worst.cut) > 1:
-        return ()
-    source = work / "snapshot"
-    command.run(source / "out", Orders(source / "trace", kill_at=base, snapshots=(base,)))
-    snapshot = source / "trace" / f"snapshot-{base}.pt"
-    if not snapshot.exists():
-        return ()
-    guesses = dict.fromkeys(
-        [worst.causes[0].component, *(n.partition(".")[0] for n in worst.boundary), "rng", "optimizer"]
-    )
-    for part in [g for g in guesses if g in TRANSPLANTS]:
-        say(f"proof: {part} transplanted")
-        orders = Orders(work, transplant=str(snapshot), parts=(part,))
-        tried = branch(
-            command, wishes, work / f"with-{part}", found.reference, found.saves, worst.cut, orders
-        )
-        if not tried.failure and (tried.departure is None or set(tried.departure.fields) <= {"samples"}):
-            return (part,)
-    return ()
-
-
-def _power(command: Command, wishes: Wishes, work: Path, found: Verdict, say: Say) -> tuple[str, ...]:
-    """The parts whose loss after a resume would change nothing that is recorded of the later steps."""
-    cut = found.branches[0].cut[:1]
-    silent = []
-    for part in POWER:
-        say(f"power: {part} broken on purpose")
-        tried = branch(
-            command,
-            wishes,
-            work / f"without-{part}",
-            found.reference,
-            found.saves,
-            cut,
-            Orders(work, drop=part),
-        )
-        if not tried.failure and (tried.departure is None or _only(part, tried)):
-            silent.append(part)
-    return tuple(silent)
-
-
-def _only(part: str, tried: Branch) -> bool:
-    """Whether nothing but the broken part itself is ever different: training does not feel it."""
-    assert tried.departure is not None
-    return (
-        all(name.partition(".")[0] == part for name in tried.departure.fields)
-        and tried.departure.loss_step is None
-    )
-
-
-def _text(cut: Cut) -> str:
-    return " and ".join(map(str, cut))
+    return _with_levels(lab, replace(
+        found, status="diverged", message=text, branches=tuple(shown if b is worst else b for b in branches),
+        departure=worst.departure, causes=worst.causes, detail=closer, smallest=sentence,
+    ))  # fmt: skip
 
 
 def work_folder(keep: str | None) -> tuple[Path, Callable[[], None]]:

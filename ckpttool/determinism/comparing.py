@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ckpttool.determinism.trace import COMPONENTS, Process, Step, component_of
+from ckpttool.determinism.trace import COMPONENTS, Process, Save, Step, component_of
 
 ORDER = (
     "data",
@@ -20,22 +20,30 @@ ORDER = (
     "scaler",
     "ema",
     "counters",
+    "artifact",
 )
 """The order of cause and effect within a step: of several that differ the first is told."""
 
+PASSING = ("data", "rng", "loss", "gradients")
+"""What belongs to a step alone."""
+
 STEPPED = ("params", "buffers", "optimizer")
 BETWEEN = ("lr", "scheduler", "scaler", "ema", "counters")
-BOUNDARY = (*STEPPED, *BETWEEN)
+BOUNDARY = (*STEPPED, *BETWEEN, "modules", "environment")
 """What a load restores, in the order in which it is told: what a step changes, and what moves between two steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """The first difference between two runs: the step, the fields that differ, and the first step whose loss does."""
+    """The first difference between two runs: the step, the fields that differ, and the first step whose loss does.
+
+    ``rank`` is the process that saw it first, where there are several.
+    """
 
     step: int
     fields: tuple[str, ...]
     loss_step: int | None
+    rank: int = 0
 
     @property
     def component(self) -> str:
@@ -97,8 +105,13 @@ def _first_loss(
     return next((n for n, mine, theirs in losses if mine != theirs), None)
 
 
-def boundary(reference: Mapping[int, Step], process: Process) -> tuple[str, ...]:
-    """The fields that a resumed process has otherwise, before its first step, than the run had when it saved."""
+def boundary(
+    reference: Mapping[int, Step], process: Process, loose: Collection[str] = (), start: Process | None = None
+) -> tuple[str, ...]:
+    """The fields that a resumed process has otherwise, before its first step, than the run had when it saved.
+
+    ``start`` is the process of the reference, whose modules and environment are those that are meant.
+    """
     if process.state is None or process.base is None or process.base not in reference:
         return ()
     found = process.state.fields
@@ -106,9 +119,47 @@ def boundary(reference: Mapping[int, Step], process: Process) -> tuple[str, ...]
     # Rates, schedules, scalers and averages move between a step and the next one's forward pass.
     saved = {n: d for n, d in after.items() if component_of(n) in STEPPED}
     moved = {} if following is None else following.fields
-    saved |= {n: d for n, d in moved.items() if component_of(n) in BETWEEN}
-    odd = [n for n in saved if found.get(n) != saved[n]]
+    saved |= {n: d for n, d in moved.items() if component_of(n) not in (*STEPPED, *PASSING)}
+    odd = [n for n in saved if found.get(n) != saved[n] and n not in loose]
+    if start is not None:
+        odd += [
+            f"environment.{n}"
+            for n, value in start.environment.items()
+            if process.environment.get(n) != value
+        ]
+        odd += [
+            f"modules.{n}" for n, value in start.modules.items() if process.modules.get(n, value) != value
+        ]
     return tuple(sorted(odd, key=lambda n: (_place(BOUNDARY, n), n)))
+
+
+def unlike(one: Mapping[str, str], two: Mapping[str, str], loose: Collection[str] = ()) -> tuple[str, ...]:
+    """The names under which two lists of digests differ, or that only one of them has."""
+    return tuple(n for n in dict.fromkeys([*one, *two]) if one.get(n) != two.get(n) and n not in loose)
+
+
+def saves_of(processes: Iterable[Process], rank: int = 0) -> dict[tuple[int, int], Save]:
+    """The saves of a run by step and place among those of the step; of what was saved twice the later counts."""
+    found: dict[tuple[int, int], Save] = {}
+    for process in processes:
+        seen: dict[int, int] = {}
+        for save in process.saves if process.rank == rank else ():
+            place = seen[save.number] = seen.get(save.number, 0) + 1
+            found[save.number, place] = save
+    return found
+
+
+def artifact_departure(
+    reference: Mapping[tuple[int, int], Save],
+    other: Mapping[tuple[int, int], Save],
+    loose: Collection[str] = (),
+) -> Departure | None:
+    """The first checkpoint that both runs saved and that holds something else, with the names of what does."""
+    for place in sorted(reference.keys() & other.keys()):
+        odd = unlike(reference[place].leaves, other[place].leaves, loose)
+        if odd:
+            return Departure(place[0], tuple(f"artifact.{name}" for name in odd), None)
+    return None
 
 
 def located(reference: Mapping[int, Step], digest: str, field: str = "data") -> list[int]:

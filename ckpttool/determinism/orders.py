@@ -17,23 +17,28 @@ DETAILS = "CKPTTOOL_TRACE_ORDERS"
 class Orders:
     """``kill_at``: the step after which the process dies, by ``signal``; ``only_rank`` spares the other ranks.
 
-    ``kill_in_save`` and ``events``: die at this file event of this save; ``torn`` and ``torn_share``: cut the file of
-    this save at a share of its bytes, then die. ``known`` are digests of earlier saves with their steps: a load of one
-    says at which step this process goes on. ``snapshots``: steps after which the state is written out.
-    ``transplant``: a snapshot, of which ``parts`` replace what was restored. ``drop``: a part that is broken on
-    purpose. ``full``: digests of single tensors too.
+    Of SIGTERM the process may make what it likes for ``grace`` seconds, and no further than to step ``last``.
+    ``kill_in_save`` and ``event``: die right before this file event of this save (0: as it begins). ``torn`` and
+    ``torn_at``: die as a file that this save writes grows beyond so many bytes. Saves are counted from 1 in each
+    process. ``known`` are digests of earlier saves with their steps: a load of one says at which step this process
+    goes on. ``snapshots``: steps after which the state is written out; ``first``: and as the first forward pass finds
+    it. ``transplant``: a snapshot, of which ``parts`` replace what was restored. ``drop``: a part that is broken on
+    purpose. ``full``: digests of single tensors at every step.
     """
 
     folder: Path
     kill_at: int | None = None
     signal: int = signal.SIGKILL
+    grace: float = 5.0
+    last: int | None = None
     only_rank: int | None = None
     kill_in_save: int | None = None
-    events: int = 1
+    event: int = 0
     torn: int | None = None
-    torn_share: float = 0.5
+    torn_at: int = 0
     known: Mapping[str, int] | None = None
     snapshots: tuple[int, ...] = ()
+    first: bool = False
     transplant: str = ""
     parts: tuple[str, ...] = ()
     drop: str = ""
@@ -55,9 +60,9 @@ class Orders:
         given = {key: value for key, value in asdict(self).items() if key != "folder"}
         return {VARIABLE: str(self.folder), DETAILS: json.dumps(given)}
 
-    def ranks(self, mine: int) -> tuple[int, ...]:
-        """The ranks that the kill is meant for."""
-        return (mine,) if self.only_rank is None else (self.only_rank,)
+    def means(self, rank: int) -> bool:
+        """Whether the kill is meant for this rank."""
+        return self.only_rank is None or self.only_rank == rank
 
     def step_of(self, digests: Mapping[str, object]) -> int | None:
         """The step of the save that was just loaded, or a part of it; None where it is none that is known."""

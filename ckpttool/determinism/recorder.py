@@ -7,28 +7,32 @@ Everything is a digest (XXH3-128 over name, type, shape and bytes) or a float as
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import os
 import platform
-import random
 import signal
 import sys
+import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-import xxhash
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from ckpttool.determinism import digesting
+from ckpttool.determinism.digesting import generators
+from ckpttool.determinism.events import Pen, Window
+from ckpttool.determinism.importing import when_imported
 from ckpttool.determinism.orders import Orders
 from ckpttool.determinism.surgery import break_part, read_parts, transplant
 from ckpttool.determinism.trace import SCHEMA
+
+ORDINARY = 3
+"""First steps between which everything is looked at: what moves there moves without a save or an evaluation too."""
 
 _INSTALLED: list[Recorder] = []
 
@@ -61,36 +65,46 @@ class Recorder:
         self.optimizers: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
         self.averages: weakref.WeakSet[nn.Module] = weakref.WeakSet()
         self.extra: dict[str, Any] = {}  # what a script named itself
+        self.ignored: set[str] = set()
         self.batch: list[str] = []  # digests of what went into training forwards since the last step
+        self.aside: list[str] = []  # and into forwards in evaluation mode that keep gradients
+        self.rows: list[str] = []
+        self.ids: list[str] = []  # what a script said of its samples
+        self.given_rows: list[str] = []
         self.losses: list[float] = []
         self.before: dict[
             str, str
         ] = {}  # generators and settings at the first training forward since the last step
-        self.saves = 0
-        self.saving = False
+        self.after: dict[str, str] = {}  # weights and generators as the last step left them
+        self.evaluations = 0  # forward passes without gradients since the last step
+        self.window = Window(orders)
+        self.inner = 0  # saves and loads that are open: what they call is part of them
         self.started = False  # the first training forward has come
-        self.file = _open(orders.folder, self.rank)
-        self.write("start", schema=SCHEMA, rank=self.rank, pid=os.getpid(), environment=environment())
+        self.pen = Pen(orders.folder, self.rank)
+        self.pen.first("start", schema=SCHEMA, rank=self.rank, pid=os.getpid(), environment=environment())
 
     # --- three lines in a script -----------------------------------------------------------------------------
 
     @classmethod
-    def from_env(cls, **parts: Any) -> Recorder | Silent:
+    def from_env(cls, *, ignore: tuple[str, ...] = (), **parts: Any) -> Recorder | Silent:
         """The recorder of this process with parts that hooks cannot see: ``ema=``, ``scaler=``, ``counters=``, ….
 
         A part is a module, anything with ``state_dict()``, or a function without arguments that gives plain data.
-        Where no trace is asked for, something that does nothing and costs nothing.
+        ``ignore`` names values that are right to differ after a resume, as ``counters.resumes``, in parts and in what
+        is saved. Where no trace is asked for, something that does nothing and costs nothing.
         """
         recorder = install()
         if recorder is None:
             return Silent()
-        recorder.extra.update(parts)
+        recorder.extra.update({name: part for name, part in parts.items() if part is not None})
+        recorder.ignored.update(ignore)
         return recorder
 
     def step(self, number: int | None = None, *, ids: object = None, loss: float | None = None) -> None:
-        """Say which samples the step that just ended consumed, and its loss; both join the next line."""
+        """Say which samples the step that comes consumes, and its loss; both join its line."""
         if ids is not None:
-            self.batch.append(_plain_digest(ids))
+            self.ids.append(digesting.of_value(ids))
+            self.given_rows.append(digesting.rows_of(ids))
         if loss is not None:
             self.losses.append(float(loss))
 
@@ -101,9 +115,11 @@ class Recorder:
         register_optimizer_step_post_hook(self.after_step)
         _wrap(nn.Module, "__call__", self.around_call)
         _wrap(Tensor, "backward", self.around_backward)
-        _wrap(torch.autograd, "backward", self.around_autograd)
         _wrap(torch, "save", self.around_save)
         _wrap(torch, "load", self.around_load)
+        for owner in (torch, torch.random):
+            _wrap(owner, "manual_seed", functools.partial(self.around_seed, "seeded"))
+            _wrap(owner, "set_rng_state", functools.partial(self.around_seed, "restored"))
         _wrap(LRScheduler, "__init__", functools.partial(self.around_init, self.schedulers))
         _wrap(torch.amp.GradScaler, "__init__", functools.partial(self.around_init, self.scalers))
         _wrap(torch.optim.Optimizer, "__init__", functools.partial(self.around_init, self.optimizers))
@@ -111,14 +127,19 @@ class Recorder:
 
         _wrap(AveragedModel, "__init__", functools.partial(self.around_init, self.averages))
         sys.addaudithook(self.on_event)
-        for name in ("safetensors.torch",):
-            if name in sys.modules:
-                self.hook_safetensors(sys.modules[name])
+        when_imported("safetensors.torch", self.hook_safetensors)
+        when_imported("torch.distributed.checkpoint", self.hook_distributed)
 
     def hook_safetensors(self, module: Any) -> None:
         """The same for a library that saves by itself."""
         _wrap(module, "save_file", self.around_save)
         _wrap(module, "load_file", self.around_load)
+
+    def hook_distributed(self, module: Any) -> None:
+        """The same for torch's own sharded checkpoints, whose load fills what it is given."""
+        for name in ("save", "async_save"):
+            _wrap(module, name, self.around_sharded_save)
+        _wrap(module, "load", self.around_sharded_load)
 
     def around_init(self, kept: Any, call: Callable[..., Any], thing: Any, *args: Any, **kwargs: Any) -> Any:
         found = call(thing, *args, **kwargs)
@@ -126,27 +147,53 @@ class Recorder:
         return found
 
     def around_call(self, call: Callable[..., Any], module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        if self.depth == 0 and module.training and torch.is_grad_enabled() and self._trains(module):
-            self.before_forward(module, args, kwargs)
+        if self.depth == 0 and not torch.compiler.is_compiling():
+            self.root_called(module, args, kwargs)
         self.depth += 1
         try:
             return call(module, *args, **kwargs)
         finally:
             self.depth -= 1
 
-    def before_forward(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+    def root_called(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """An outermost forward pass begins: of training, or of something else."""
+        if torch.is_grad_enabled() and any(p.requires_grad for p in module.parameters()):
+            self.before_forward(module, (args, kwargs))
+        else:
+            self.evaluations += 1
+
+    def before_forward(self, module: nn.Module, given: Any) -> None:
         """A training forward of a root module begins: what goes in, and the generators."""
+        is_new = module not in self.roots
         self.roots.add(module)
-        if not self.started:
-            self.started = True
+        if is_new and not self.done:
             self.first_forward()
         if not self.before:
             self.before = generators() | self.settings()
-        self.batch.append(_plain_digest((args, kwargs)))
+            self.between()
+        if module.training:
+            self.batch.append(digesting.of_value(given))
+            self.rows.append(digesting.rows_of(given))
+        else:
+            self.aside.append(digesting.of_value(given))
 
     def first_forward(self) -> None:
         """The state that the first step starts from: what a resume restored. Orders to change it are obeyed here."""
-        self.write("state", step=self.base, fields=self.state_fields() | generators())
+        known = generators()
+        tensors = dict(self.each_tensor(gradients=False))
+        self.write(
+            "state",
+            step=self.base,
+            fields=self.state_fields() | self.settings() | known,
+            tensors=tensors,
+            modules=self.modules(),
+            environment=environment(),
+        )
+        if self.orders.first:
+            self.picture("first")
+        if self.started:
+            return
+        self.started = True
         if self.orders.transplant:
             transplant(self, self.orders.transplant, self.orders.parts)
         elif self.orders.drop:
@@ -156,95 +203,147 @@ class Recorder:
         self.losses.append(_number(tensor))
         return call(tensor, *args, **kwargs)
 
-    def around_autograd(self, call: Callable[..., Any], tensors: Any, *args: Any, **kwargs: Any) -> Any:
-        return call(tensors, *args, **kwargs)
+    def around_seed(self, how: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        found = call(*args, **kwargs)
+        if not self.started and not self.inner:
+            self.write("generator", how=how, digest=digesting.of_tensor(torch.get_rng_state()))
+        return found
 
     def after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """An optimizer has stepped: one line, and the end of the process if that was ordered."""
         self.optimizers.add(optimizer)
         self.done += 1
         number = self.base + self.done
+        gradients = [(name, digesting.of_tensor(grad)) for name, grad in self.gradients()]
+        state = self.state_fields()
+        now = generators()
         fields = {
-            "data": _joined(self.batch),
+            "data": _joined(self.batch or self.aside),
+            **({"data.ids": _joined(self.ids)} if self.ids else {}),
             "loss": _joined([loss.hex() for loss in self.losses]),
-            "gradients": _digest(self.gradients()),
-            **self.state_fields(),
-            **self.before,
+            "gradients": digesting.of_group(gradients),
+            **state,
+            **(self.before or (now | self.settings())),
         }
         loss = sum(self.losses) / len(self.losses) if self.losses else None
-        tensors = dict(self.each_tensor()) if self.orders.full else {}
-        self.write("step", step=number, fields=fields, loss=loss, tensors=tensors)
-        self.batch, self.losses, self.before = [], [], {}
+        facts: dict[str, Any] = {"rows": "".join(self.given_rows or self.rows), "graded": len(gradients)}
+        if self.orders.full:
+            facts["tensors"] = dict(self.each_tensor())
+        self.write("step", step=number, fields=fields, loss=loss, **facts)
+        self.batch, self.aside, self.rows, self.ids, self.given_rows = [], [], [], [], []
+        self.losses, self.before = [], {}
+        self.after, self.evaluations = state | now, 0
         if number in self.orders.snapshots:
-            _original(torch, "save")(read_parts(self), str(self.orders.folder / f"snapshot-{number}.pt"))
-        if (
-            self.orders.kill_at is not None
-            and number >= self.orders.kill_at
-            and self.rank in self.orders.ranks(self.rank)
-        ):
+            self.picture(str(number))
+        self.obey(number)
+
+    def between(self) -> None:
+        """What moved since the last step, where something was saved or evaluated; of generators in any case."""
+        saves = self.window.close(self.write)
+        if not self.after:
+            return
+        moved = [
+            name for name, digest in self.after.items() if name in self.before and self.before[name] != digest
+        ]
+        if saves or self.evaluations or self.done <= ORDINARY:
+            now = self.state_fields()
+            moved += [name for name in now if now[name] != self.after.get(name, now[name])]
+        if moved or saves or self.evaluations:
+            facts = {"saves": saves, "evaluations": self.evaluations, "moved": moved}
+            self.write("between", step=self.base + self.done, **facts)
+        self.after = {}
+
+    def obey(self, number: int) -> None:
+        """End, where a kill was ordered for this step."""
+        orders = self.orders
+        if orders.last is not None and number >= orders.last:
+            self.end(f"ended after step {number}")
+        if orders.kill_at is None or number < orders.kill_at or not orders.means(self.rank):
+            return
+        if orders.signal == signal.SIGKILL:
             self.end(f"killed after step {number}")
+        orders.kill_at = None
+        self.write("signalled", step=number, signal=orders.signal)
+        watch = threading.Timer(orders.grace, self.end, [f"killed {orders.grace:g} s after the signal"])
+        watch.daemon = True
+        watch.start()
+        os.kill(os.getpid(), orders.signal)
 
     # --- saves and loads -----------------------------------------------------------------------------------
 
     def around_save(self, call: Callable[..., Any], obj: Any, target: Any, *args: Any, **kwargs: Any) -> Any:
-        if self.saving:
-            return call(obj, target, *args, **kwargs)
-        self.saves += 1
-        path = (
-            os.fspath(target)
-            if isinstance(target, (str, os.PathLike))
-            else str(getattr(target, "name", "") or "")
-        )
-        self.write("save", step=self.base + self.done, path=str(path), **_object_digests(obj))
-        self.saving = True
-        try:
-            found = call(obj, target, *args, **kwargs)
-        finally:
-            self.saving = False
-        if self.orders.torn == self.saves:
-            self.tear(path)
-        return found
+        return self.saved(obj, _path_of(target), functools.partial(call, obj, target, *args, **kwargs))
 
-    def tear(self, path: str) -> None:
-        """Cut what was just written at a byte, as a power failure does, and end."""
-        if path and Path(path).is_file():
-            size = Path(path).stat().st_size
-            os.truncate(path, int(size * self.orders.torn_share))
-        self.end(f"torn during save {self.saves}")
+    def around_sharded_save(self, call: Callable[..., Any], state: Any, *args: Any, **kwargs: Any) -> Any:
+        path = str(kwargs.get("checkpoint_id") or (args[0] if args else "") or "")
+        return self.saved(state, path, functools.partial(call, state, *args, **kwargs))
+
+    def saved(self, obj: Any, path: str, call: Callable[[], Any]) -> Any:
+        """Save; before it the digests of what is saved and of what lives, after it that it was done."""
+        if self.inner:
+            return call()
+        leaves = digesting.leaves(obj, self.ignored)
+        facts = {
+            "digest": digesting.of_group(leaves.items()),
+            "parts": digesting.parts_of(leaves),
+            "leaves": leaves,
+        }
+        live = dict(self.each_tensor(gradients=False))
+        number = self.window.open(self.write)
+        self.write("save", step=self.base + self.done, save=number, path=path, live=live, **facts)
+        self.inner += 1
+        try:
+            with self.window.strike(self):
+                found = call()
+        finally:
+            self.inner -= 1
+        self.write("saved", save=number, size=_size(path))
+        return found
 
     def around_load(self, call: Callable[..., Any], source: Any, *args: Any, **kwargs: Any) -> Any:
-        found = call(source, *args, **kwargs)
-        if not self.saving:
-            digests = _object_digests(found)
-            step = self.orders.step_of(digests)
-            if step is not None and not self.done:
-                self.base = max(self.base, step)
-            self.write(
-                "load",
-                step=self.base,
-                base=self.base if step is not None else None,
-                path=str(source)[:400],
-                **digests,
-            )
+        self.inner += 1
+        try:
+            found = call(source, *args, **kwargs)
+        finally:
+            self.inner -= 1
+        if not self.inner:
+            self.loaded(found, _path_of(source))
         return found
+
+    def around_sharded_load(self, call: Callable[..., Any], state: Any, *args: Any, **kwargs: Any) -> Any:
+        self.inner += 1
+        try:
+            found = call(state, *args, **kwargs)
+        finally:
+            self.inner -= 1
+        self.loaded(state, str(kwargs.get("checkpoint_id") or (args[0] if args else "") or ""))
+        return found
+
+    def loaded(self, obj: Any, path: str) -> None:
+        """Something was loaded: if it is a save that is known, this process goes on from its step."""
+        leaves = digesting.leaves(obj, self.ignored)
+        facts = {"digest": digesting.of_group(leaves.items()), "parts": digesting.parts_of(leaves)}
+        step = self.orders.step_of(facts)
+        if step is not None and not self.done:
+            self.base = max(self.base, step)
+        self.write(
+            "load", step=self.base, base=self.base if step is not None else None, path=path[:400], **facts
+        )
 
     def on_event(self, event: str, args: Any) -> None:
         """Count the file events of a save; the ordered one is the last thing that happens."""
-        if (
-            self.saving
-            and self.orders.kill_in_save == self.saves
-            and event in ("open", "os.rename", "os.remove", "os.mkdir")
-        ):
-            self.orders.events -= 1
-            if self.orders.events <= 0:
-                self.end(f"killed inside save {self.saves}")
+        if self.window.number and self.window.event(event, args):
+            self.end(f"killed inside save {self.window.number}")
 
     # --- what is written -----------------------------------------------------------------------------------
 
     def state_fields(self) -> dict[str, str]:
         """Digests of everything that a step changes and the next one starts from."""
-        tensors = {"params": _digest(self.parameters()), "buffers": _digest(self.buffers())}
-        return {**tensors, **self.optimizer_fields(), **self.settings()}
+        tensors = {
+            "params": _group(self.parameters()),
+            "buffers": _group(self.buffers()),
+        }
+        return tensors | self.optimizer_fields()
 
     def settings(self) -> dict[str, str]:
         """Digests of what scripts move between two steps: rates, schedules, scalers, averages, what they named."""
@@ -253,62 +352,122 @@ class Recorder:
         for name, things in (("scheduler", self.schedulers), ("scaler", self.scalers)):
             states = [thing.state_dict() for thing in _in_order(things)]
             if any(states):
-                fields[name] = _plain_digest(states)
+                fields[name] = digesting.of_value(states)
         averages = [
             (f"{i}.{n}", t) for i, m in enumerate(_in_order(self.averages)) for n, t in m.state_dict().items()
         ]
         if averages:
-            fields["ema"] = _digest(averages)
-        return fields | {name: _plain_digest(_state_of(part)) for name, part in self.extra.items()}
+            fields["ema"] = _group(averages)
+        return fields | {
+            name: digesting.of_group(self.extra_leaves(name, part).items())
+            for name, part in self.extra.items()
+        }
 
-    def optimizer_fields(self) -> dict[str, str]:
-        """One digest for each kind of state, over all parameters by name."""
+    def extra_leaves(self, name: str, part: Any) -> dict[str, str]:
+        found = digesting.leaves({name: _state_of(part)}, self.ignored)
+        return {key: digest for key, digest in found.items() if key not in self.ignored}
+
+    def optimizer_state(self) -> Iterator[tuple[str, str, Any]]:
+        """Kind, parameter's name and value of every entry."""
         names = {id(p): name for name, p in self.parameters()}
-        found: dict[str, list[tuple[str, Any]]] = {}
         for number, optimizer in enumerate(_in_order(self.optimizers)):
             for place, p in enumerate(p for group in optimizer.param_groups for p in group["params"]):
                 for key, value in optimizer.state.get(p, {}).items():
-                    found.setdefault(key, []).append((names.get(id(p), f"{number}.{place}"), value))
-        return {f"optimizer.{key}": _mixed(values) for key, values in sorted(found.items())}
+                    yield str(key), names.get(id(p), f"{number}.{place}"), value
+
+    def optimizer_fields(self) -> dict[str, str]:
+        """One digest for each kind of state, over all parameters by name, and one for the settings of groups."""
+        found: dict[str, list[tuple[str, str]]] = {}
+        for key, name, value in self.optimizer_state():
+            found.setdefault(key, []).append((name, digesting.of_value(value)))
+        fields = {f"optimizer.{key}": digesting.of_group(values) for key, values in sorted(found.items())}
+        return {**fields, "optimizer.settings": digesting.of_group(self.group_settings())}
+
+    def group_settings(self) -> list[tuple[str, str]]:
+        """What the groups of parameters say beside their rates, as text."""
+        return [
+            (f"{number}.{place}.{key}", type(value).__name__ if key == "lr" else _text(value))
+            for number, optimizer in enumerate(_in_order(self.optimizers))
+            for place, group in enumerate(optimizer.param_groups)
+            for key, value in group.items()
+            if key not in ("params", "initial_lr", "param_names")
+        ]
 
     def parameters(self) -> list[tuple[str, Tensor]]:
-        """Named parameters of all roots, then of optimizers what no root has."""
+        """Named parameters of all roots; those of later roots have the root's number before their names."""
         found: dict[int, tuple[str, Tensor]] = {}
-        for root in _in_order(self.roots):
+        for number, root in enumerate(_in_order(self.roots)):
             for name, p in root.named_parameters():
-                found.setdefault(id(p), (_bare(name), p))
+                found.setdefault(id(p), (_bare(name) if not number else f"{number}/{_bare(name)}", p))
         return list(found.values())
 
     def buffers(self) -> list[tuple[str, Tensor]]:
-        return [(_bare(name), b) for root in _in_order(self.roots) for name, b in root.named_buffers()]
+        return [
+            (_bare(name) if not number else f"{number}/{_bare(name)}", b)
+            for number, root in enumerate(_in_order(self.roots))
+            for name, b in root.named_buffers()
+        ]
 
     def gradients(self) -> list[tuple[str, Tensor]]:
         return [(name, p.grad) for name, p in self.parameters() if p.grad is not None]
 
-    def each_tensor(self) -> Iterator[tuple[str, str]]:
-        """Digests of single tensors, for the step that is looked at closely."""
-        for kind, tensors in (
-            ("params", self.parameters()),
-            ("buffers", self.buffers()),
-            ("gradients", self.gradients()),
+    def live_tensors(self, *, gradients: bool = True) -> Iterator[tuple[str, Any]]:
+        """Everything that lasts by name: of components, then of parameters."""
+        kinds = [("params", self.parameters()), ("buffers", self.buffers())]
+        for kind, tensors in [*kinds, *([("gradients", self.gradients())] if gradients else [])]:
+            yield from ((f"{kind}.{name}", tensor) for name, tensor in tensors)
+        yield from ((f"optimizer.{key}.{name}", value) for key, name, value in self.optimizer_state())
+
+    def each_tensor(self, *, gradients: bool = True) -> Iterator[tuple[str, str]]:
+        """Digests of single tensors, and of what a script named, where one is looked at closely."""
+        for name, value in self.live_tensors(gradients=gradients):
+            yield name, digesting.of_value(value)
+        for key, text in self.group_settings():
+            yield f"optimizer.settings.{key}", text
+        for kind, things in (
+            ("scheduler", self.schedulers),
+            ("scaler", self.scalers),
+            ("ema", self.averages),
         ):
-            for name, tensor in tensors:
-                yield f"{kind}.{name}", _digest([(name, tensor)])
+            states = [thing.state_dict() for thing in _in_order(things)]
+            if any(states):
+                yield from digesting.leaves({kind: {str(i): state for i, state in enumerate(states)}}).items()
+        for name, part in self.extra.items():
+            yield from self.extra_leaves(name, part).items()
+
+    def modules(self) -> dict[str, str]:
+        """Every module's settings and mode as text: what no state dict has."""
+        found = {}
+        for root in _in_order(self.roots):
+            for name, module in root.named_modules():
+                mode = "" if module.training else ", in evaluation mode"
+                found[_bare(name)] = f"{type(module).__name__}({module.extra_repr()}){mode}"
+        return found
+
+    def picture(self, name: str) -> None:
+        """The state as files: for transplants, and as plain bytes, for a look at single elements."""
+        folder = self.orders.folder
+        self.inner += 1
+        if not self.rank:
+            _original(torch, "save")(read_parts(self), str(folder / f"snapshot-{name}.pt"))
+        tensors = [
+            (key, *digesting.raw(value)) for key, value in self.live_tensors() if isinstance(value, Tensor)
+        ]
+        head = [(key, kind, shape, len(data)) for key, kind, shape, data in tensors]
+        with (folder / f"tensors-{self.rank}-{name}.bin").open("wb") as file:
+            file.write(json.dumps(head).encode() + b"\n")
+            file.writelines(data for *_, data in tensors)
+        self.inner -= 1
 
     def write(self, kind: str, **facts: Any) -> None:
         """One line, out of the process before anything else happens."""
-        os.write(self.file, (json.dumps({"kind": kind, **facts}) + "\n").encode())
+        self.pen.write(kind, **facts)
 
     def end(self, why: str) -> None:
-        """Write the last line and die, by the signal that was ordered."""
+        """Write the last line and die."""
         self.write("end", why=why)
-        os.kill(os.getpid(), self.orders.signal)
-        if self.orders.signal == signal.SIGKILL:
-            signal.pause()
-        self.orders.kill_at = None
-
-    def _trains(self, module: nn.Module) -> bool:
-        return next((True for p in module.parameters() if p.requires_grad), False)
+        os.kill(os.getpid(), signal.SIGKILL)
+        signal.pause()
 
 
 class Silent:
@@ -318,99 +477,13 @@ class Silent:
         """Do nothing."""
 
 
-# --- digests -------------------------------------------------------------------------------------------------------
-
-
-def _digest(tensors: Any) -> str:
-    total = xxhash.xxh3_128()
-    for name, tensor in tensors:
-        _add(total, name, tensor)
-    return total.hexdigest()
-
-
-def _add(total: Any, name: str, tensor: Tensor) -> None:
-    local = tensor.detach()
-    local = local.to_local() if hasattr(local, "to_local") else local
-    total.update(f"{name}|{local.dtype}|{tuple(local.shape)}|".encode())
-    if local.layout is torch.strided and local.numel():
-        total.update(local.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-
-
-def _mixed(values: list[tuple[str, Any]]) -> str:
-    total = xxhash.xxh3_128()
-    for name, value in values:
-        if isinstance(value, Tensor):
-            _add(total, name, value)
-        else:
-            total.update(f"{name}|{value!r}".encode())
-    return total.hexdigest()
-
-
-def _plain_digest(value: Any) -> str:
-    """Over any nesting of containers, tensors, arrays and plain values; of other objects only their type."""
-    total = xxhash.xxh3_128()
-    stack = [("", value)]
-    while stack:
-        name, item = stack.pop()
-        if isinstance(item, Tensor):
-            _add(total, name, item)
-        elif isinstance(item, Mapping):
-            total.update(f"{name}{{{len(item)}".encode())
-            stack.extend((f"{name}.{key}", item[key]) for key in reversed(list(item)))
-        elif isinstance(item, (list, tuple)):
-            total.update(f"{name}[{len(item)}".encode())
-            stack.extend((f"{name}.{i}", part) for i, part in reversed(list(enumerate(item))))
-        elif hasattr(item, "tobytes"):
-            total.update(
-                f"{name}|{getattr(item, 'dtype', '')}|{getattr(item, 'shape', '')}|".encode() + item.tobytes()
-            )
-        elif isinstance(item, float):
-            total.update(f"{name}={item.hex()}".encode())
-        elif item is None or isinstance(item, (bool, int, str, bytes, complex)):
-            total.update(f"{name}={item!r}".encode())
-        else:
-            total.update(f"{name}:{type(item).__qualname__}".encode())
-    return total.hexdigest()
-
-
-def _object_digests(obj: Any) -> dict[str, Any]:
-    parts = (
-        {str(k): _plain_digest(v) for k, v in obj.items()}
-        if isinstance(obj, Mapping) and len(obj) <= 256
-        else {}
-    )
-    return {"digest": _plain_digest(obj), "parts": parts}
-
-
-def _joined(items: list[str]) -> str:
-    return (
-        items[0]
-        if len(items) == 1
-        else xxhash.xxh3_128("|".join(items).encode()).hexdigest()
-        if items
-        else ""
-    )
-
-
-def generators() -> dict[str, str]:
-    """Digests of the states of all global generators."""
-    found = {
-        "rng.python": _plain_digest(random.getstate()),
-        "rng.torch": _plain_digest(torch.get_rng_state()),
-    }
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        found["rng.numpy"] = _plain_digest(numpy.random.get_state())
-    if torch.cuda.is_available():
-        found["rng.cuda"] = _plain_digest(torch.cuda.get_rng_state_all())
-    return found
-
-
 def environment() -> dict[str, str]:
     """What bits depend on beside the state."""
     return {
         "python": platform.python_version(), "torch": str(torch.__version__), "machine": platform.machine(),
         "isa": torch.backends.cpu.get_cpu_capability(), "threads": str(torch.get_num_threads()),
+        "mkldnn": str(torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)),
+        "deterministic": str(torch.are_deterministic_algorithms_enabled()),
         "world_size": os.environ.get("WORLD_SIZE", "1"),
     }  # fmt: skip
 
@@ -422,7 +495,9 @@ _ORIGINALS: dict[tuple[int, str], Any] = {}
 
 def _wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
     """Replace a function by one that hands it to ``around``; the original stays reachable."""
-    original = getattr(owner, name)
+    original = getattr(owner, name, None)
+    if original is None:
+        return
     _ORIGINALS[id(owner), name] = original
 
     @functools.wraps(original)
@@ -451,6 +526,14 @@ def _bare(name: str) -> str:
     return name
 
 
+def _group(tensors: list[tuple[str, Tensor]]) -> str:
+    return digesting.of_group((name, digesting.of_tensor(tensor)) for name, tensor in tensors)
+
+
+def _joined(items: list[str]) -> str:
+    return items[0] if len(items) == 1 else digesting.of_value("|".join(items)) if items else ""
+
+
 def _number(tensor: Tensor) -> float:
     return float(tensor.detach()) if tensor.numel() == 1 else float(tensor.detach().sum())
 
@@ -459,19 +542,25 @@ def _hex(value: Any) -> str:
     return float(value).hex()
 
 
+def _text(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return digesting.of_tensor(value)
+    return repr(tuple(value)) if isinstance(value, (list, tuple)) else repr(value)
+
+
 def _state_of(part: Any) -> Any:
     if hasattr(part, "state_dict"):
         return part.state_dict()
     return part() if callable(part) else part
 
 
-def _open(folder: Path, rank: int) -> int:
-    """A new file for this process: the next number of its rank."""
-    folder.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while True:
-        with contextlib.suppress(FileExistsError):
-            return os.open(
-                folder / f"r{rank}-{number}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644
-            )
-        number += 1
+def _path_of(target: Any) -> str:
+    found = target if isinstance(target, (str, os.PathLike)) else getattr(target, "name", "")
+    return os.fspath(found) if isinstance(found, (str, os.PathLike)) else ""
+
+
+def _size(path: str) -> int | None:
+    try:
+        return os.stat(path).st_size if path else None  # noqa: PTH116 - no object is made while a script saves
+    except OSError:
+        return None

@@ -1,36 +1,54 @@
-"""Running a training command: in a process group of its own, traced, with an end for certain."""
+"""Running a training command: traced, in processes that are all gone afterwards, whatever they did."""
 
 from __future__ import annotations
 
-import contextlib
+import json
 import os
-import signal
+import re
+import shutil
 import subprocess
 import sys
-import tempfile
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 from ckpttool.determinism.orders import Orders
-from ckpttool.determinism.trace import Process, TraceError, read_trace
+from ckpttool.determinism.trace import Process, TraceError, read_files
 
 INJECT = Path(__file__).parent / "inject"
+SERVE = "from ckpttool.determinism.launching import serve; serve()"
 LAST_LINES = 12
+_PYTHON = re.compile(r"python(\d+(\.\d+)*)?t?(\.exe)?")
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """How a command ended: its exit status (negative: a signal), whether time ran out, its last lines, its trace."""
+    """How a command ended: its exit status (negative: a signal), whether time ran out, its last lines, its trace.
+
+    ``left`` counts the processes that were still there when the command itself had ended; ``seconds`` is what it took.
+    """
 
     status: int
     timed_out: bool
     lines: tuple[str, ...]
     trace: tuple[Process, ...]
+    left: int = 0
+    seconds: float = 0.0
 
     @property
     def was_killed_as_ordered(self) -> bool:
         return any(process.ended for process in self.trace)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A command that is a Python program: its interpreter, then ``script args…`` or ``-m module args…``."""
+
+    interpreter: str
+    words: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,68 +58,163 @@ class Command:
     words: tuple[str, ...]
     resume: tuple[str, ...] = ()
     timeout: float = 600.0  # seconds
+    fork: bool = True  # from a process that has imported torch, where the command is a Python program
 
     def run(self, out: Path, orders: Orders, *, resumed: bool = False, last: str = "") -> Ran:
         """Run once; every process that it started is gone afterwards."""
+        with Launchers() as launchers:
+            return launchers.run(self, out, orders, resumed=resumed, last=last)
+
+
+def program_of(words: Sequence[str]) -> Program | None:
+    """What Python would run for a command, or None: then it can only be started as it is.
+
+    Understood are ``python script.py …``, ``python -m module …`` and scripts whose first line names an interpreter, as
+    installers write them.
+    """
+    if not words or not hasattr(os, "fork"):
+        return None
+    first = shutil.which(words[0])
+    if first is None:
+        return None
+    if _PYTHON.fullmatch(Path(first).name):
+        rest = list(words[1:])
+        while rest and rest[0] in ("-u", "-B"):
+            rest.pop(0)
+        if len(rest) > 1 and rest[0] == "-m":
+            return Program(words[0], tuple(rest))
+        return Program(words[0], tuple(rest)) if rest and Path(rest[0]).is_file() else None
+    named = _interpreter_of(Path(first))
+    return Program(named, (first, *words[1:])) if named else None
+
+
+def _interpreter_of(script: Path) -> str:
+    try:
+        with script.open("rb") as file:
+            head = file.readline(512).decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
+    words = head[2:].split() if head.startswith("#!") else []
+    return words[0] if len(words) == 1 and _PYTHON.fullmatch(Path(words[0]).name) else ""
+
+
+class Launchers:
+    """Helper processes: as many as there are runs at a time, each kept for the next run. All go when this is closed."""
+
+    def __init__(self) -> None:
+        self.free: list[_Launcher] = []
+        self.made: list[_Launcher] = []
+        self.lock = threading.Lock()
+
+    def __enter__(self) -> Launchers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for launcher in self.made:
+            launcher.close()
+
+    def run(
+        self, command: Command, out: Path, orders: Orders, *, resumed: bool = False, last: str = "",
+        more: tuple[str, ...] = (),
+    ) -> Ran:  # fmt: skip
+        """Run a command once, with ``more`` words at its end."""
         out.mkdir(parents=True, exist_ok=True)
-        words = [*self.words, *(self.resume if resumed else ())]
+        words = [*command.words, *(command.resume if resumed else ()), *more]
         filled = [word.replace("{out}", str(out)).replace("{last}", last) for word in words]
-        before = len(list(orders.folder.glob("r*.jsonl"))) if orders.folder.exists() else 0
-        with tempfile.TemporaryFile() as output:
-            status, timed_out = _run(filled, _environment(orders), output.fileno(), self.timeout)
-            output.seek(max(0, output.seek(0, os.SEEK_END) - 8192))
-            lines = output.read().decode(errors="replace").splitlines()[-LAST_LINES:]
+        program = program_of(filled) if command.fork else None
+        orders.folder.mkdir(parents=True, exist_ok=True)
+        before = set(orders.folder.glob("r*.jsonl"))
+        output = out.with_name(f"{out.name}.txt")
+        order = {
+            "words": filled, "program": None if program is None else program.words, "output": str(output),
+            "environment": environment(orders), "timeout": command.timeout,
+        }  # fmt: skip
+        answer = self._answered(order, program)
         try:
-            trace = read_trace(orders.folder)[before:]
+            trace = read_files(set(orders.folder.glob("r*.jsonl")) - before)
         except TraceError:
             trace = ()
-        return Ran(status, timed_out, tuple(lines), trace)
-
-
-def _environment(orders: Orders) -> dict[str, str]:
-    """The caller's, with the recorder on the path and bytes of hashes that repeat."""
-    path = os.pathsep.join(part for part in (str(INJECT), os.environ.get("PYTHONPATH", "")) if part)
-    package = str(Path(__file__).parents[2])
-    found = {**os.environ, **orders.to_environment(), "PYTHONPATH": f"{path}{os.pathsep}{package}"}
-    found.setdefault("PYTHONHASHSEED", "0")
-    return found
-
-
-def _run(words: Sequence[str], environment: dict[str, str], output: int, timeout: float) -> tuple[int, bool]:
-    try:
-        child = subprocess.Popen(
-            words,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
+        return Ran(
+            answer["status"],
+            answer["timed_out"],
+            _last_lines(output),
+            trace,
+            answer["left"],
+            answer["seconds"],
         )
-    except OSError as error:
-        os.write(output, f"{words[0]}: {error.strerror}\n".encode())
-        return 127, False
+
+    def _answered(self, order: dict[str, Any], program: Program | None) -> Any:
+        interpreter = None if program is None else program.interpreter
+        with self.lock:
+            found = next((one for one in self.free if one.interpreter == interpreter), None)
+            if found is not None:
+                self.free.remove(found)
+        if found is None:
+            found = _Launcher(interpreter)
+            with self.lock:
+                self.made.append(found)
+        answer = found.run(order)
+        if answer is None and program is not None:  # that interpreter cannot serve: start it as it is
+            return self._answered({**order, "program": None}, None)
+        with self.lock:
+            self.free.append(found)
+        return answer or {"status": 127, "timed_out": False, "left": 0, "seconds": 0.0}
+
+
+class _Launcher:
+    """One helper process; of the command's interpreter, with torch, or of this one, without."""
+
+    def __init__(self, interpreter: str | None) -> None:
+        self.interpreter = interpreter
+        words = [interpreter or sys.executable, "-c", SERVE, "fork" if interpreter else "plain"]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            words, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=_paths(), start_new_session=True
+        )
+
+    def run(self, order: dict[str, Any]) -> Any:
+        """The answer to an order; None where the helper died."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            self.process.stdin.write((json.dumps(order) + "\n").encode())
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            return None
+        line = self.process.stdout.readline()
+        return json.loads(line) if line else None
+
+    def close(self) -> None:
+        """End it, and with it whatever it still runs."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            self.process.stdin.close()
+        except BrokenPipeError:
+            pass
+        finally:
+            self.process.wait()
+            self.process.stdout.close()
+
+
+def _paths() -> dict[str, str]:
+    """The caller's environment, with the recorder on the path, and this package after everything else."""
+    given = os.environ.get("PYTHONPATH", "")
+    parts = [str(INJECT), given, str(Path(__file__).parents[2])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in parts if part)}
+
+
+def environment(orders: Orders) -> dict[str, str]:
+    """What a traced process gets: the caller's, the paths, the orders."""
+    return {**_paths(), **orders.to_environment()}
+
+
+def _last_lines(output: Path) -> tuple[str, ...]:
     try:
-        return child.wait(timeout), False
-    except subprocess.TimeoutExpired:
-        return -signal.SIGKILL, True
-    finally:
-        end_group(child.pid)
-        child.wait()
-
-
-def end_group(leader: int) -> None:
-    """Kill every process of a group; those that left it are found by their session where the system tells."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(leader, signal.SIGKILL)
-    if sys.platform == "linux":
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdecimal() and _session(entry) == leader:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(int(entry.name), signal.SIGKILL)
-
-
-def _session(entry: Path) -> int:
-    try:
-        return int((entry / "stat").read_text().rpartition(")")[2].split()[3])
-    except (OSError, ValueError, IndexError):
-        return -1
+        with output.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
+            return tuple(file.read().decode(errors="replace").splitlines()[-LAST_LINES:])
+    except OSError:
+        return ()

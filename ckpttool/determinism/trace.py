@@ -1,49 +1,82 @@
 """Traces: what a training process did, step by step, as digests. One JSON object to a line; small and versioned.
 
 A trace is a folder: ``r0-1.jsonl`` is what process 1 of rank 0 wrote (processes are counted as they start). Lines:
-``start`` (schema, environment), ``state`` (digests before the first training forward), ``step`` (digests after an
-optimizer's step), ``save`` and ``load`` (digests of what was saved or loaded), ``end``.
+``start`` (schema, environment), ``generator`` (seeded or restored before the first step), ``state`` (digests before
+the first training forward), ``step`` (digests after an optimizer's step), ``between`` (what moved until the next one),
+``save`` (digests of what is about to be saved), ``saved`` (it was), ``files`` (what happened to files since), ``load``,
+``signalled``, ``end``. docs/reference/traces.md has every key.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeAlias
 
 SCHEMA = "ckpttool.trace/1"
 
 COMPONENTS = (
     "data", "rng", "params", "buffers", "gradients", "optimizer", "lr", "scheduler", "scaler", "ema", "counters",
-    "loss",
+    "loss", "artifact",
 )  # fmt: skip
 """The parts of a step. A field is a component, or a component and a name (``rng.torch``, ``optimizer.exp_avg``)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step: its number in the run, the fields' digests, the loss as a float for people."""
+    """A step: its number in the run, the fields' digests, the loss as a float for people.
+
+    ``rows`` has eight hex digits for each sample, ``graded`` is how many parameters got a gradient.
+    """
 
     number: int
     fields: Mapping[str, str] = field(hash=False)
     loss: float | None = None
     tensors: Mapping[str, str] = field(default_factory=dict, hash=False)
+    rows: str = ""
+    graded: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """A save or a load: after which step, where, the digest of all of it and of each of its top-level parts."""
+    """A save or a load: after which step, where, the digest of all of it and of each of its top-level parts.
+
+    Of a save also: which one of its process it is, the digests of its single values and of the live state by name,
+    whether it came to its end, the file's bytes, and what happened to files from its beginning to the next step.
+    """
 
     number: int
     path: str
     digest: str
     parts: Mapping[str, str] = field(default_factory=dict, hash=False)
+    ordinal: int = 0
+    leaves: Mapping[str, str] = field(default_factory=dict, hash=False)
+    live: Mapping[str, str] = field(default_factory=dict, hash=False)
+    complete: bool = True
+    size: int | None = None
+    events: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """What was moved after a step and before the next, and how much was saved and evaluated there."""
+
+    number: int
+    saves: int
+    evaluations: int
+    moved: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """What one process did. ``base`` is the step that it went on from, None where it loaded nothing that is known."""
+    """What one process did. ``base`` is the step that it went on from, None where it loaded nothing that is known.
+
+    ``modules`` are settings and modes of modules before the first step; ``seeds`` and ``restored`` the digests of
+    torch's generator after it was seeded or restored before then; ``signalled`` is the step at which it was told
+    to end.
+    """
 
     rank: int
     base: int | None
@@ -53,6 +86,11 @@ class Process:
     saves: tuple[Save, ...] = ()
     loads: tuple[Save, ...] = ()
     ended: str = ""
+    modules: Mapping[str, str] = field(default_factory=dict, hash=False)
+    seeds: tuple[str, ...] = ()
+    restored: tuple[str, ...] = ()
+    between: tuple[Between, ...] = ()
+    signalled: int | None = None
 
 
 class TraceError(ValueError):
@@ -64,10 +102,15 @@ def read_trace(folder: Path) -> tuple[Process, ...]:
 
     Raises ``TraceError`` for a folder without traces, and for a version that is not known.
     """
-    files = sorted(folder.glob("r*-*.jsonl"), key=_order)
+    files = set(folder.glob("r*-*.jsonl"))
     if not files:
         raise TraceError(f"{folder} – no trace here: no optimizer step was seen")
-    return tuple(_process(path) for path in files)
+    return read_files(files)
+
+
+def read_files(files: Collection[Path]) -> tuple[Process, ...]:
+    """The same of chosen files."""
+    return tuple(_process(path) for path in sorted(files, key=_order))
 
 
 def _order(path: Path) -> tuple[int, int]:
@@ -75,47 +118,100 @@ def _order(path: Path) -> tuple[int, int]:
     return (int(number), int(rank)) if rank.isdecimal() and number.isdecimal() else (0, 0)
 
 
+Line: TypeAlias = Mapping[str, object]
+
+
 def _process(path: Path) -> Process:
-    lines = []
+    lines = _lines(path)
+    kinds: dict[str, list[Line]] = {}
+    for line in lines:
+        kinds.setdefault(str(line.get("kind")), []).append(line)
+    head = lines[0]
+    bases = [int(str(line["base"])) for line in lines if isinstance(line.get("base"), int)]
+    state = kinds.get("state", [{}])[-1]
+    generators = [(line.get("how"), str(line.get("digest"))) for line in kinds.get("generator", [])]
+    signalled = kinds.get("signalled", [{}])[0].get("step")
+    return Process(
+        int(str(head.get("rank", 0))),
+        bases[-1] if bases else None,
+        _texts(head.get("environment")) | _texts(state.get("environment")),
+        _step(state) if state else None,
+        tuple(_step(line) for line in kinds.get("step", [])),
+        _saves(kinds),
+        tuple(_save(line) for line in kinds.get("load", [])),
+        str(kinds["end"][-1].get("why", "")) if "end" in kinds else "",
+        _texts(state.get("modules")),
+        tuple(digest for how, digest in generators if how == "seeded"),
+        tuple(digest for how, digest in generators if how == "restored"),
+        tuple(_between(line) for line in kinds.get("between", [])),
+        int(str(signalled)) if signalled is not None else None,
+    )
+
+
+def _lines(path: Path) -> list[Line]:
+    lines: list[Line] = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             lines.append(json.loads(text))
         except ValueError:
             break
-    if not lines or lines[0].get("schema") != SCHEMA:
+    if not lines or not isinstance(lines[0], dict) or lines[0].get("schema") != SCHEMA:
         raise TraceError(f"{path} – not a trace of version {SCHEMA}")
-    kinds: dict[str, list[dict[str, object]]] = {}
-    for line in lines:
-        kinds.setdefault(str(line.get("kind")), []).append(line)
-    head = lines[0]
-    bases = [int(line["base"]) for line in lines if isinstance(line.get("base"), int)]
-    states = [_step(line) for line in kinds.get("state", [])]
-    return Process(
-        int(head.get("rank", 0)),
-        bases[-1] if bases else None,
-        {str(k): str(v) for k, v in head.get("environment", {}).items()},
-        states[0] if states else None,
-        tuple(_step(line) for line in kinds.get("step", [])),
-        tuple(_save(line) for line in kinds.get("save", [])),
-        tuple(_save(line) for line in kinds.get("load", [])),
-        str(kinds["end"][-1].get("why", "")) if "end" in kinds else "",
-    )
+    return [line for line in lines if isinstance(line, dict)]
 
 
-def _step(line: Mapping[str, object]) -> Step:
-    fields, tensors, loss = line.get("fields"), line.get("tensors"), line.get("loss")
+def _texts(found: object) -> dict[str, str]:
+    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+
+
+def _number(found: object) -> int | None:
+    return int(found) if isinstance(found, (int, float)) else None
+
+
+def _step(line: Line) -> Step:
+    loss = line.get("loss")
     return Step(
         int(str(line.get("step", 0))),
-        {str(k): str(v) for k, v in fields.items()} if isinstance(fields, dict) else {},
+        _texts(line.get("fields")),
         float(loss) if isinstance(loss, (int, float)) else None,
-        {str(k): str(v) for k, v in tensors.items()} if isinstance(tensors, dict) else {},
+        _texts(line.get("tensors")),
+        str(line.get("rows", "")),
+        _number(line.get("graded")),
     )
 
 
-def _save(line: Mapping[str, object]) -> Save:
-    parts = line.get("parts")
-    found = {str(k): str(v) for k, v in parts.items()} if isinstance(parts, dict) else {}
-    return Save(int(str(line.get("step", 0))), str(line.get("path", "")), str(line.get("digest", "")), found)
+def _between(line: Line) -> Between:
+    moved = line.get("moved")
+    names = tuple(map(str, moved)) if isinstance(moved, list) else ()
+    return Between(
+        int(str(line["step"])), _number(line.get("saves")) or 0, _number(line.get("evaluations")) or 0, names
+    )
+
+
+def _save(line: Line) -> Save:
+    return Save(
+        int(str(line.get("step", 0))),
+        str(line.get("path", "")),
+        str(line.get("digest", "")),
+        _texts(line.get("parts")),
+        _number(line.get("save")) or 0,
+        _texts(line.get("leaves")),
+        _texts(line.get("live")),
+    )
+
+
+def _saves(kinds: Mapping[str, list[Line]]) -> tuple[Save, ...]:
+    done = {_number(line.get("save")): line for line in kinds.get("saved", [])}
+    files = {_number(line.get("save")): line.get("events") for line in kinds.get("files", [])}
+    found = []
+    for save in map(_save, kinds.get("save", [])):
+        # Traces that were recorded before saves were counted say nothing of their end.
+        complete = save.ordinal in done or not save.ordinal
+        size = _number(done[save.ordinal].get("size")) if save.ordinal in done else None
+        told = files.get(save.ordinal)
+        events = tuple((str(e[0]), str(e[1])) for e in told) if isinstance(told, list) else ()
+        found.append(replace(save, complete=complete, size=size, events=events))
+    return tuple(found)
 
 
 def component_of(name: str) -> str:

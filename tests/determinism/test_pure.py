@@ -104,7 +104,8 @@ CASES = {
     "rng-lost": (process(5), {"rng__torch": from_step(6), "loss": from_step(6)}),
     "hidden-state": (process(5), {"loss": from_step(6), "gradients": from_step(6)}),
     "update": (process(5), {"params": from_step(6)}),
-    "unexplained": (process(5), {"lr": from_step(7)}),
+    "schedule-function": (process(5), {"lr": from_step(7)}),
+    "unexplained": (process(5), {"scheduler": from_step(7)}),
 }  # fmt: skip
 
 

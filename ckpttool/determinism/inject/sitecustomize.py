@@ -7,42 +7,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import PathFinder
 from types import ModuleType
 
 
-class _AfterTorch(MetaPathFinder):
-    """Lets torch be found as ever, and starts the recorder once it has been executed."""
+def _record(_torch: ModuleType) -> None:
+    from ckpttool.determinism.recorder import install
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if name != "torch":
-            return None
-        sys.meta_path.remove(self)
-        spec = PathFinder.find_spec(name, path)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Executing(spec.loader)
-        return spec
-
-
-class _Executing(Loader):
-    def __init__(self, inner: Loader) -> None:
-        self.inner = inner
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self.inner.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        if module.__spec__ is not None:
-            module.__spec__.loader = self.inner
-        module.__loader__ = self.inner
-        self.inner.exec_module(module)
-        from ckpttool.determinism.recorder import install
-
-        install()
+    install()
 
 
 def _next_sitecustomize() -> None:
@@ -56,5 +28,7 @@ def _next_sitecustomize() -> None:
 
 
 if os.environ.get("CKPTTOOL_TRACE_DIR"):
-    sys.meta_path.insert(0, _AfterTorch())
+    from ckpttool.determinism.importing import when_imported
+
+    when_imported("torch", _record)
 _next_sitecustomize()
