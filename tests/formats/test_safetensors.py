@@ -372,13 +372,13 @@ def test_corpus(corpora_dir: Path) -> None:
 # --- size ------------------------------------------------------------------------------------------------
 
 
-def test_a_hundred_thousand_tensors() -> None:
-    count = 100_000
+@pytest.mark.parametrize("count", [20_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_many_tensors(count: int) -> None:
     header = {f"layers.{i}.weight": entry(shape=(1,), start=4 * i, stop=4 * i + 4) for i in range(count)}
     data = whole(header, bytes(4 * count))
     started = time.process_time()
     checkpoint = read(data)
     assert len(checkpoint.storages) == count
     assert checkpoint.damage == ()
-    # About a second; a step that is quadratic in the tensors takes minutes.
-    assert time.process_time() - started < 20
+    # About a second for 100,000; a step that is quadratic in the tensors takes minutes.
+    assert time.process_time() - started < count / 5000

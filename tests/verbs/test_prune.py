@@ -192,7 +192,9 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
-@pytest.mark.parametrize("layout", ["folders", "shards", "ranks", "files"])
+@pytest.mark.parametrize(
+    "layout", ["files", *(pytest.param(n, marks=pytest.mark.slow) for n in ("folders", "shards", "ranks"))]
+)
 def test_an_interruption_leaves_nothing_that_looks_whole(
     tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -340,7 +340,7 @@ def test_a_file_named_a_million_times_is_read_never(tmp_path: Path) -> None:
     target, _ = made(tmp_path, "safetensors")
     seal(target)
     text = json.loads(sidecar(str(target)).read_bytes())
-    text["files"] *= 100_000
+    text["files"] *= 20_000
     sidecar(str(target)).write_text(json.dumps(text))
     report: Any = verify([target]).json
     assert "manifest-malformed" in {f["name"] for f in report["targets"][0]["findings"]}
