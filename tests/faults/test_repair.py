@@ -73,7 +73,11 @@ def outcome(folder: Path, kind: str, name: str) -> str:
     return f"saved {len(data['recovered'])}{lost}{left}"
 
 
-@pytest.mark.parametrize(("kind", "name"), CASES)
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    # A third of them in the run that everyone makes, the others in the slow one.
+    [pytest.param(*case, marks=pytest.mark.slow if i % 3 else ()) for i, case in enumerate(CASES)],
+)
 def test_repair_does_what_is_on_record(
     kind: str, name: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
