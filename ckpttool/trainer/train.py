@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from ckpttool import UsageError
+from ckpttool import Recorder, UsageError
 from ckpttool.trainer.checkpoints import Saver
 from ckpttool.trainer.config import Config
 from ckpttool.trainer.data import Batch, Plan, Position, batches, mixed
@@ -65,6 +66,7 @@ class Run:
     signals: Signals
     faults: Faults
     log: Log
+    recorder: Any  # of `ckpttool determinism`, where that is running
 
 
 def train(config: Config, out: Path) -> Result:
@@ -84,6 +86,9 @@ def train_together(config: Config, out: Path) -> Result:
     plan = Plan(len(parts.train), config.batch_size, config.seed, rank(), world())
     state = fresh_state(config, parts)
     faults = Faults(config.inject)
+    recorder = Recorder.from_env(
+        ema=state.ema, counters=lambda: asdict(state.counters), ignore=("counters.resumes",)
+    )
     with Signals() as signals, Saver(out, config, signals, lower=parts.lower) as saver:
         notes = [] if faults.ignore_checkpoints else saver.resume(state)
         faults.after_resume(state, parts)
@@ -91,7 +96,8 @@ def train_together(config: Config, out: Path) -> Result:
         forward = replicated(state.model, config)
         forward = torch.compile(forward) if config.compile else forward
         with Silence() if rank() else Log(out, state.counters.step, config) as log:
-            why = loop(Run(config, parts, state, plan, stream, forward, saver, signals, faults, log))
+            run = Run(config, parts, state, plan, stream, forward, saver, signals, faults, log, recorder)
+            why = loop(run)
         counters = state.counters
         notes.append(saver.advice(counters.step))
     return Result(counters.step, why, parts.metric_name, counters.best, counters.best_step, tuple(notes))
@@ -140,7 +146,8 @@ def accumulate(run: Run) -> float:
     """Gradients of one step, from as many micro-batches as it takes; the mean loss over all processes."""
     config, state, total = run.config, run.state, 0.0
     for micro in range(config.accumulate):
-        inputs, targets, _ = next(run.stream)
+        inputs, targets, indices = next(run.stream)
+        run.recorder.step(ids=indices)
         with sharing(run.forward, last=micro + 1 == config.accumulate):
             with precision(config):
                 loss = loss_of(run.forward(inputs), targets) / config.accumulate
