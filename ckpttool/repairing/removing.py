@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping as MappingABC
 from dataclasses import replace
 
-from ckpttool.editing import Editor
+from ckpttool.editing import Editor, below
 from ckpttool.layout import Layout, Optimizer
-from ckpttool.model import Call, Checkpoint, Mapping, Sequence
+from ckpttool.model import Call, Checkpoint, Mapping, Sequence, Tensor, Value
 from ckpttool.tree import key_text, lookup
 
 
@@ -33,6 +33,37 @@ def remove(editor: Editor, gone: Collection[int]) -> None:
 
 def _blanked(editor: Editor, indices: tuple[int, ...], gone: frozenset[int]) -> tuple[int, ...]:
     return tuple(editor.value(None) if index in gone else index for index in indices)
+
+
+ASIDE = "salvaged"
+"""The entry of the checkpoint's dict under which whole tensors stand that are of no use to their optimizer."""
+
+
+def take_aside(editor: Editor, stale: MappingABC[int, str]) -> dict[int, str]:
+    """Take optimizer states out of their optimizers; what is left in them stands under ``salvaged``, by their keys.
+
+    Nothing that is whole is lost this way, and no optimizer meets half a state. The new keys by node; states in which
+    no tensor is left, and all where the root is no dict, have none.
+    """
+    root = None if editor.root is None else editor.nodes[editor.root]
+    remove(editor, stale.keys())
+    kept = {index: key for index, key in stale.items() if _holds_tensors(editor, index)}
+    if editor.root is None or not isinstance(root, Mapping) or not kept:
+        return {}
+    names = [node.value for index in root.keys if isinstance(node := editor.nodes[index], Value)]
+    if ASIDE in names:
+        return {}
+    root = editor.nodes[editor.root]
+    assert isinstance(root, Mapping)
+    home = editor.mapping([(key, index) for index, key in kept.items()])
+    editor.replace(
+        editor.root, replace(root, keys=(*root.keys, editor.value(ASIDE)), values=(*root.values, home))
+    )
+    return {index: f"{ASIDE}.{key}" for index, key in kept.items()}
+
+
+def _holds_tensors(editor: Editor, index: int) -> bool:
+    return any(isinstance(editor.nodes[child], Tensor) for child in below(editor.nodes[index]))
 
 
 def orphaned(checkpoint: Checkpoint, layout: Layout, gone: Collection[int]) -> dict[int, str]:

@@ -17,7 +17,6 @@ from ckpttool.report import Report
 from ckpttool.stamps import Stamp, digest_of, stamps_of, with_stamps
 from ckpttool.verbs.repair_broken import UNSOUND, Broken
 from ckpttool.verbs.repair_equal import equal_storages
-from ckpttool.verbs.repair_index import reindex as index_of_shards
 from ckpttool.verbs.repair_reading import read_broken
 from ckpttool.verbs.repair_report import Result, report
 from ckpttool.verbs.repair_unzipped import read_unzipped, unzipped_at
@@ -70,6 +69,8 @@ def repair(
         repack, reindex, dedupe,
     )  # fmt: skip
     if reindex:
+        from ckpttool.verbs.repair_index import reindex as index_of_shards
+
         return index_of_shards(path, output, force=force, limits=limits)
     _refuse_own(path, output)
     donor = like or (None if fill in ("", *MADE_UP) else fill)

@@ -14,7 +14,6 @@ from ckpttool.repairing.case import Wishes
 from ckpttool.repairing.syndrome import flipped_bit, mimicry
 from ckpttool.source import Source
 from ckpttool.units import plural
-from ckpttool.verbs.repair_inserted import without_inserted
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +32,8 @@ def heal(
     found: Salvaged, source: Source, computed: Mapping[str, int], donor: Checkpoint | None, wishes: Wishes
 ) -> Healing:
     """Everything that can be had back and proved. Reads only records into which bytes were put."""
+    from ckpttool.verbs.repair_inserted import without_inserted
+
     twins = _twins(donor)
     contents: dict[str, tuple[Content, int]] = {}
     reasons: dict[str, str] = {}

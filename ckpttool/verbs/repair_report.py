@@ -56,7 +56,7 @@ def _data(result: Result) -> dict[str, Json]:
     return {
         "path": result.broken.checkpoint.source,
         "sound": result.idle,
-        "recovered": [_recovered(key, proof) for key, proof in verdict.kept.items()],
+        "recovered": [_recovered(key, proof) for key, proof in _kept(verdict).items()],
         "lost": [_lost(loss) for loss in verdict.lost],
         "plan": [
             {"op": s.op, "from": [*s.old], "to": [*s.new], "reason": s.reason, "lossy": s.lossy or None}
@@ -84,6 +84,12 @@ def _data(result: Result) -> dict[str, Json]:
 def _as_written(result: Result) -> bool:
     """Whether the output is, or would be, the file as it was before the damage, bit for bit."""
     return result.broken.restored is not None and not result.verdict.steps
+
+
+def _kept(verdict: Verdict) -> dict[str, Proof]:
+    """The tensors of the output that are as they were: those that were completed are not."""
+    made = {loss.key for loss in verdict.lost if loss.filled}
+    return {key: proof for key, proof in verdict.kept.items() if key not in made}
 
 
 def _recovered(key: str, proof: Proof) -> Json:
@@ -172,7 +178,7 @@ def _verdict(result: Result) -> Text:
 
 
 def _counts(result: Result) -> Iterator[tuple[str, str]]:
-    kept = Counter((proof.state, proof.by) for proof in result.verdict.kept.values())
+    kept = Counter((proof.state, proof.by) for proof in _kept(result.verdict).values())
     for state, words in WORDS.items():
         if kept[state, ""]:
             yield "kept", f"{plural(kept[state, ''], 'tensor')} {words}"

@@ -25,11 +25,26 @@ def rows() -> Iterator[list[Row]]:
     found: list[Row] = []
     yield found
     if found:
-        table = _table(found)
-        print("\n" + table)
         before, _, rest = DOCS.read_text(encoding="utf-8").partition(BEGIN)
-        after = rest.partition(END)[2]
+        measured, _, after = rest.partition(END)
+        table = _table(_merged(measured, found))
+        print("\n" + table)
         DOCS.write_text(f"{before}{BEGIN}\n\n{table}\n{END}{after}", encoding="utf-8")
+
+
+def _merged(text: str, found: list[Row]) -> list[Row]:
+    """The rows of a table, those that were measured again in the place of the old ones, new ones at the end."""
+    lines = (line for line in text.splitlines() if line.startswith("| "))
+    cells = (tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines)
+    # What something is compared with is part of what was measured.
+    fresh = {(row[0], _against(row)): row for row in found}
+    rows = [row for row in cells if len(row) == 4 and row[0] != "work" and not row[0].startswith("---")]
+    kept = [fresh.pop((row[0], _against(row)), row) for row in rows]
+    return [(a, b, c, d) for a, b, c, d in (*kept, *fresh.values())]
+
+
+def _against(row: tuple[str, ...]) -> str:
+    return row[2].partition("(")[2]
 
 
 def _table(rows: list[Row]) -> str:

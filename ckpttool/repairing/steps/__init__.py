@@ -1,17 +1,14 @@
-"""The repairs: one file each, found here by name, carried out in the order of their numbers.
+"""The repairs: one file each, carried out in the order of the table below; only those that are wanted are loaded.
 
-A module of this package has ``ORDER``, an integer; ``wanted(wishes) -> bool``; and ``mend(case) -> Mended``, which is
-pure: it looks at descriptors, measures and wishes, and edits the draft through ``editing.Editor``. Numbers in use:
-100 salvage, 200 and on what makes loadable, 300 and on what is left out on request, 400 and on how it is stored.
+A module of this package has ``mend(case) -> Mended``, which is pure: it looks at descriptors, measures and wishes, and
+edits the draft through ``editing.Editor``.
 """
 
 from __future__ import annotations
 
 import importlib
-import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import cache
 from typing import Protocol, cast
 
 from ckpttool.layout import Layout
@@ -25,20 +22,32 @@ from ckpttool.repairing.tensors import worth_by_key
 class Repair(Protocol):
     """What a module of this package offers."""
 
-    ORDER: int
-
-    def wanted(self, wishes: Wishes) -> bool: ...
-
     def mend(self, case: Case) -> Mended: ...
 
 
-@cache
-def repairs() -> tuple[Repair, ...]:
-    """Every repair, in the order in which they are carried out."""
-    found = [
-        importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)
-    ]
-    return tuple(cast(Repair, module) for module in sorted(found, key=lambda module: module.ORDER))
+REPAIRS: Mapping[str, Callable[[Wishes], object]] = {
+    # What damage left, always.
+    "salvage": lambda wishes: True,
+    "fitting": lambda wishes: True,
+    # What makes loadable.
+    "extract": lambda wishes: wishes.extract_weights,
+    "sanitize": lambda wishes: wishes.sanitize,
+    # What is left out on request; the weights' extraction names the weights.
+    "section": lambda wishes: wishes.sections or wishes.extract_weights,
+    # How it is stored.
+    "compact": lambda wishes: wishes.compact,
+    "dedupe": lambda wishes: wishes.dedupe,
+    "recrc": lambda wishes: wishes.recrc,
+    "repack": lambda wishes: wishes.repack,
+}
+"""Every repair by its module's name, in the order in which they are carried out, and when it is wanted."""
+
+
+def repairs(wishes: Wishes) -> Iterator[Repair]:
+    """The repairs that are wanted, in their order."""
+    for name, is_wanted in REPAIRS.items():
+        if is_wanted(wishes):
+            yield cast(Repair, importlib.import_module(f"{__name__}.{name}"))
 
 
 def mend_all(case: Case, lay_out: Callable[[Checkpoint], Layout]) -> Verdict:
@@ -46,9 +55,7 @@ def mend_all(case: Case, lay_out: Callable[[Checkpoint], Layout]) -> Verdict:
     steps: tuple[Step, ...] = ()
     lost: tuple[Loss, ...] = ()
     notes: tuple[str, ...] = ()
-    for repair in repairs():
-        if not repair.wanted(case.wishes):
-            continue
+    for repair in repairs(case.wishes):
         done = repair.mend(case)
         if done.steps:
             case = replace(case, draft=done.draft, layout=lay_out(done.draft.checkpoint))

@@ -10,20 +10,13 @@ from ckpttool.editing import Editor
 from ckpttool.expressions import Form, Leaf
 from ckpttool.model import Checkpoint, Span, Storage, Tensor
 from ckpttool.plan import Step
-from ckpttool.repairing.case import Case, Mended, Wishes
+from ckpttool.repairing.case import Case, Mended
 from ckpttool.repairing.ranges import Range, is_one_view, ranges
 from ckpttool.tree import paths_to
 from ckpttool.units import plural, size
 
-ORDER = 410
-
 _DENSE = tuple(f"torch._utils._rebuild_{name}" for name in ("tensor", "tensor_v2", "tensor_v3", "parameter"))
 _FLAT = ("safetensors", "torch-tar")
-
-
-def wanted(wishes: Wishes) -> bool:
-    """Where it is asked for."""
-    return wishes.compact
 
 
 def mend(case: Case) -> Mended:

@@ -8,20 +8,13 @@ from ckpttool.editing import Editor
 from ckpttool.layout import Layout
 from ckpttool.model import Checkpoint, Tensor
 from ckpttool.plan import Step
-from ckpttool.repairing.case import Case, Mended, Wishes
+from ckpttool.repairing.case import Case, Mended
 from ckpttool.tree import paths_to
 from ckpttool.units import plural, size
-
-ORDER = 420
 
 _COPIED = ("weights", "ema")
 """Parts whose loaders copy each tensor into its place. An optimizer goes on with the very tensors that it was given, so
 moments that share a storage would change together."""
-
-
-def wanted(wishes: Wishes) -> bool:
-    """Where it is asked for."""
-    return wishes.dedupe
 
 
 def mend(case: Case) -> Mended:

@@ -10,19 +10,13 @@ from ckpttool.editing import Editor, below
 from ckpttool.errors import CkpttoolError, printable
 from ckpttool.model import Call, Checkpoint, Global, Mapping, Tensor
 from ckpttool.plan import Step
-from ckpttool.repairing.case import Case, Mended, Wishes
+from ckpttool.repairing.case import Case, Mended
 from ckpttool.repairing.modules import Named, detached, is_module, is_script, state_of, state_of_script
 from ckpttool.repairing.plain.allowed import is_allowed
 from ckpttool.tree import lookup, paths_to
 from ckpttool.units import plural
 
-ORDER = 210
 SCRIPT = "torchscript"
-
-
-def wanted(wishes: Wishes) -> bool:
-    """Where it is asked for."""
-    return wishes.extract_weights
 
 
 def mend(case: Case) -> Mended:

@@ -11,21 +11,14 @@ from ckpttool.dtypes import BYTE
 from ckpttool.editing import Editor, below
 from ckpttool.model import Checkpoint, Span, Storage, Tensor
 from ckpttool.plan import Step
-from ckpttool.repairing.case import Case, Loss, Mended, Wishes
-from ckpttool.repairing.removing import orphaned, remove
-from ckpttool.repairing.steps.salvage import FRESH
-
-ORDER = 150
+from ckpttool.repairing.case import Case, Loss, Mended
+from ckpttool.repairing.removing import orphaned, remove, take_aside
+from ckpttool.repairing.steps.salvage import FRESH, SPARED
 
 _TYPED = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
 _V3 = "torch._utils._rebuild_tensor_v3"
 _MOST = 1 << 62
 """Elements, strides and offsets that torch can count, and twice as much."""
-
-
-def wanted(wishes: Wishes) -> bool:
-    """Always: no loader takes a tensor that leaves its storage."""
-    return True
 
 
 def mend(case: Case) -> Mended:
@@ -39,14 +32,20 @@ def mend(case: Case) -> Mended:
     if not steps and not gone:
         return Mended(case.draft)
     stale = orphaned(checkpoint, case.layout, gone.keys())
-    remove(editor, gone.keys() | stale.keys())
+    remove(editor, gone.keys())
+    aside = take_aside(editor, stale)
     lost = []
     for entry, tensor in checkpoint.tensors():
         if entry.index in gone:
             reason = wrong[gone[entry.index]]
             lost.append(Loss(entry.key, reason, tensor.numel, tensor.numel))
             steps.append(Step("drop", (entry.key,), (), reason, reason))
-    steps += [Step("drop", (key,), (), FRESH, FRESH) for key in stale.values()]
+    steps += [
+        Step("set-aside", (key,), (aside[index],), SPARED)
+        if index in aside
+        else Step("drop", (key,), (), FRESH, FRESH)
+        for index, key in stale.items()
+    ]
     rest = tuple(damage for damage in checkpoint.damage if damage.rule != "storage-conflict")
     return Mended(editor.finish(damage=rest), tuple(steps), tuple(lost))
 

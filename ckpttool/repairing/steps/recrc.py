@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from ckpttool.model import Checkpoint, Tensor
 from ckpttool.plan import Step
-from ckpttool.repairing.case import Case, Mended, Wishes
+from ckpttool.repairing.case import Case, Mended
 from ckpttool.units import plural, size
-
-ORDER = 430
-
-
-def wanted(wishes: Wishes) -> bool:
-    """Where it is asked for."""
-    return wishes.recrc
 
 
 def mend(case: Case) -> Mended:

@@ -6,16 +6,10 @@ from collections.abc import Iterator
 
 from ckpttool.model import Checkpoint
 from ckpttool.plan import Step
-from ckpttool.repairing.case import Case, Mended, Wishes
+from ckpttool.repairing.case import Case, Mended
 from ckpttool.units import plural
 
-ORDER = 440
 ALIGNMENT = 64
-
-
-def wanted(wishes: Wishes) -> bool:
-    """Where it is asked for."""
-    return wishes.repack
 
 
 def mend(case: Case) -> Mended:

@@ -11,17 +11,11 @@ from ckpttool.model import Checkpoint, Storage, Tensor
 from ckpttool.plan import Step
 from ckpttool.repairing.case import Case, Loss, Mended, Proof, Wishes
 from ckpttool.repairing.filling import filled, from_donor
-from ckpttool.repairing.removing import orphaned, remove
+from ckpttool.repairing.removing import orphaned, remove, take_aside
 from ckpttool.repairing.tensors import missing_of, worth
 
-ORDER = 100
-
 FRESH = "its optimizer state begins afresh: part of it, or its parameter, is lost"
-
-
-def wanted(wishes: Wishes) -> bool:
-    """Always: a draft holds nothing that is not there."""
-    return True
+SPARED = "whole, but its optimizer cannot use it: part of that state, or its parameter, is lost"
 
 
 def mend(case: Case) -> Mended:
@@ -34,9 +28,15 @@ def mend(case: Case) -> Mended:
     made = _filled(case, editor, bad) if case.wishes.fill else {}
     gone = {index for index in bad if not _is_complete(checkpoint, index, case.proofs, case.wishes, made)}
     stale = orphaned(checkpoint, case.layout, gone)
-    remove(editor, gone | stale.keys())
-    lost = tuple(_losses(checkpoint, case, bad, gone, made, stale))
-    steps = (*_steps(lost), *(Step("drop", (key,), (), FRESH, FRESH) for key in stale.values()))
+    remove(editor, gone)
+    aside = take_aside(editor, stale)
+    left = {index: key for index, key in stale.items() if index not in aside}
+    lost = tuple(_losses(checkpoint, case, bad, gone, made, left))
+    steps = (
+        *_steps(lost),
+        *(Step("drop", (key,), (), FRESH, FRESH) for key in left.values()),
+        *(Step("set-aside", (stale[index],), (key,), SPARED) for index, key in aside.items()),
+    )
     return Mended(editor.finish(), steps, lost, tuple(_unproved_notes(case)))
 
 

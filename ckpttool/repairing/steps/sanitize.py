@@ -8,14 +8,12 @@ from ckpttool.editing import Editor
 from ckpttool.errors import UsageError, printable
 from ckpttool.model import Checkpoint, GlobalUse, Tensor
 from ckpttool.plan import Step
-from ckpttool.repairing.case import Case, Loss, Mended, Wishes
+from ckpttool.repairing.case import Case, Loss, Mended
 from ckpttool.repairing.plain.allowed import is_allowed
 from ckpttool.repairing.plain.sanitizer import Change, Sanitizer, devices
 from ckpttool.safety import standing
 from ckpttool.tree import paths_to
 from ckpttool.units import plural
-
-ORDER = 220
 
 SCRIPT = "torchscript"
 REFUSED = {
@@ -32,11 +30,6 @@ _WHY = {
     "describe": "torch.load(weights_only=True) refuses {what}, which has no plain form; in its place: {into}",
     "remove": "{what} is nothing that a checkpoint needs, and loading it could run anything: cut out",
 }
-
-
-def wanted(wishes: Wishes) -> bool:
-    """Where it is asked for."""
-    return wishes.sanitize
 
 
 def mend(case: Case) -> Mended:

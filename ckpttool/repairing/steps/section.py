@@ -9,15 +9,8 @@ from ckpttool.errors import UsageError, printable
 from ckpttool.layout import Layout, Section
 from ckpttool.model import Checkpoint
 from ckpttool.plan import Step
-from ckpttool.repairing.case import Case, Mended, Wishes
+from ckpttool.repairing.case import Case, Mended
 from ckpttool.units import plural
-
-ORDER = 310
-
-
-def wanted(wishes: Wishes) -> bool:
-    """Where parts are named; the weights' extraction names the weights."""
-    return bool(wishes.sections) or wishes.extract_weights
 
 
 def mend(case: Case) -> Mended:
