@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import field, replace
-from typing import TypeAlias
 
 from ckpttool.draft import Content, Draft, Made
 from ckpttool.editing import Editor
@@ -15,14 +14,15 @@ from ckpttool.migration.alignment import Trains
 from ckpttool.migration.errors import MigrationError
 from ckpttool.migration.following import Moved, follow_optimizers
 from ckpttool.migration.listed import follow_lists, holds_lists
-from ckpttool.migration.modules import lost_versions, move_metadata
+from ckpttool.migration.modules import move_metadata
 from ckpttool.migration.moments import Read
 from ckpttool.migration.ordering import ordered
 from ckpttool.migration.products import Product, carry_out
 from ckpttool.migration.reach import Wishes, apart, is_container, once, weight_scopes
 from ckpttool.migration.reducing import reduced
+from ckpttool.migration.round_trip import Rewrite
 from ckpttool.migration.scopes import Scope, facts_of, names_of, prefix_of, scope_at, without_prefix
-from ckpttool.migration.steps import metadata_steps, reordering, untied, weight_steps
+from ckpttool.migration.steps import metadata_steps, reordering, returning_steps, untied, weight_steps
 from ckpttool.migration.target import Target
 from ckpttool.migration.towards import fitted
 from ckpttool.migration.twins import move_keyed
@@ -30,8 +30,6 @@ from ckpttool.migration.workshop import Workshop
 from ckpttool.model import Checkpoint, Scalar, Tensor
 from ckpttool.plan import Plan, Step
 from ckpttool.rewriting import Names, Rewriting, RuleUse
-
-Rewrite: TypeAlias = Callable[[Names], Rewriting]
 
 
 @dataclass(slots=True)
@@ -44,6 +42,7 @@ class _Notebook:
     untouched: list[str] = field(default_factory=list)
     repeats: bool = False
     foreign: bool | None = None
+    made: list[tuple[Scope, Names, Rewriting]] = field(default_factory=list)
 
 
 def plan(
@@ -56,13 +55,15 @@ def plan(
     trains: Trains | None = None,
     read: Read | None = None,
     contents: Sequence[Content] | None = None,
+    back: Rewrite | None = None,
 ) -> Plan:
     """What becomes of a whole checkpoint whose weights are rewritten. Nothing is read but descriptors.
 
     ``rewrite`` is asked once for each state dict. ``target`` checks every key and shape of the result and gives its
     order. ``trains`` tells parameters from buffers; ``read`` gives the bytes of a counter, where parameters are
-    merged. ``contents`` are those of a draft that an earlier plan led to. Raises ``MigrationError``; what ``rewrite``
-    raises passes through. Linear in the tree.
+    merged. ``contents`` are those of a draft that an earlier plan led to. ``back`` undoes ``rewrite``: what it
+    would not give again is a step that says so. Raises ``MigrationError``; what ``rewrite`` raises passes through.
+    Linear in the tree.
     """
     wishes = wishes or Wishes()
     shop = Workshop(Editor(checkpoint, contents))
@@ -79,6 +80,8 @@ def plan(
         _move_twins(shop, layout, scopes, rewrite, facts, target, wishes, book)
         _follow(Moved(shop, layout, moves, target), wishes, trains or _any_float, read, book)
         _move_keyed(shop, layout, moves, wishes, book)
+    if back is not None:
+        book.steps += [step for one in book.made for step in returning_steps(*one, back, target is not None)]
     draft = shop.editor.finish()
     return Plan(
         tuple(book.steps),
@@ -116,14 +119,15 @@ def _move(
     known = [item.name for item in names.items]
     rewriting = ordered(known, asked) if target is None else _in_order(scope, asked, names, target)
     products = carry_out(shop, scope, rewriting)
-    pairs = [(p.name, p.sources[0].name or "") for p in products if p.sources and not p.tied]
+    pairs = [(p.name, leaf.name or "") for p in products if not p.tied for leaf in p.sources]
     added = [p.name for p in products if not p.sources or p.tied]
     modules = move_metadata(shop.editor, scope, pairs, added, known)
     book.steps += weight_steps(scope, rewriting, products)
     book.steps += reordering(scope, asked, rewriting, known, target is not None)
-    book.steps += metadata_steps(scope, modules, lost_versions(shop.editor.original, scope, modules))
+    book.steps += metadata_steps(scope, modules)
     book.steps += untied(shop, scope, products)
     if not twin:
+        book.made.append((scope, names, rewriting))
         book.notes += rewriting.notes
         book.uses = _summed(book.uses, rewriting.rules)
         book.untouched += [scope.key(name) for name in rewriting.untouched]

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 from ckpttool.expressions import Form, form_of
+from ckpttool.frozen import dataclass
+from ckpttool.migration.ordering import ordered
+from ckpttool.migration.reducing import reduced
 from ckpttool.migration.rewrite import rewrite
 from ckpttool.migration.rule_nouns import RuleFile, Setting
 from ckpttool.rewriting import Named, Names, Output, Rewriting
+
+Rewrite: TypeAlias = Callable[[Names], Rewriting]
+"""What rules make of names."""
 
 
 def names_after(rewriting: Rewriting, names: Names) -> Names:
@@ -20,6 +27,14 @@ def names_after(rewriting: Rewriting, names: Names) -> Names:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class WayBack:
+    """What a way back does not give: names in their old form; ``reordered``: whether it gives the others otherwise."""
+
+    missing: tuple[str, ...] = ()
+    reordered: bool = False
+
+
 def unreturned(
     there: RuleFile, back: RuleFile, names: Names, settings: Mapping[str, Setting] | None = None
 ) -> tuple[str, ...]:
@@ -29,7 +44,25 @@ def unreturned(
     restores what ``there`` drops. Names that only come up on the way back are listed too. Raises ``RuleError``.
     """
     first = rewrite(there, names, settings)
-    second = rewrite(back, names_after(first, names), settings)
+    return _missing(names, first, rewrite(back, names_after(first, names), settings))
+
+
+def way_back(names: Names, made: Rewriting, back: Rewrite) -> WayBack:
+    """Where a way back would lead from a result. Keys that were dropped are not asked about.
+
+    Raises what ``back`` raises. Costs as much as the way there.
+    """
+    after = names_after(made, names)
+    returned = ordered([one.name for one in after.items], reduced(back(after), after))
+    dropped = {one.name for one in made.dropped}
+    missing = tuple(name for name in _missing(names, made, returned) if name not in dropped)
+    there = [one.name for one in names.items if one.name not in dropped and one.name not in missing]
+    known = frozenset(there)
+    here = [output.name for output in returned.outputs if output.name in known]
+    return WayBack(missing, here != there)
+
+
+def _missing(names: Names, first: Rewriting, second: Rewriting) -> tuple[str, ...]:
     origins = {output.name: output.inputs for output in first.outputs}
     forms = {named.name: named.form for named in names.items}
     after = {named.name: named.form for named in names_after(second, names_after(first, names)).items}

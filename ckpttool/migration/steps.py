@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ckpttool.expressions import Leaf as Input, is_bijective
+from ckpttool.migration.errors import MigrationError
+from ckpttool.migration.modules import ModuleMoves
 from ckpttool.migration.ordering import comes_back
 from ckpttool.migration.products import Product
+from ckpttool.migration.round_trip import Rewrite, way_back
 from ckpttool.migration.scopes import Scope
 from ckpttool.migration.workshop import Workshop, operations
 from ckpttool.plan import Step
-from ckpttool.rewriting import Rewriting
+from ckpttool.rewriting import Names, Rewriting
 
 
 def weight_steps(scope: Scope, rewriting: Rewriting, products: Sequence[Product]) -> Iterator[Step]:
@@ -36,13 +39,46 @@ def reordering(
         yield Step("reorder", where, where, why, lossy)
 
 
-def metadata_steps(scope: Scope, modules: Sequence[tuple[str, str]], lost: Sequence[str]) -> Iterator[Step]:
-    """One step for each module whose record moves or is gone."""
+def metadata_steps(scope: Scope, modules: ModuleMoves) -> Iterator[Step]:
+    """One step for each module whose record moves or is gone, and for what the way back would not restore."""
     base = ".".join([*scope.path, "_metadata"])
-    for old, new in modules:
-        lossy = "its recorded version has no place" if old in lost and not new else ""
+    why = "recorded versions follow modules"
+    told = set()
+    for old, new in modules.changes:
+        lossy = "its recorded version has no place" if old in modules.lost and old not in told else ""
+        told.add(old)
         made = (f"{base}.{new}",) if new else ()
-        yield Step("metadata", (f"{base}.{old}",), made, "recorded versions follow modules", lossy)
+        yield Step("metadata", (f"{base}.{old}",), made, why, lossy)
+    for old in modules.lost:
+        if old not in told:
+            yield Step("metadata", (f"{base}.{old}",), (), why, "its recorded version has no place")
+    if modules.reordered:
+        lossy = "the way back lists modules in another order"
+        yield Step("metadata", (f"{base}.*",), (f"{base}.*",), why, lossy)
+
+
+def returning_steps(
+    scope: Scope, names: Names, made: Rewriting, back: Rewrite, target: bool
+) -> Iterator[Step]:
+    """What the way back would not give, though no rule says that it is lost; a ``target``'s order is none of that."""
+    if not made.changes:
+        return
+    whole = (".".join([*scope.path, "*"]),)
+    try:
+        found = way_back(names, made, back)
+    except MigrationError as error:
+        yield Step("way-back", whole, (), "the rules cannot be followed back from their result", str(error))
+        return
+    known = {one.name for one in names.items}
+    for name in found.missing:
+        key, why = (scope.key(name),), "rules meet on the way back"
+        if name in known:
+            yield Step("way-back", key, (), why, "the way back does not give this key as it was")
+        else:
+            yield Step("way-back", (), key, why, "the way back gives this key as well")
+    if found.reordered and not target:
+        why = "rules join or part tensors"
+        yield Step("reorder", whole, whole, why, "the way back lists keys in another order")
 
 
 def _step(scope: Scope, rewriting: Rewriting, product: Product) -> Step:

@@ -191,6 +191,7 @@ def _code_part(code: Code) -> Part:
     return Part(
         lambda names: rewrite_by(code, names, numbers, edits),
         code.scope == "tree",
+        None,
         lambda plan: _edited(plan, edits, code.where),
     )
 

@@ -11,8 +11,9 @@ from ckpttool.errors import CkpttoolError, printable
 from ckpttool.layout import Layout
 from ckpttool.migration import RuleFile, rewrite
 from ckpttool.migration.errors import MigrationError
-from ckpttool.migration.planning import Rewrite, plan
+from ckpttool.migration.planning import plan
 from ckpttool.migration.reach import Wishes, weight_scopes
+from ckpttool.migration.round_trip import Rewrite
 from ckpttool.migration.scopes import facts_of, names_of
 from ckpttool.migration.target import Target
 from ckpttool.model import Checkpoint
@@ -31,11 +32,13 @@ Settings: TypeAlias = "Mapping[str, Setting]"
 class Part:
     """A rewriting of state dicts, or of the ``whole`` tree; ``then`` is what else it does to the plan.
 
-    ``where`` and ``step`` name a step of a chain in what goes wrong; both empty where there is none.
+    ``back`` undoes it, None where nothing does. ``where`` and ``step`` name a step of a chain in what goes wrong; both
+    empty where there is none.
     """
 
     rewrite: Rewrite
     whole: bool = False
+    back: Rewrite | None = None
     then: Callable[[Plan], Plan] | None = None
     where: str = ""
     step: str = ""
@@ -47,7 +50,18 @@ def parts_of(rules: RuleFile, settings: Settings) -> tuple[Part, ...]:
 
 
 def _part(rules: RuleFile, settings: Settings) -> Part:
-    return Part(lambda names: rewrite(rules, names, settings), rules.scope == "tree")
+    return Part(_rewrite(rules, settings), rules.scope == "tree", _back(rules, settings))
+
+
+def _rewrite(rules: RuleFile, settings: Settings) -> Rewrite:
+    return lambda names: rewrite(rules, names, settings)
+
+
+def _back(rules: RuleFile, settings: Settings) -> Rewrite | None:
+    try:
+        return _rewrite(rules.inverse(), settings)
+    except MigrationError:
+        return None
 
 
 def planned(found: Writable, parts: Sequence[Part], wishes: Wishes, target: Target | None) -> Plan:
@@ -80,6 +94,7 @@ def _one(found: Writable, part: Part, before: Plan | None, wishes: Wishes, targe
         trains=lambda name, tensor: not is_buffer(name, tensor),
         read=counter,
         contents=draft.contents,
+        back=part.back,
     )
     return one if part.then is None else part.then(one)
 
