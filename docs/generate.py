@@ -174,6 +174,8 @@ def faults_page() -> Iterator[str]:
     yield from ("", "| name | what happens | first | loss | when | cause |", "|---|---|---|---|---|---|")
     for name, (causes, first, loss, when), about in faults():
         yield f"| `{name}` | {visible(cell(about))} | {first} | {loss} | {when} | {causes} |"
+    yield from ("", "Causes that one process on a CPU cannot show:", "")
+    yield from (f"- {cause}: {why}." for cause, why in not_here())
 
 
 def faults() -> Iterator[tuple[str, list[str], str]]:
@@ -185,6 +187,13 @@ def faults() -> Iterator[tuple[str, list[str], str]]:
                     name, *rest = [str(ast.literal_eval(argument)) for argument in call.args]
                     about = (ast.get_docstring(function) or "").partition("\n")[0]
                     yield name, [*rest, "resume"][:4], about
+
+
+def not_here() -> Iterator[tuple[str, str]]:
+    """The causes that no fault stands for, and why."""
+    for line in ast.parse(FAULTS.read_text(encoding="utf-8")).body:
+        if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "NOT_HERE":
+            yield from ast.literal_eval(line.value).items()
 
 
 def cell(text: str) -> str:

@@ -10,6 +10,7 @@ import copy
 import os
 import random
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -18,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 
@@ -221,9 +221,11 @@ def _optimizer_lost(state: TrainState) -> None:
 @fault("template-empty", "T2 O2", "optimizer", "+1")
 def _template_empty(state: TrainState) -> None:
     """A distributed checkpoint fills a template, and a fresh optimizer's has no moments: they are never read."""
+    import torch.distributed.checkpoint as dcp  # here: seconds
+
     saved = named_state(state.optimizer, state.model)
     fresh = named_state(make_optimizer(state.model, state.config), state.model)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
         dcp.save({"optimizer": saved}, checkpoint_id=folder, no_dist=True)
         dcp.load({"optimizer": fresh}, checkpoint_id=folder, no_dist=True)
     state.optimizer.state.clear()

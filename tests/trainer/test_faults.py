@@ -21,6 +21,10 @@ from ckpttool.trainer.state import TrainState, digests  # noqa: E402
 from ckpttool.trainer.tasks import load_task  # noqa: E402
 from ckpttool.trainer.train import fresh_state, set_up, train  # noqa: E402
 
+# What torch says of itself while it imports its compiler and its distributed checkpoints.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*", "ignore::FutureWarning:torch.*")
+SLOW = pytest.mark.slow
+
 CUT, STEPS = 26, 34  # in the second epoch of digits, not at its start
 SETTINGS: dict[str, dict[str, Any]] = {
     "digits": {"task": "digits", "batch_size": 64, "warmup": 5},
@@ -30,7 +34,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "accumulate": {"task": "tabular", "accumulate": 2, "schedule": "cosine"},
 }
 NEEDS = {
-    "untied": "gpt", "plateau-lost": "tabular", "scaler-lost": "fp16", "growth-tracker-lost": "fp16",
+    "untied": "gpt", "compiled": "tabular", "plateau-lost": "tabular", "scaler-lost": "fp16", "growth-tracker-lost": "fp16",
     "gradients-lost": "accumulate",
 }  # fmt: skip
 """The run that a fault needs, where it is not that of digits."""
@@ -149,6 +153,7 @@ IN_A_RUN = [
 ]
 
 
+@SLOW
 @pytest.mark.parametrize("name", [n for n in IN_A_RUN if n not in ("checkpoints-ignored", "unsorted-files")])
 def test_the_loss_shows_it_when_it_is_said_to(cut: Cut, tmp_path: Path, name: str) -> None:
     kind = NEEDS.get(name, "digits")
