@@ -1,4 +1,4 @@
-"""A folder that is one checkpoint: transformers' ``checkpoint-N``, an accelerate state, a DeepSpeed tag.
+"""A folder that is one checkpoint: transformers' ``checkpoint-N``, an accelerate state, a DeepSpeed tag, Llama's ranks.
 
 Its root maps file names to the trees of the files. A folder that holds one checkpoint and nothing else to
 choose from is read as that.
@@ -14,6 +14,7 @@ from ckpttool.formats import json_tree
 from ckpttool.formats.deepspeed_ranks import missing_ranks, world_size
 from ckpttool.formats.folders import (
     DEEPSPEED,
+    META,
     STATE_FILES,
     Folder,
     inner_folders,
@@ -22,6 +23,7 @@ from ckpttool.formats.folders import (
     parts_of,
 )
 from ckpttool.formats.merge import merge
+from ckpttool.formats.meta_ranks import missing_parts
 from ckpttool.formats.targets import find_targets
 from ckpttool.limits import Limits
 from ckpttool.model import Checkpoint, Damage, Json, Mapping, Node, Value
@@ -103,6 +105,8 @@ def _assemble(
     if layout == DEEPSPEED:
         metadata["latest"] = _latest(folder.path.parent)
         damage = [*damage, *missing_ranks(folder.files, world_size(part for _, part in parts))]
+    if layout == META:
+        damage = [*damage, *missing_parts(folder.files)]
     return Checkpoint(
         path,
         NAME,

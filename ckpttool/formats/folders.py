@@ -2,7 +2,7 @@
 
 Sources: transformers ``trainer.py`` (``_save_checkpoint``), accelerate ``checkpointing.py``
 (``save_accelerator_state``), DeepSpeed ``engine.py`` (``_get_ckpt_name``, ``_get_zero_ckpt_name``),
-torch ``distributed/checkpoint/filesystem.py``.
+torch ``distributed/checkpoint/filesystem.py``, meta-llama/llama ``generation.py`` (``Llama.build``).
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ TRAINER = "transformers Trainer"
 ACCELERATE = "accelerate"
 DEEPSPEED = "DeepSpeed"
 DCP = "torch distributed checkpoint"
+META = "Meta Llama"
 
 SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".pkl", ".tar")
 """Names of checkpoint files, and of the parts of a composite one."""
 
-STATE_FILES = frozenset({"trainer_state.json", "train_state.json", "config.json", "adapter_config.json"})
+STATE_FILES = frozenset(
+    {"trainer_state.json", "train_state.json", "config.json", "adapter_config.json", "params.json"}
+)
 """JSON files of a composite checkpoint that are read as parts of its tree."""
 
 INDEX = ".index.json"
@@ -37,6 +40,7 @@ _ACCELERATE = re.compile(r"random_states_\d+\.pkl")
 _DEEPSPEED = re.compile(r"(.*_)?mp_rank_\d+(_\d+)?_(model|optim)_states\.pt|.*_optim_states\.pt")
 _SHARD = re.compile(r"(.*)-\d{5}-of-\d{5}(\.\w+)", re.DOTALL)
 _DCP_MARK = b"torch.distributed.checkpoint"
+_RANK = re.compile(r"consolidated\.\d+\.pth")
 _TAG = re.compile(r"global_step\d+")
 
 
@@ -70,6 +74,8 @@ def layout_of(folder: Folder) -> str:
         return DCP
     if any(_DEEPSPEED.fullmatch(name) for name in names):
         return DEEPSPEED
+    if sum(_RANK.fullmatch(name) is not None for name in names) > 1:
+        return META
     weights = any(_WEIGHTS.fullmatch(name) for name in names)
     tagged = any(_TAG.fullmatch(name) for name in folder.folders)
     named = _CHECKPOINT.fullmatch(folder.path.name) is not None

@@ -13,6 +13,7 @@ _LOSSES = {
     "fold": "what was folded cannot be told apart",
     "unfold": "quotients are rounded",
     "interpolate": "pixels are resampled",
+    "resize_patches": "kernels are fitted to other pixels",
     "resize_positions": "positions are resampled",
 }
 

@@ -32,19 +32,20 @@ class Asked:
         return self.size("dim") or 0
 
     def ratio(self, name: str) -> float:
-        return ratio_of(self.compiled, self.rule.option(name))
+        return ratio_of(self.compiled, self.rule.option(name), self.form.shape)
 
     def image(self) -> dict[str, object]:
         """How pixels are resampled, where the rule says so."""
         return {name: self.rule.option(name) for name in ("mode", "antialias") if self.rule.has(name)}
 
 
-def ratio_of(compiled: Compiled, value: Option) -> float:
-    """A number, a given one, or one divided by another; 1 where there is none."""
+def ratio_of(compiled: Compiled, value: Option, shape: tuple[int, ...] = ()) -> float:
+    """A number, a given one, a size of the tensor, or one divided by another; 1 where there is none."""
     if value is None or isinstance(value, (int, float)):
         return 1 if value is None else value
     parts = [part.strip() for part in str(value).split("/")]
-    found = [compiled.settings.get(part, part) for part in parts]
+    sizes = {f"d{place}": size for place, size in enumerate(shape)}
+    found = [compiled.settings.get(part, sizes.get(part, part)) for part in parts]
     try:
         numbers = [float(part) for part in found]
         return numbers[0] / numbers[1] if len(numbers) == 2 else numbers[0]
@@ -92,9 +93,16 @@ def _pad(asked: Asked) -> Op:
 
 
 def _interpolate(asked: Asked) -> Op:
+    return ops.Interpolate(asked.sizes("size") or (), **_pixels(asked))  # type: ignore[arg-type]
+
+
+def _resize_patches(asked: Asked) -> Op:
+    return ops.ResizePatches(asked.sizes("size") or (), **_pixels(asked))  # type: ignore[arg-type]
+
+
+def _pixels(asked: Asked) -> dict[str, object]:
     dims = asked.sizes("dims")
-    more = asked.image() if dims is None else {**asked.image(), "dims": dims}
-    return ops.Interpolate(asked.sizes("size") or (), **more)  # type: ignore[arg-type]
+    return asked.image() if dims is None else {**asked.image(), "dims": dims}
 
 
 def _resize_positions(asked: Asked) -> Op:
@@ -122,8 +130,15 @@ _CONTENT: dict[str, Callable[[Asked], Op]] = {
     "scale": lambda asked: ops.Scale(asked.ratio("by")),
     "pad": _pad,
     "interpolate": _interpolate,
+    "resize_patches": _resize_patches,
     "resize_positions": _resize_positions,
 }
+
+
+_SETTLING = frozenset(
+    {"cast", "reshape", "pad", "expand", "interpolate", "resize_patches", "resize_positions"}
+)
+"""Kinds of rules that have nothing to do where the tensor is as they would make it."""
 
 
 def content_op(compiled: Compiled, form: Form) -> Op | None:
@@ -141,8 +156,7 @@ def content_op(compiled: Compiled, form: Form) -> Op | None:
     _check_old(asked)
     op = _CONTENT[compiled.rule.kind](asked)
     made = op.forms((form,))[0]
-    same = compiled.rule.kind in ("cast", "reshape", "pad", "expand", "interpolate", "resize_positions")
-    return None if same and made == form else op
+    return None if compiled.rule.kind in _SETTLING and made == form else op
 
 
 def _check_old(asked: Asked) -> None:

@@ -112,7 +112,9 @@ class Reading:
         if match is None:
             raise self.fault(item, f"{what} is '{printable(text)}'; it is a number, a given one, or a / b")
         for name in match.groups():
-            if name is not None and not name[0].isdigit() and name[0] != "." and name not in self.given:
+            if name is None or name in self.given or SIZE.fullmatch(name):
+                continue
+            if not name[0].isdigit() and name[0] != ".":
                 raise self.fault(
                     item, f"{what} uses '{name}', which is not under 'given'{meant(name, self.given)}"
                 )

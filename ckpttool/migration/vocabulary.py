@@ -95,6 +95,10 @@ _KINDS = (
         fields=(Field("size", "terms", True), MODE, ANTIALIAS, Field("dims", "wholes")),
     ),
     Kind(
+        "resize_patches", "content", regex=True,
+        fields=(Field("size", "terms", True), MODE, ANTIALIAS, Field("dims", "wholes")),
+    ),
+    Kind(
         "resize_positions", "content", regex=True,
         fields=(Field("grid", "terms", True), Field("prefix", "term"), Field("old", "terms"), MODE, ANTIALIAS),
     ),

@@ -17,7 +17,7 @@ in_proj of attention, timm ViT to HF      ``Split``, ``Concat``
 OpenAI CLIP to timm                       ``Transpose``, ``FillLike``
 DINOv2 to timm                            ``Slice``, ``Add``
 CLIP to CustomTextCLIP                    ``Reshape``, ``Fill``, ``Arange``
-position and patch embeddings resized     ``ResizePositions``, ``Interpolate``, ``Repeat``, ``Sum``, ``Scale``
+position and patch embeddings resized     ``ResizePositions``, ``ResizePatches``, ``Interpolate``, ``Sum``
 nanoGPT and GPT-2                         ``Transpose``, ``Pad``, ``Slice``
 Llama rotary heads, tensor-parallel parts ``ViewPermute``, ``Concat`` along 0 or 1
 GPT-NeoX, Falcon, Megatron qkv            ``ViewPermute``
@@ -42,6 +42,7 @@ from ckpttool.ops.interpolate import Interpolate
 from ckpttool.ops.moments import for_moments, moments_of
 from ckpttool.ops.pad import Pad
 from ckpttool.ops.paste import Paste
+from ckpttool.ops.patches import ResizePatches
 from ckpttool.ops.permute import Permute, Transpose
 from ckpttool.ops.positions import ResizePositions
 from ckpttool.ops.reorder import Reorder
@@ -75,6 +76,7 @@ __all__ = [
     "Reorder",
     "Repeat",
     "Reshape",
+    "ResizePatches",
     "ResizePositions",
     "Roll",
     "Scale",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from ckpttool.expressions import Form, OpError
 from ckpttool.frozen import dataclass
-from ckpttool.ops.base import Mixes, Shape, axis, numbers, only, plural, shown
+from ckpttool.ops.base import Mixes, Shape, axis, numbers, only, plural, shown, with_size
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,36 +32,38 @@ class Interpolate(Mixes):
     name: ClassVar[str] = "interpolate"
 
     def forms(self, inputs: tuple[Form, ...]) -> tuple[Form, ...]:
-        form = only(self.name, inputs)
-        numbers(self.name, inputs, "float")
-        shape = list(form.shape)
-        if len(self.size) != len(self.dims):
-            raise OpError(
-                f"{self.name}: {plural(len(self.size), 'size')} for {plural(len(self.dims), 'dimension')}"
-            )
-        for dim, size in zip(self._dims(form), self.size, strict=True):
-            if size < 1 or shape[dim] < 1:
-                raise OpError(
-                    f"{self.name}: cannot resample {shape[dim]} rows to {size}; both need at least 1"
-                )
-            shape[dim] = size
-        return (Form(form.dtype, tuple(shape)),)
-
-    def _dims(self, form: Form) -> Shape:
-        found = tuple(axis(self.name, dim, form) for dim in self.dims)
-        if len(set(found)) != len(found):
-            raise OpError(f"{self.name}: dimensions {list(self.dims)} of {shown(form.shape)} name one twice")
-        return found
+        return (resampled(self.name, inputs, self.size, self.dims),)
 
     def compute(self, arrays: list[np.ndarray], inputs: tuple[Form, ...]) -> list[np.ndarray]:
         import numpy as np
 
         made = arrays[0].astype("f8")
-        for dim, size in zip(self._dims(inputs[0]), self.size, strict=True):
+        for dim, size in zip(places(self.name, inputs[0], self.dims), self.size, strict=True):
             # Where no size changes torch hands back the image, and so does a matrix of ones and zeros.
             weights = resampling(made.shape[dim], size, self.mode, self.antialias)
             made = np.moveaxis(np.moveaxis(made, dim, -1) @ weights.T, -1, dim)
         return [made.astype(arrays[0].dtype)]
+
+
+def resampled(name: str, inputs: tuple[Form, ...], size: Shape, dims: Shape) -> Form:
+    """The single input with ``size`` along ``dims``; an operation called ``name`` says what does not fit."""
+    form = only(name, inputs)
+    numbers(name, inputs, "float")
+    if len(size) != len(dims):
+        raise OpError(f"{name}: {plural(len(size), 'size')} for {plural(len(dims), 'dimension')}")
+    for dim, new in zip(places(name, form, dims), size, strict=True):
+        if new < 1 or form.shape[dim] < 1:
+            raise OpError(f"{name}: cannot resample {form.shape[dim]} rows to {new}; both need at least 1")
+        form = with_size(form, dim, new)
+    return form
+
+
+def places(name: str, form: Form, dims: Shape) -> Shape:
+    """The dimensions counted from the front, each once."""
+    found = tuple(axis(name, dim, form) for dim in dims)
+    if len(set(found)) != len(found):
+        raise OpError(f"{name}: dimensions {list(dims)} of {shown(form.shape)} name one twice")
+    return found
 
 
 def resampling(old: int, new: int, mode: Mode, antialias: bool) -> np.ndarray:

@@ -126,6 +126,30 @@ def test_deepspeed_says_which_tag_is_the_latest(tmp_path: Path, fixtures_dir: Pa
     assert (checkpoint.metadata["layout"], checkpoint.metadata["latest"]) == ("DeepSpeed", "step9")
 
 
+def test_ranks_of_llama_are_one_checkpoint(tmp_path: Path, fixtures_dir: Path) -> None:
+    part = (fixtures_dir / "mlp.pth").read_bytes()
+    ranks = {f"consolidated.{rank:02}.pth": part for rank in (0, 1)}
+    folder = made(tmp_path / "llama", **ranks, **{"params.json": b'{"dim": 8}', "tokenizer.model": b""})
+    assert find_targets(str(tmp_path)) == (str(folder),)
+    checkpoint = describe(folder)
+    assert checkpoint.metadata["layout"] == "Meta Llama"
+    assert names(checkpoint) == [*ranks, "params.json"]
+    assert checkpoint.damage == ()
+
+
+def test_a_rank_of_llama_that_is_not_there(tmp_path: Path, fixtures_dir: Path) -> None:
+    part = (fixtures_dir / "mlp.pth").read_bytes()
+    folder = made(tmp_path, **{f"consolidated.{rank:02}.pth": part for rank in (0, 3)})
+    (damage,) = describe(folder).damage
+    assert (damage.rule, damage.where) == ("missing-shard", "consolidated.01.pth")
+    assert damage.message == "not there: the parts' numbers say 4 ranks, and 2 of their files are here"
+
+
+def test_a_single_consolidated_file_is_itself(tmp_path: Path, fixtures_dir: Path) -> None:
+    made(tmp_path, **{"consolidated.00.pth": (fixtures_dir / "mlp.pth").read_bytes(), "params.json": b"{}"})
+    assert describe(tmp_path).source == str(tmp_path / "consolidated.00.pth")
+
+
 def test_a_folder_with_one_checkpoint_is_that_one(fixtures_dir: Path) -> None:
     assert describe(fixtures_dir / "nanogpt").source == str(fixtures_dir / "nanogpt" / "ckpt.pt")
     assert describe(fixtures_dir / "sharded").format == "sharded"

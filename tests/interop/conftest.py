@@ -19,6 +19,8 @@ from ckpttool.cli import main
 from ckpttool.model import Tensor
 from ckpttool.source import LocalFile
 
+SITE = Path(__file__).parent / "site"
+
 Content = dict[str, tuple[str, tuple[int, ...], bytes]]
 
 
@@ -34,24 +36,19 @@ def offline() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def torchvision_imports() -> Iterator[None]:
-    """torchvision's models are Python; its package asks for compiled operators that only the torch of its build loads.
-
-    Where they do not load (a CUDA build beside a CPU torch), the two that it looks for are declared, and not made:
-    no model here calls them. All else is torchvision's own.
-    """
-    declared: Any = None
-    if find_spec("torch") is not None and find_spec("torchvision") is not None:
-        try:
-            importlib.import_module("torchvision")
-        except RuntimeError:
-            for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-                del sys.modules[name]
-            declared = importlib.import_module("torch.library").Library("torchvision", "DEF")
-            for name in ("nms", "qnms"):
-                declared.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-            importlib.import_module("torchvision")
-    yield
-    del declared  # torch forgets what a library declared when the library goes
+    """Where torchvision's operators do not load, it is imported without them, in the processes that tests start too."""
+    with pytest.MonkeyPatch.context() as patch:
+        if find_spec("torch") is not None and find_spec("torchvision") is not None:
+            try:
+                importlib.import_module("torchvision")
+            except RuntimeError:
+                for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+                    del sys.modules[name]
+                patch.syspath_prepend(SITE)
+                patch.setenv("PYTHONPATH", str(SITE), prepend=os.pathsep)
+                importlib.import_module("torchvision_operators")
+                importlib.import_module("torchvision")
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -168,8 +165,8 @@ Migrate = Callable[..., Path]
 def migrate(tmp_path: Path) -> Migrate:
     """Run the command on a file, in this process: the migrated one. Arguments are options, named ones given values."""
 
-    def run(source: Path, preset: str, *options: str, **given: Any) -> Path:
-        made = tmp_path / f"{source.stem}-{len(list(tmp_path.iterdir()))}{source.suffix}"
+    def run(source: Path, preset: str, *options: str, output: Path | None = None, **given: Any) -> Path:
+        made = output or tmp_path / f"{source.stem}-{len(list(tmp_path.iterdir()))}{source.suffix}"
         settings = [part for name, value in given.items() for part in ("--set", f"{name}={value}")]
         rules = ["--rules", preset] if preset.endswith(".yaml") else ["--preset", preset]
         command = ["migrate", str(source), "-o", str(made), *rules, *settings, *options]

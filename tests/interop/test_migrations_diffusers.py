@@ -82,3 +82,59 @@ def test_a_unet_of_stable_diffusion_is_what_diffusers_makes_of_it(
     agree(single.convert_ldm_unet_checkpoint(dict(state), dict(unet.config)), expected, equal)
     made = torch.load(migrate(old, "sd-unet-to-diffusers"), weights_only=True)
     agree({key.removeprefix(where): value for key, value in made.items()}, expected, equal)
+
+
+@pytest.fixture
+def unet_xl(framework: Any) -> Any:
+    """Stable Diffusion XL's levels, layers, depths of attention and embedding of sizes, of few channels."""
+    framework("diffusers")
+    kind = importlib.import_module("diffusers.models.unets.unet_2d_condition").UNet2DConditionModel
+    torch.manual_seed(6)
+    return kind(
+        block_out_channels=(4, 8, 8),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=2,
+        transformer_layers_per_block=(1, 2, 3),
+        cross_attention_dim=6,
+        attention_head_dim=(2, 2, 4),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=2,
+        projection_class_embeddings_input_dim=17,
+        norm_num_groups=2,
+        sample_size=8,
+    )
+
+
+def test_a_unet_of_stable_diffusion_xl_is_what_diffusers_makes_of_it(
+    unet_xl: Any, migrate: Any, equal: Any, tmp_path: Path
+) -> None:
+    single = importlib.import_module("diffusers.loaders.single_file_utils")
+    where = "model.diffusion_model."
+    expected = dict(unet_xl.state_dict())
+    torch.save({where + key: value for key, value in expected.items()}, tmp_path / "new.pth")
+    old = migrate(tmp_path / "new.pth", "sdxl-unet-to-diffusers", "--reverse")
+    state = torch.load(old, weights_only=True)
+    assert {f"{where}label_emb.0.2.weight", f"{where}output_blocks.5.2.conv.bias"} <= state.keys()
+    assert not [key for key in state if "resnets" in key or "mid_block" in key or "add_embedding" in key]
+    agree(single.convert_ldm_unet_checkpoint(dict(state), dict(unet_xl.config)), expected, equal)
+    made = torch.load(migrate(old, "sdxl-unet-to-diffusers"), weights_only=True)
+    agree({key.removeprefix(where): value for key, value in made.items()}, expected, equal)
+
+
+PRESETS = ["sd-unet-to-diffusers", "sdxl-unet-to-diffusers"]
+
+
+@pytest.mark.parametrize(("kind", "own"), list(zip(["unet", "unet_xl"], PRESETS, strict=True)))
+def test_neither_unet_is_taken_for_the_other(
+    request: Any, migrate: Any, equal: Any, tmp_path: Path, kind: str, own: str
+) -> None:
+    """Their keys are alike, and a block of the same number is another one: nothing is touched."""
+    (other,) = set(PRESETS) - {own}
+    new = tmp_path / "new.pth"
+    torch.save(dict(request.getfixturevalue(kind).state_dict()), new)
+    old = migrate(new, own, "--reverse")
+    assert not equal(torch.load(old), torch.load(new))
+    assert equal(torch.load(migrate(old, other)), torch.load(old))
+    assert equal(torch.load(migrate(new, other, "--reverse")), torch.load(new))

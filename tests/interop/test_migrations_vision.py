@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -267,3 +268,34 @@ def test_positions_are_resampled_as_timm_resamples_them(timm: Any, migrate: Any,
     made = torch.load(migrate(tmp_path / "vit.pth", "vit-resize-positions", rows=7, columns=3, prefix=3))
     expected = timm("layers").resample_abs_pos_embed(positions, (7, 3), num_prefix_tokens=3)
     torch.testing.assert_close(made["pos_embed"], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("old", "new"), [((4, 4), (8, 6)), ((8, 8), (4, 5)), ((4, 6), (3, 9))])
+def test_patches_are_resized_as_timm_resizes_them(
+    timm: Any, migrate: Any, tmp_path: Path, old: tuple[int, int], new: tuple[int, int]
+) -> None:
+    """Larger, smaller, and one of each."""
+    kernels = torch.randn(8, 3, *old)
+    torch.save(
+        {"patch_embed.proj.weight": kernels, "patch_embed.proj.bias": torch.ones(8)}, tmp_path / "vit.pth"
+    )
+    made = torch.load(migrate(tmp_path / "vit.pth", "vit-resize-patches", height=new[0], width=new[1]))
+    expected = timm("layers").resample_patch_embed(kernels, list(new))
+    torch.testing.assert_close(made["patch_embed.proj.weight"], expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(made["patch_embed.proj.bias"], torch.ones(8))
+
+
+def test_larger_patches_see_in_enlarged_images_what_smaller_ones_saw(
+    timm: Any, timm_vit: Any, migrate: Any, tmp_path: Path
+) -> None:
+    torch.save(timm_vit.state_dict(), tmp_path / "vit.pth")
+    made = migrate(tmp_path / "vit.pth", "vit-resize-patches", height=8, width=8)
+    large = timm("models.vision_transformer").VisionTransformer(**SMALL | {"img_size": 16, "patch_size": 8})
+    large.load_state_dict(torch.load(made, weights_only=True), strict=True)
+    small, patch = images(5, 8), functools.partial(nn.functional.interpolate, size=(8, 8), mode="bicubic")
+    # Each patch is enlarged by itself: a patch's pixels are what its kernel sees.
+    apart = nn.functional.unfold(small, 4, stride=4).transpose(1, 2).reshape(-1, 3, 4, 4)
+    grown = patch(apart, antialias=True).reshape(4, 4, -1).transpose(1, 2)
+    enlarged = nn.functional.fold(grown, (16, 16), 8, stride=8)
+    with torch.no_grad():
+        torch.testing.assert_close(large.eval()(enlarged), timm_vit.eval()(small), rtol=1e-4, atol=1e-5)

@@ -229,6 +229,12 @@ def test_parts_of_different_sizes_are_stated() -> None:
 # --- extras ------------------------------------------------------------------------------------------------------
 
 
+def test_a_factor_may_be_a_size_of_the_tensor() -> None:
+    """The scale of an adapter is alpha / rank, and its rank is a size of it."""
+    found = run("rules:\n- scale: '{m...}.up'\n  by: 6 / d1", names_of(("a.up", (8, 2)), ("b.up", (8, 3))))
+    assert [made(found, name).op.factor for name in ("a.up", "b.up")] == [3.0, 2.0]  # type: ignore[union-attr]
+
+
 def test_a_tie_follows_the_key_that_it_leads_to() -> None:
     text = "stages: [[{tie: head, to: wte}, {rename: wte, to: emb}], [{rename: emb, to: embed}]]"
     rewriting = run(text, names_of("wte", "x"))

@@ -102,6 +102,9 @@ stages:
     size: [8, 8]
     mode: bilinear
     antialias: false
+  - resize_patches: kernel
+    size: [8, 8]
+    dims: [-2, -1]
   - resize_positions: pos
     grid: [8, 8]
     prefix: 1

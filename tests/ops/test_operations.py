@@ -86,6 +86,7 @@ def test_a_padded_vocabulary_is_cut_back() -> None:
         (ops.Scale(2), "are dropped", None),
         (ops.Repeat((2, 1)), "are dropped", None),
         (ops.Interpolate((2, 2)), "are dropped", None),
+        (ops.ResizePatches((2, 2)), "are dropped", None),
     ],
 )
 def test_what_becomes_of_moments(op: ops.Moves | ops.Mixes, what: str, through: Op | None) -> None:
@@ -140,6 +141,8 @@ COMPLEX = Form(DTYPES["complex64"], (4, 6))
         ),
         (ops.FoldWeightNorm(), (Form(FLOAT, (6, 1)), MATRIX), "g is 6 × 1, v needs 4 × 1"),
         (ops.Interpolate((0, 2)), (MATRIX,), "cannot resample 4 rows to 0"),
+        (ops.ResizePatches((0, 2)), (MATRIX,), "cannot resample 4 rows to 0"),
+        (ops.ResizePatches((2, 2), dims=(0, -2)), (MATRIX,), "name one twice"),
         (
             ops.ResizePositions((3, 3)),
             (MATRIX,),
@@ -167,6 +170,19 @@ def test_a_constant_image_stays_constant(op: ops.Interpolate) -> None:
     image = np.full((4, 6), 2.5, "f4")
     (made,) = op.compute([image], (MATRIX,))
     assert np.allclose(made, 2.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(9, 7), (2, 3), (8, 2)])
+def test_a_resized_patch_sees_in_resized_pixels_what_it_saw(size: tuple[int, int]) -> None:
+    """Exactly where pixels become more; what comes nearest, by the normal equations, where they become fewer."""
+    kernel = np.random.default_rng(1).standard_normal((4, 6)).astype("f4")
+    (made,) = ops.ResizePatches(size).compute([kernel], (MATRIX,))
+    pixels = np.eye(24).reshape(24, 4, 6)
+    (resized,) = ops.Interpolate(size).compute([pixels], (Form(DTYPES["float64"], pixels.shape),))
+    matrix = resized.reshape(24, -1)
+    lacking = kernel.reshape(-1) - matrix @ made.reshape(-1)
+    assert np.allclose(matrix.T @ lacking, 0, atol=1e-5)
+    assert np.allclose(lacking, 0, atol=1e-5) == (size == (9, 7))
 
 
 def test_what_a_rule_and_its_inverse_undo_is_not_done() -> None:
