@@ -87,21 +87,28 @@ def _recoveries(saves: Sequence[Save], last: int, kills: int, seed: int) -> tupl
     found: list[Kill] = []
     first = chosen_saves[0]
     found += _bytes(first, rng, "half-written")
-    found += [_event(first, len(first.events))] if first.events else []
+    found += [_event(first, place) for place in _telling(first)[:1]]
     found.append(Kill((first.number,), "time to save and go", "sigterm"))
     found += [_event(first, 0)]
     if first.number > 1:
         found.append(Kill((1,), "before anything was saved", "early"))
     for save in chosen_saves[1:]:
         found += _bytes(save, rng, "half-written")
-        found += [_event(save, place) for place in range(len(save.events), 0, -1)]
-    found += [_event(first, place) for place in range(len(first.events) - 1, 0, -1)]
+        found += [_event(save, place) for place in _telling(save)]
+    found += [_event(first, place) for place in _telling(first)[1:]]
     while len(dict.fromkeys(found)) < kills:
         extra = _bytes(rng.choice(inside), rng, "random")
         if not extra or len(found) > 4 * kills:
             break
         found += extra
     return tuple(dict.fromkeys(found))[:kills]
+
+
+def _telling(save: Save) -> list[int]:
+    """The places of a save's events, those first that change what the next start finds."""
+    order = {"rename": 0, "symlink": 0, "link": 0, "remove": 1, "rmtree": 1, "truncate": 1, "open": 2}
+    places = range(1, len(save.events) + 1)
+    return sorted(places, key=lambda place: (order.get(_told(save.events[place - 1])[0], 3), -place))
 
 
 def _event(save: Save, place: int) -> Kill:

@@ -53,13 +53,16 @@ def raw(tensor: Tensor) -> tuple[str, tuple[int, ...], bytes]:
 
 
 def of_group(members: Iterable[tuple[str, str]]) -> str:
-    """One digest for named digests, in their order."""
-    text = "\n".join(f"{name}={digest}" for name, digest in members)
+    """One digest for named digests, whatever their order."""
+    text = "\n".join(f"{name}={digest}" for name, digest in sorted(members))
     return str(xxhash.xxh3_128(text.encode()).hexdigest())
 
 
 def of_value(value: object) -> str:
-    """Over any nesting of containers, tensors, arrays and plain values; of other objects only their type."""
+    """Over any nesting of containers, tensors, arrays and plain values; of other objects only their type.
+
+    The order of a mapping's keys says nothing.
+    """
     if isinstance(value, Tensor):
         return of_tensor(value)
     total = xxhash.xxh3_128()
@@ -70,7 +73,7 @@ def of_value(value: object) -> str:
             total.update(f"{name}={of_tensor(item)}".encode())
         elif isinstance(item, Mapping):
             total.update(f"{name}{{{len(item)}".encode())
-            stack.extend((f"{name}.{key}", item[key]) for key in reversed(list(item)))
+            stack.extend((f"{name}.{key}", item[key]) for key in sorted(item, key=str, reverse=True))
         elif isinstance(item, (list, tuple)):
             total.update(f"{name}[{len(item)}".encode())
             stack.extend((f"{name}.{i}", part) for i, part in reversed(list(enumerate(item))))
@@ -126,6 +129,16 @@ def _inside(item: object) -> list[tuple[str, Any]] | None:
         )  # as the state of Python's generator
         return None if numbers else [(str(i), part) for i, part in enumerate(item)]
     return None
+
+
+def nbytes(value: object, depth: int = 8) -> int:
+    """Bytes of the tensors in plain containers: the least that a file with them has."""
+    if isinstance(value, Tensor):
+        return int(value.numel() * value.element_size())
+    parts = (
+        value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    )
+    return sum(nbytes(part, depth - 1) for part in parts) if depth else 0
 
 
 def parts_of(found: Mapping[str, str]) -> dict[str, str]:

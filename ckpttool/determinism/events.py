@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,9 @@ WATCHED = frozenset(
 
 MOST = 200
 """Events of one save that are counted."""
+
+_RANDOM = re.compile(r"[0-9a-f]{8,}")
+"""What temporary names have at random: without it every repetition tells the same."""
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
@@ -104,7 +108,8 @@ class Window:
         place = os.fsdecode(os.fspath(path))
         if place.startswith(("/dev/", "/proc/", str(self.orders.folder))):
             return False
-        self.events.append([event, os.path.basename(place)])  # noqa: PTH119 - no object is made within an audit
+        name = os.path.basename(place)  # noqa: PTH119 - no object is made within an audit
+        self.events.append([event, _RANDOM.sub("*", name)])
         orders = self.orders
         return orders.kill_in_save == self.number and orders.event == len(self.events)
 

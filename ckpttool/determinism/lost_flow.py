@@ -204,16 +204,17 @@ def stale(case: Case) -> Cause | None:
         or mine.graded >= theirs.graded
     ):
         return None
-    message = f"gradients reach {mine.graded} of {theirs.graded} parameters: it is another model that computes"
+    message = (
+        f"gradients reach {mine.graded} of {theirs.graded} parameters: it is another model that computes"
+    )
     remedy = "make the optimizer, and whatever wraps the model, from the model that is trained after the load"
     return Cause("stale-model", "gradients", message, listed(case.departure.fields), remedy)
 
 
 def schedule_function(case: Case) -> Cause | None:
     """Rates that differ though the schedule's state came back."""
-    if case.boundary or not set(case.departure.fields) <= {"lr", "scheduler", "counters"}:
-        return None
-    if "lr" not in case.departure.fields:
+    found = {component_of(name) for name in case.departure.fields}
+    if case.boundary or "lr" not in found or found & {"data", "rng", "loss", "gradients"}:
         return None
     message = (
         f"the learning rate differs from step {case.departure.step} on, and the schedule's state was restored"

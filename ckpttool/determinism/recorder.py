@@ -297,7 +297,7 @@ class Recorder:
                 found = call()
         finally:
             self.inner -= 1
-        self.write("saved", save=number, size=_size(path))
+        self.write("saved", save=number, size=_size(path) or digesting.nbytes(obj))
         return found
 
     def around_load(self, call: Callable[..., Any], source: Any, *args: Any, **kwargs: Any) -> Any:
