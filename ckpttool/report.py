@@ -119,6 +119,40 @@ class Histogram:
     axis: str = ""
 
 
+Mark: TypeAlias = Literal["save", "kill", "resume", "depart"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One process on a timeline: its name, the first and the last step that it took, and what happened at steps.
+
+    ``save`` and ``kill`` come after the step, ``resume`` and ``depart`` with it.
+    """
+
+    name: str
+    first: int
+    last: int
+    marks: tuple[tuple[int, Mark], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """What processes did, over the same steps from 1 to ``last``."""
+
+    lanes: tuple[Lane, ...]
+    last: int
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """Quantities over steps, one upon the other: each with a name; the first is what others are held to."""
+
+    curves: tuple[tuple[str, tuple[tuple[int, float], ...]], ...]
+    title: str = ""
+    axis: str = "step"
+
+
 @dataclass(frozen=True, slots=True)
 class Details:
     """Blocks that most readers skip: folded behind ``summary`` where a format can fold, else under it."""
@@ -127,7 +161,9 @@ class Details:
     blocks: tuple[Block, ...]
 
 
-Block: TypeAlias = "Text | Table | Facts | Findings | Tree | Bars | HeatMap | Histogram | Details"
+Block: TypeAlias = (
+    "Text | Table | Facts | Findings | Tree | Bars | HeatMap | Histogram | Timeline | Curves | Details"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +171,7 @@ class Subject:
     """One target of a report, for formats that list findings by file (JUnit, SARIF, GitHub).
 
     ``failed`` says that it alone would make the command fail; ``error`` why it could not be examined at all.
+    ``name`` is what it is called where one path has several; by default its path.
     """
 
     path: str
@@ -142,6 +179,7 @@ class Subject:
     findings: tuple[Finding, ...]
     failed: bool = False
     error: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,138 +1,214 @@
-"""The check's answer as a report: a sentence, the evidence, a picture of agreement, and the contract's JSON. Pure."""
+"""The check's answer as a report: a sentence, the evidence, pictures, and the contract's JSON. Pure."""
 
 from __future__ import annotations
 
-from ckpttool.determinism.check import Branch, Verdict
-from ckpttool.determinism.comparing import agreement
+import shlex
+from collections.abc import Iterator
+
+from ckpttool.determinism.pictures import pictures
+from ckpttool.determinism.verdict import Branch, Detail, Verdict
 from ckpttool.errors import ExitCode, printable
-from ckpttool.model import Json
-from ckpttool.report import Block, Cell, Facts, HeatMap, Report, Subject, Table, Text
+from ckpttool.model import Finding, Json, Severity
+from ckpttool.report import Block, Facts, Report, Subject, Table, Text
 
 CODES = {
     "exact": ExitCode.OK, "diverged": ExitCode.FINDINGS, "recovery-failed": ExitCode.FINDINGS,
     "not-reproducible": ExitCode.IMPOSSIBLE, "command-failed": ExitCode.IMPOSSIBLE, "no-power": ExitCode.IMPOSSIBLE,
 }  # fmt: skip
-COLUMNS = 60
-"""Steps that the picture shows; more are taken together."""
+
+CODE = "determinism"
+"""What findings of this verb have in the place of a rule's code: causes are told by name."""
+
+SHOWN = 8
+"""Names of tensors that are told one by one."""
 
 
-def report(found: Verdict, command: str) -> Report:
-    """The report on one check."""
+def report(found: Verdict, command: str, script: str = "") -> Report:
+    """The report on one check. ``script`` is the file that annotations are pinned to; by default the command's."""
     good = found.status == "exact"
     blocks: list[Block] = [Text(found.status, "good" if good else "bad"), Text(found.message)]
     if found.causes:
-        blocks.append(Facts(_facts(found)))
+        blocks.append(Facts(tuple(_facts(found))))
+    if found.levels:
+        blocks.append(
+            Table(
+                ("level", "", "what that rests on"), tuple((v.name, v.state, v.basis) for v in found.levels)
+            )
+        )
     if found.branches:
         blocks.append(_table(found.branches))
-        blocks += _picture(found)
-    if found.not_exercised:
-        names = ", ".join(found.not_exercised)
-        blocks.append(
-            Text(
-                f"not exercised: losing {names} would not show in this training, so nothing is proved of it",
-                "warning",
-            )
-        )
-    if found.unseeded:
-        names = ", ".join(name.partition(".")[2] for name in found.unseeded)
-        blocks.append(
-            Text(
-                f"left out: the generators of {names} are never seeded, and nothing that is recorded uses them",
-                "dim",
-            )
-        )
+    blocks += [*pictures(found), *_remarks(found)]
     if found.lines:
         blocks.append(Text("the command's last lines:", "heading"))
         blocks += [Text(printable(line), "dim") for line in found.lines]
-    subject = Subject(command, found.status, (), not good, "" if good else found.message)
-    return Report("determinism", _data(found), tuple(blocks), CODES[found.status], (subject,))
+    subjects = tuple(_subjects(found, command, script or script_of(command)))
+    return Report("determinism", _data(found), tuple(blocks), CODES[found.status], subjects)
 
 
-def _facts(found: Verdict) -> tuple[tuple[str, str], ...]:
+def script_of(command: str) -> str:
+    """The file that a command trains with, as far as its words say; else the whole command."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return command
+    return next((word for word in words if word.endswith(".py")), command)
+
+
+def _facts(found: Verdict) -> Iterator[tuple[str, str]]:
     assert found.departure is not None
     cause = found.causes[0]
     proof = next((b.proof for b in found.branches if b.proof), ())
     seen = found.departure.loss_step
-    return (
-        ("component", cause.component),
-        ("cause", cause.name),
-        ("evidence", cause.evidence),
-        (
-            "proof",
-            f"with {', '.join(proof)} transplanted the resumed run is exact"
-            if proof
-            else "none of the transplants made it exact",
-        ),
-        ("remedy", cause.remedy),
-        ("in the loss", "never, in the steps that were looked at" if seen is None else f"from step {seen}"),
+    yield "component", cause.component
+    yield "cause", cause.name
+    yield "evidence", cause.evidence
+    if found.detail is not None:
+        yield from _closer(found.detail)
+    yield (
+        "proof",
+        f"with {', '.join(proof)} transplanted the resumed run is exact" if proof else "none was found",
     )
+    yield "remedy", cause.remedy
+    yield "in the loss", "never, in the steps that were looked at" if seen is None else f"from step {seen}"
+    if found.departure.rank:
+        yield "rank", str(found.departure.rank)
+    if found.smallest:
+        yield "smallest", found.smallest
+    for other in found.causes[1:3]:
+        yield "also", f"{other.name}: {other.message}"
+
+
+def _closer(found: Detail) -> Iterator[tuple[str, str]]:
+    if found.element is not None:
+        yield "element", f"{found.where}: {found.element}"
+    if found.tensors:
+        more = len(found.tensors) - SHOWN
+        yield "tensors", ", ".join(found.tensors[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+    for text in found.equals:
+        yield "equals", text
 
 
 def _table(branches: tuple[Branch, ...]) -> Table:
-    rows = tuple((", ".join(map(str, b.cut)), _outcome(b)) for b in branches)
-    return Table(("killed after step", "resumed run"), rows)
+    rows = tuple((str(b.kill), b.kill.why, outcome(b)) for b in branches)
+    return Table(("interruption", "why there", "resumed run"), rows)
 
 
-def _outcome(found: Branch) -> str:
+def outcome(found: Branch) -> str:
+    """How a branch ended, in a few words."""
     if found.failure:
         return found.failure
     if found.departure is None:
-        return "exact"
-    return f"departs at step {found.departure.step} in {', '.join(found.departure.fields[:3])}"
+        return "; ".join(["exact", *found.notes])
+    return "; ".join(
+        [f"departs at step {found.departure.step} in {', '.join(found.departure.fields[:3])}", *found.notes]
+    )
 
 
-def _picture(found: Verdict) -> list[Block]:
-    """Components × steps of the first branch that departs, else of the first."""
-    chosen = next((b for b in found.branches if b.departure is not None), found.branches[0])
-    grid = agreement(found.reference, chosen.steps)
-    numbers = sorted({n for cells in grid.values() for n in cells})
-    if not numbers:
-        return []
-    width = -(-len(numbers) // COLUMNS)
-    columns = [numbers[i : i + width] for i in range(0, len(numbers), width)]
-    rows = [name for name in grid if grid[name]]
-    cells = tuple(tuple(_cell(grid[name], name, group) for group in columns) for name in rows)
-    names = tuple(str(group[0]) for group in columns)
-    title = f"killed after step {', '.join(map(str, chosen.cut))}: where it agrees with the uninterrupted run"
-    return [HeatMap(tuple(rows), names, cells, title, "share of steps that differ", "agrees", "not recorded")]
+def _remarks(found: Verdict) -> Iterator[Block]:
+    if found.not_exercised:
+        names = ", ".join(found.not_exercised)
+        text = f"not exercised: losing {names} would not show in this training, so nothing is proved of it"
+        yield Text(text, "warning")
+    if found.unseeded:
+        names = ", ".join(name.partition(".")[2] for name in found.unseeded)
+        text = f"left out: the generators of {names} are never seeded, and nothing that is recorded uses them"
+        yield Text(text, "dim")
+    for note in found.notes:
+        yield Text(note, "dim")
 
 
-def _cell(cells: dict[int, bool], name: str, group: list[int]) -> Cell | None:
-    known = [cells[n] for n in group if n in cells]
-    if not known:
-        return None
-    share = known.count(False) / len(known)
-    steps = f"step {group[0]}" if len(group) == 1 else f"steps {group[0]} to {group[-1]}"
-    return Cell(share, "", f"{name}, {steps}: {'differs' if share else 'agrees'}")
+# --- for machines ------------------------------------------------------------------------------------------
+
+
+def _subjects(found: Verdict, command: str, script: str) -> Iterator[Subject]:
+    """The uninterrupted run, then every interrupted one."""
+    if CODES[found.status] == ExitCode.IMPOSSIBLE:
+        last = "\n".join(found.lines)
+        told = "\n".join(filter(None, (found.message, last)))
+        yield Subject(script, found.status, (), failed=True, error=told, name=command)
+        return
+    whole = () if found.branches else tuple(_whole(found))
+    yield Subject(
+        script, found.status if whole else "reproducible", whole, bool(whole), name=f"{script}: uninterrupted"
+    )
+    gate = found.status != "exact"
+    for branch in found.branches:
+        bad = bool(branch.failure or branch.departure is not None)
+        findings = tuple(_findings(branch, gate=gate)) if bad else ()
+        verdict = "exact" if not bad else "recovery-failed" if branch.failure else "diverged"
+        yield Subject(script, verdict, findings, bad and gate, name=f"{script}: {branch.kill}")
+
+
+def _whole(found: Verdict) -> Iterator[Finding]:
+    """What is wrong before anything was interrupted: saving changes the training, or nothing is saved."""
+    cause = found.causes[0] if found.causes else None
+    where = "" if found.departure is None else f"step {found.departure.step}"
+    name, hint = (cause.name, cause.remedy) if cause else (found.status, "")
+    yield Finding(CODE, name, "error", where, found.message, {}, hint)
+
+
+def _findings(branch: Branch, *, gate: bool) -> Iterator[Finding]:
+    """What is wrong with a branch; below the level that was asked for it is a remark."""
+    severity: Severity = "error" if gate else "info"
+    if branch.failure:
+        yield Finding(CODE, "recovery-failed", severity, str(branch.kill), branch.failure)
+        return
+    assert branch.departure is not None
+    where = f"step {branch.departure.step}, {', '.join(branch.departure.fields[:3])}"
+    if not branch.causes:
+        yield Finding(CODE, "diverged", severity, where, f"{branch.kill} and resumed, it is not what it was")
+        return
+    cause = branch.causes[0]
+    yield Finding(
+        CODE, cause.name, severity, where, f"{branch.kill} and resumed: {cause.message}", {}, cause.remedy
+    )
 
 
 def _data(found: Verdict) -> dict[str, Json]:
-    departure: Json = None
-    if found.departure is not None:
-        cause = found.causes[0] if found.causes else None
-        first = found.departure.fields[0] if found.departure.fields else ""
-        departure = {
-            "step": found.departure.step,
-            "component": cause.component if cause else found.departure.component,
-            "key": first,
-            "cause": cause.name if cause else None,
-            "message": cause.message if cause else found.message,
-            "first_visible_in_loss": found.departure.loss_step,
-            "fields": [*found.departure.fields],
-        }
-    cuts: list[Json] = [
-        {
-            "steps": [*b.cut],
-            "exact": not b.failure and b.departure is None,
-            "failure": b.failure or None,
-            "departs": None if b.departure is None else b.departure.step,
-            "boundary": [*b.boundary],
-            "proof": [*b.proof],
-        }
-        for b in found.branches
-    ]
     return {
-        "status": found.status, "message": found.message, "cuts": cuts, "divergence": departure,
-        "not_exercised": [*found.not_exercised], "unseeded": [*found.unseeded],
-        "saves": [s.number for s in found.saves], "lines": [*found.lines],
+        "status": found.status, "message": found.message, "cuts": [_cut(b) for b in found.branches],
+        "divergence": _divergence(found), "levels": [_level(v.name, v.state, v.basis) for v in found.levels],
+        "smallest": found.smallest or None, "not_exercised": [*found.not_exercised], "unseeded": [*found.unseeded],
+        "saves": [s.number for s in found.saves], "ranks": found.ranks, "notes": [*found.notes],
+        "lines": [*found.lines],
     }  # fmt: skip
+
+
+def _level(name: str, state: str, basis: str) -> Json:
+    return {"name": name, "state": state, "basis": basis}
+
+
+def _cut(branch: Branch) -> Json:
+    return {
+        "steps": [*branch.cut], "how": branch.kill.how, "why": branch.kill.why, "what": str(branch.kill),
+        "exact": not branch.failure and branch.departure is None, "failure": branch.failure or None,
+        "departs": None if branch.departure is None else branch.departure.step, "boundary": [*branch.boundary],
+        "cause": branch.causes[0].name if branch.causes else None, "proof": [*branch.proof],
+        "levels_broken": [*branch.broken], "notes": [*branch.notes],
+    }  # fmt: skip
+
+
+def _divergence(found: Verdict) -> Json:
+    if found.departure is None:
+        return None
+    cause = found.causes[0] if found.causes else None
+    return {
+        "step": found.departure.step, "component": cause.component if cause else found.departure.component,
+        "key": found.departure.fields[0] if found.departure.fields else "", "cause": cause.name if cause else None,
+        "message": cause.message if cause else found.message, "remedy": cause.remedy if cause else None,
+        "first_visible_in_loss": found.departure.loss_step, "fields": [*found.departure.fields],
+        "rank": found.departure.rank, "detail": _detail(found.detail),
+    }  # fmt: skip
+
+
+def _detail(found: Detail | None) -> Json:
+    if found is None:
+        return None
+    element: Json = None
+    if found.element is not None:
+        e = found.element
+        element = {
+            "key": e.name, "index": [*e.index], "uninterrupted": e.one, "resumed": e.two, "ulp": e.ulps,
+            "changed": e.odd, "elements": e.total,
+        }  # fmt: skip
+    return {"where": found.where, "tensors": [*found.tensors], "element": element, "equals": [*found.equals]}

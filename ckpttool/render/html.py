@@ -7,10 +7,12 @@ from collections.abc import Iterable, Iterator
 from ckpttool.model import Finding
 from ckpttool.render.common import abridged
 from ckpttool.render.pictures import escape, picture
-from ckpttool.render.style import CSS, PICTURES
+from ckpttool.render.runs_html import drawing
+from ckpttool.render.style import CSS, PICTURES, RUNS
 from ckpttool.report import (
     Bars,
     Block,
+    Curves,
     Details,
     Facts,
     Findings,
@@ -19,6 +21,7 @@ from ckpttool.report import (
     Report,
     Table,
     Text,
+    Timeline,
     Tree,
 )
 
@@ -29,7 +32,9 @@ SHOWN = 200
 def html(report: Report) -> str:
     """The report's blocks as a page. Everything is escaped; its policy allows nothing but its own style."""
     body = "\n".join(line for block in report.blocks for line in _lines(block))
-    drawn = any(isinstance(block, (HeatMap, Histogram)) for block in _flat(report.blocks))
+    blocks = list(_flat(report.blocks))
+    styles = PICTURES if any(isinstance(block, (HeatMap, Histogram)) for block in blocks) else ""
+    styles += RUNS if any(isinstance(block, (Timeline, Curves)) for block in blocks) else ""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -39,7 +44,7 @@ def html(report: Report) -> str:
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>{_title(report)}</title>
 <style>
-{CSS}{PICTURES if drawn else ""}</style>
+{CSS}{styles}</style>
 </head>
 <body>
 <main>
@@ -76,6 +81,8 @@ def _lines(block: Block) -> Iterator[str]:
         return _tree(block)
     if isinstance(block, (HeatMap, Histogram)):
         return picture(block)
+    if isinstance(block, (Timeline, Curves)):
+        return drawing(block)
     if isinstance(block, Details):
         return _details(block)
     return _bars(block)

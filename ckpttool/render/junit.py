@@ -29,7 +29,7 @@ def junit(report: Report) -> str:
 
 def _suite(root: ET.Element, report: Report, subject: Subject) -> ET.Element:
     failing = [finding for finding in worst_first(subject.findings) if fails(finding, report)]
-    suite = ET.SubElement(root, "testsuite", name=_clean(subject.path), skipped="0")
+    suite = ET.SubElement(root, "testsuite", name=_clean(_name(subject)), skipped="0")
     suite.set("tests", str(1 + len(failing)))
     suite.set("failures", str(len(failing) + _failed(subject, failing)))
     suite.set("errors", str(int(bool(subject.error))))
@@ -41,10 +41,10 @@ def _suite(root: ET.Element, report: Report, subject: Subject) -> ET.Element:
 
 def _target(suite: ET.Element, subject: Subject, failing: list[Finding]) -> None:
     case = ET.SubElement(
-        suite, "testcase", classname=_clean(subject.path), name=f"verdict {_clean(subject.verdict)}"
+        suite, "testcase", classname=_clean(_name(subject)), name=f"verdict {_clean(subject.verdict)}"
     )
     if subject.error:
-        ET.SubElement(case, "error", type="unreadable", message=_clean(subject.error))
+        ET.SubElement(case, "error", type=_clean(subject.verdict), message=_clean(subject.error))
     elif _failed(subject, failing):
         message = f"{subject.verdict}: {tally(failing)}"
         ET.SubElement(case, "failure", type="verdict", message=_clean(message))
@@ -53,13 +53,17 @@ def _target(suite: ET.Element, subject: Subject, failing: list[Finding]) -> None
         ET.SubElement(case, "system-out").text = "\n".join(map(_line, rest))
 
 
+def _name(subject: Subject) -> str:
+    return subject.name or subject.path
+
+
 def _failed(subject: Subject, failing: list[Finding]) -> bool:
     return bool(failing) or (subject.failed and not subject.error)
 
 
 def _case(suite: ET.Element, subject: Subject, finding: Finding) -> None:
     name = " ".join(filter(None, (finding.code, finding.name, _clean(finding.where))))
-    case = ET.SubElement(suite, "testcase", classname=_clean(subject.path), name=name)
+    case = ET.SubElement(suite, "testcase", classname=_clean(_name(subject)), name=name)
     failure = ET.SubElement(case, "failure", type=finding.code, message=_clean(finding.message))
     failure.text = _line(finding)
 

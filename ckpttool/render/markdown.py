@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from html import escape as html_escape
 from itertools import chain
+from typing import TypeAlias
 
 from ckpttool.errors import printable
 from ckpttool.model import Finding
@@ -15,6 +16,7 @@ from ckpttool.render.text import Page, block_lines
 from ckpttool.report import (
     Bars,
     Block,
+    Curves,
     Details,
     Facts,
     Findings,
@@ -23,6 +25,7 @@ from ckpttool.report import (
     Report,
     Table,
     Text,
+    Timeline,
     Tree,
 )
 from ckpttool.units import count, plural
@@ -42,6 +45,9 @@ WIDTH = 78
 _SIGNS = {"error": "🔴 error", "warning": "🟠 warning", "info": "🔵 info"}
 _MARKS = {"title": "## ", "heading": "### "}
 _SPECIAL = re.compile(r"([\\`*_{}\[\]#|~])")
+
+
+Picture: TypeAlias = Bars | HeatMap | Histogram | Timeline | Curves
 
 
 def markdown(report: Report) -> str:
@@ -64,6 +70,8 @@ def _longest(block: Block) -> int:
         return max(map(_longest, block.blocks), default=0)
     if isinstance(block, (Table, Bars, HeatMap, Facts)):
         return len(block.rows)
+    if isinstance(block, Timeline):
+        return len(block.lanes)
     return len(block.lines) if isinstance(block, Tree) else 0
 
 
@@ -140,22 +148,26 @@ def _details(block: Details, most: int) -> Iterator[str]:
     yield "</details>"
 
 
-def _drawn(block: Bars | HeatMap | Histogram, most: int) -> Iterator[str]:
+def _drawn(block: Picture, most: int) -> Iterator[str]:
     """A picture as the terminal shows it, in a code block."""
     if block.title:
         yield from (f"### {escape(block.title)}", "")
     drawn = block_lines((_cut(block, most),), Page(WIDTH, color=False))
     yield from _fenced([line.rstrip() for line in drawn])
-    if not isinstance(block, Histogram):
+    if isinstance(block, (Bars, HeatMap)):
         yield from _more(len(block.rows), most)
+    if isinstance(block, Timeline):
+        yield from _more(len(block.lanes), most)
 
 
-def _cut(block: Bars | HeatMap | Histogram, most: int) -> Block:
+def _cut(block: Picture, most: int) -> Block:
     """The picture without its title and with no more than ``most`` rows."""
     if isinstance(block, HeatMap):
         return replace(block, title="", rows=block.rows[:most], cells=block.cells[:most])
     if isinstance(block, Bars):
         return replace(block, title="", rows=block.rows[:most])
+    if isinstance(block, Timeline):
+        return replace(block, title="", lanes=block.lanes[:most])
     return replace(block, title="")
 
 

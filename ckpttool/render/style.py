@@ -113,3 +113,37 @@ summary { cursor: pointer; padding: .4rem 0; }
 }
 """
 """The part of it that heat maps and histograms need. Shades go from nothing to the most, light and dark."""
+
+RUNS = """\
+.lane, .curves { display: grid; grid-template-columns: 13rem 1fr; gap: 0 .75rem; align-items: center; }
+.lane { border-top: 1px solid var(--line); }
+.lane span { font-size: .875rem; overflow-wrap: anywhere; padding: .15rem 0; }
+.lane svg { width: 100%; height: 1.5rem; display: block; overflow: visible; }
+.lane line { stroke: var(--bar); stroke-width: 3px; vector-effect: non-scaling-stroke; }
+.save { fill: var(--good); }
+.kill { fill: var(--error); }
+.resume { fill: var(--info); }
+.depart { fill: var(--warning); }
+.lane rect, .curves polyline, .legend i { print-color-adjust: exact; }
+.ticks { display: flex; justify-content: space-between; font-size: .8rem; color: var(--soft); }
+.legend i.save { background: var(--good); }
+.legend i.kill { background: var(--error); }
+.legend i.resume { background: var(--info); }
+.legend i.depart { background: var(--warning); }
+.curves .plot { border: 1px solid var(--line); border-radius: 4px; background: var(--panel); }
+.curves svg { width: 100%; height: 14rem; display: block; }
+.curves polyline { fill: none; stroke-width: 2px; vector-effect: non-scaling-stroke; }
+.curves .ends { display: flex; flex-direction: column; justify-content: space-between; height: 14rem;
+  font-size: .8rem; color: var(--soft); text-align: right; }
+.k0 { stroke: var(--bar); background: var(--bar); }
+.k1 { stroke: var(--error); background: var(--error); stroke-dasharray: 6 4; }
+.k2 { stroke: var(--warning); background: var(--warning); stroke-dasharray: 2 4; }
+.k3 { stroke: var(--good); background: var(--good); stroke-dasharray: 8 3 2 3; }
+@media (max-width: 34rem) {
+  .lane { grid-template-columns: 1fr; padding-bottom: .3rem; }
+  .lane:empty { display: none; }
+  .curves { grid-template-columns: 3.5rem 1fr; }
+}
+@media print { .lane, .curves { break-inside: avoid; } }
+"""
+"""The part of it that timelines and curves need."""

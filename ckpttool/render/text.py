@@ -13,11 +13,13 @@ from ckpttool.frozen import dataclass
 from ckpttool.model import Finding
 from ckpttool.render.columns import cells, pad, wrap
 from ckpttool.render.common import abridged
+from ckpttool.render.runs import curve_lines, timeline_lines
 from ckpttool.render.shades import heat_lines, histogram_rows
 from ckpttool.render.tables import table_lines
 from ckpttool.report import (
     Bars,
     Block,
+    Curves,
     Details,
     Facts,
     Findings,
@@ -26,6 +28,7 @@ from ckpttool.report import (
     Report,
     Table,
     Text,
+    Timeline,
     Tree,
 )
 
@@ -109,9 +112,13 @@ def _lines(block: Block, page: Page) -> Iterator[str]:
     if isinstance(block, Tree):
         return _tree(block, page)
     if isinstance(block, HeatMap):
-        return _heat_map(block, page)
+        return _drawn(block.title, heat_lines(block, page.width), page)
     if isinstance(block, Histogram):
         return _bars(Bars(histogram_rows(block), _titled(block.title, block.axis)), page)
+    if isinstance(block, Timeline):
+        return _drawn(block.title, timeline_lines(block, page.width), page)
+    if isinstance(block, Curves):
+        return _drawn(block.title, curve_lines(block, page.width), page)
     if isinstance(block, Details):
         return iter(block_lines((Text(block.summary, "heading"), *block.blocks), page))
     return _bars(block, page)
@@ -175,10 +182,10 @@ def _tree(block: Tree, page: Page) -> Iterator[str]:
         yield from lines
 
 
-def _heat_map(block: HeatMap, page: Page) -> Iterator[str]:
-    if block.title:
-        yield from (page.styled(line, "heading") for line in wrap(printable(block.title), page.width))
-    yield from heat_lines(block, page.width)
+def _drawn(title: str, lines: Iterable[str], page: Page) -> Iterator[str]:
+    if title:
+        yield from (page.styled(line, "heading") for line in wrap(printable(title), page.width))
+    yield from lines
 
 
 def _titled(title: str, axis: str) -> str:

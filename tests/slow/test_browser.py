@@ -8,13 +8,14 @@ import shutil
 import subprocess
 from html import escape, unescape
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ckpttool.changes import Change, Difference
 from ckpttool.comparing.picture import pictures
 from ckpttool.render import render
-from ckpttool.report import Details, Report, Table, Text
+from ckpttool.report import Cell, Curves, Details, HeatMap, Lane, Mark, Report, Table, Text, Timeline
 
 pytestmark = pytest.mark.slow  # starts a browser
 
@@ -36,6 +37,9 @@ frame.addEventListener("load", () => {{
     width: root.clientWidth, wide: root.scrollWidth, over: over.map((e) => e.outerHTML.slice(0, 200)),
     shade: getComputedStyle(shade).backgroundColor,
     bars: [...page.querySelectorAll(".column i, .track i")].filter((e) => e.getBoundingClientRect().height < 1).length,
+    shapes: [...page.querySelectorAll("svg *:not(title)")].map((e) => e.getBoundingClientRect())
+      .map((box) => Math.max(box.width, box.height)),
+    strokes: [...page.querySelectorAll("svg line, svg polyline")].map((e) => getComputedStyle(e).stroke),
   }});
 }});
 </script>"""
@@ -48,6 +52,29 @@ def browser() -> str:
     if found is None:
         pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
     return found
+
+
+@pytest.fixture(scope="module")
+def runs() -> str:
+    """Three hundred steps, killed in twenty places, as a page."""
+    saves: tuple[tuple[int, Mark], ...] = tuple((n, "save") for n in range(10, 301, 10))
+    lanes = [Lane("uninterrupted", 1, 300, saves)]
+    for cut in range(15, 300, 15):
+        lanes.append(
+            Lane(
+                f"killed in the save after step {cut}, before event 3 of its files", 1, cut, ((cut, "kill"),)
+            )
+        )
+        lanes.append(Lane("  resumed", cut - 4, 300, ((cut - 4, "resume"), (cut + 1, "depart"), *saves[20:])))
+    curves = Curves((
+        ("uninterrupted", tuple((n, 3 / n**0.5) for n in range(1, 301))),
+        ("resumed, killed after step 150", tuple((n, 3.5 / n**0.5) for n in range(150, 301))),
+    ), "loss")  # fmt: skip
+    map_ = HeatMap(
+        ("params", "optimizer"), ("1", "2"), ((Cell(0.0), Cell(1.0)), (Cell(0.5), None)), "agreement"
+    )
+    blocks = (Text("diverged", "title"), Timeline(tuple(lanes), 300, "what was run"), map_, curves)
+    return render(Report("determinism", {}, blocks), "html")
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +114,8 @@ def run(browser: str, folder: Path, *arguments: str) -> subprocess.CompletedProc
     return done
 
 
-@pytest.mark.parametrize("width", [320, 390, 1280])
-def test_nothing_sticks_out_and_nothing_is_refused(
-    browser: str, page: str, tmp_path: Path, width: int
-) -> None:
+def look(browser: str, page: str, tmp_path: Path, width: int) -> dict[str, Any]:
+    """What a browser sees in a page of a width; fails where something is refused or sticks out."""
     (tmp_path / "look.html").write_text(LOOK.format(width=width, page=escape(page)), encoding="utf-8")
     done = run(
         browser, tmp_path, "--dump-dom", "--virtual-time-budget=3000", (tmp_path / "look.html").as_uri()
@@ -98,11 +123,28 @@ def test_nothing_sticks_out_and_nothing_is_refused(
     assert "CONSOLE" not in done.stderr, done.stderr
     found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)
     assert found is not None
-    seen = json.loads(unescape(found[1]))
+    seen: dict[str, Any] = json.loads(unescape(found[1]))
     assert seen["over"] == []
     assert seen["wide"] <= seen["width"] <= width
     assert seen["bars"] == 0, "a bar of something is not to be seen"
     assert seen["shade"] not in ("rgba(0, 0, 0, 0)", "rgb(255, 255, 255)"), "the shades have no colour"
+    return seen
+
+
+@pytest.mark.parametrize("width", [320, 390, 1280])
+def test_nothing_sticks_out_and_nothing_is_refused(
+    browser: str, page: str, tmp_path: Path, width: int
+) -> None:
+    look(browser, page, tmp_path, width)
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_timelines_and_curves_are_to_be_seen(browser: str, runs: str, tmp_path: Path, width: int) -> None:
+    seen = look(browser, runs, tmp_path, width)
+    assert len(seen["shapes"]) > 100
+    assert min(seen["shapes"]) > 5, "a shape is not to be seen"
+    assert len(set(seen["strokes"])) == 2
+    assert "none" not in seen["strokes"]
 
 
 def test_the_look_can_fail(browser: str, page: str, tmp_path: Path) -> None:
