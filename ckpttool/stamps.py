@@ -1,8 +1,8 @@
 """What a checkpoint records of the migrations and repairs that it went through, so that none is done twice. Pure.
 
 The note stands in a record of its own in torch's archives (``.data/ckpttool_migrations``, which torch passes over)
-in ``__metadata__`` of safetensors files, and in the ``metadata`` of an index of shards. torch's older formats have no
-place for one.
+in ``__metadata__`` of safetensors files, and in the ``metadata`` of an index of shards; of a folder of files that are
+one checkpoint, in one of its files. torch's older formats have no place for one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ckpttool.draft import Draft
 from ckpttool.frozen import dataclass
 from ckpttool.model import Checkpoint, Json
 
-ROOMY = ("torch-zip", "safetensors", "sharded", "sharded-bin")
+ROOMY = ("torch-zip", "safetensors", "sharded", "sharded-bin", "directory", "folder")
 """Formats that have a place for the note."""
 
 KEY = "ckpttool.migrations"
@@ -59,16 +59,25 @@ def digest_of(rules: str, settings: Mapping[str, object]) -> str:
 
 def stamps_of(checkpoint: Checkpoint) -> tuple[Stamp, ...]:
     """The migrations that a checkpoint records, oldest first; none where it has no note or an unreadable one."""
-    text = checkpoint.metadata.get("migrations")
-    for place in ("metadata", "index_metadata"):
-        entries = checkpoint.metadata.get(place)
-        if text is None and isinstance(entries, dict):
-            text = entries.get(KEY)
     try:
-        listed = json.loads(text) if isinstance(text, str) else []
-        return tuple(_read(one) for one in listed)
+        return tuple(_read(one) for one in json.loads(note_of(checkpoint.metadata) or "[]"))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return ()
+
+
+def note_of(metadata: Mapping[str, Json]) -> str:
+    """The note as it is written, wherever a format keeps it; empty where there is none."""
+    said = metadata.get("migrations")
+    if isinstance(said, str):
+        return said
+    for place in ("metadata", "index_metadata"):
+        entries = metadata.get(place)
+        found = entries.get(KEY) if isinstance(entries, dict) else None
+        if isinstance(found, str):
+            return found
+    files = metadata.get("files")
+    listed = files.values() if isinstance(files, dict) else ()
+    return next((found for one in listed if isinstance(one, dict) and (found := note_of(one))), "")
 
 
 def _read(one: dict[str, Json]) -> Stamp:

@@ -6,6 +6,7 @@ Files whose part of the tree has not changed, and what lies beside them (a token
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ckpttool.draft import Copied, Draft
@@ -17,6 +18,7 @@ from ckpttool.formats.sharded import read_index
 from ckpttool.limits import DEFAULT
 from ckpttool.model import Checkpoint, Json, Span
 from ckpttool.source import open_source
+from ckpttool.stamps import ROOMY, note_of
 from ckpttool.tree import fields
 from ckpttool.writing.compare import first_difference
 from ckpttool.writing.losses import Loss
@@ -33,14 +35,15 @@ def folder(draft: Draft, max_shard_size: int | None = None) -> Output:
     checkpoint = draft.checkpoint
     files: list[File] = []
     losses: list[Loss] = []
+    home = _home(checkpoint)
     for name in fields(checkpoint, checkpoint.root):
         if "/" in name:
             raise UsageError(
                 f"{printable(checkpoint.source)} – keeps {printable(name)} in a folder of its own, and such a set is "
                 "not written again; name one file with -o"
             )
-        part = _part(draft, name)
-        if _is_as_it_was(part):
+        part, noted = _noted(_part(draft, name), checkpoint, name == home)
+        if noted and _is_as_it_was(part):
             files += [_copied(path) for path in _paths(part.checkpoint)]
             continue
         made = _written(part, name, max_shard_size)
@@ -68,6 +71,29 @@ def _part(draft: Draft, name: str) -> Draft:
     editor.root = fields(checkpoint, checkpoint.root)[name]
     source = str(Path(checkpoint.source) / name)
     return editor.finish(source=source, format=str(metadata.pop("format", "")), metadata=metadata)
+
+
+def _home(checkpoint: Checkpoint) -> str:
+    """The file that keeps the note of migrations: the one that does already, else the model's, else the first."""
+    files = checkpoint.metadata.get("files")
+    known = {
+        name: one
+        for name, one in (files.items() if isinstance(files, dict) else ())
+        if isinstance(one, dict) and (one.get("format") in ROOMY or name.endswith(INDEX))
+    }
+    keeping = [name for name, one in known.items() if note_of(one)]
+    models = [name for name in known if "model" in name]
+    return next(iter([*keeping, *models, *known]), "")
+
+
+def _noted(part: Draft, whole: Checkpoint, home: bool) -> tuple[Draft, bool]:
+    """The part with the note that its file is to have; whether that is the note that the file has."""
+    wanted = whole.metadata.get("migrations")
+    if not isinstance(wanted, str):
+        return part, True
+    old, wanted = note_of(part.checkpoint.metadata), wanted if home else ""
+    metadata: dict[str, Json] = {**part.checkpoint.metadata, "migrations": wanted}
+    return replace(part, checkpoint=replace(part.checkpoint, metadata=metadata)), old == wanted
 
 
 def _is_as_it_was(part: Draft) -> bool:

@@ -18,6 +18,7 @@ from ckpttool.errors import WriteFailed
 from ckpttool.formats.safetensors import HEADER_BYTES
 from ckpttool.frozen import dataclass
 from ckpttool.model import Json, Span
+from ckpttool.stamps import note_of
 from ckpttool.writing.dense import pieces
 from ckpttool.writing.flat import CODES, Flat, Named, dtype_in_file, flatten, shape_of, ties
 from ckpttool.writing.losses import Loss
@@ -77,16 +78,15 @@ def losses(draft: Draft) -> tuple[Loss, ...]:
 
 def metadata_of(draft: Draft) -> dict[str, str]:
     """The ``__metadata__`` that the draft's source had, else ``FRESH``; and the note of its migrations."""
-    found, noted = (draft.checkpoint.metadata.get(key) for key in ("metadata", "migrations"))
+    found, noted = draft.checkpoint.metadata.get("metadata"), note_of(draft.checkpoint.metadata)
     own = draft.checkpoint.format == NAME and isinstance(found, dict)
     kept = (
         {k: v for k, v in found.items() if isinstance(v, str)}
         if own and isinstance(found, dict)
         else dict(FRESH)
     )
-    if isinstance(noted, str):
-        kept.pop(MIGRATIONS, None)
-    return {**kept, MIGRATIONS: noted} if isinstance(noted, str) and noted else kept
+    kept.pop(MIGRATIONS, None)
+    return {**kept, MIGRATIONS: noted} if noted else kept
 
 
 def write(

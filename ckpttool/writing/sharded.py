@@ -15,6 +15,7 @@ from ckpttool.editing import Editor
 from ckpttool.errors import UsageError, printable
 from ckpttool.frozen import dataclass
 from ckpttool.model import Json
+from ckpttool.stamps import note_of
 from ckpttool.writing import safetensors
 from ckpttool.writing.flat import Named, flatten
 from ckpttool.writing.losses import Loss
@@ -98,8 +99,8 @@ def plan(
 
 def _note(draft: Draft) -> dict[str, str]:
     """The note of the migrations that the draft went through: in the index, or in the only file."""
-    noted = draft.checkpoint.metadata.get("migrations")
-    return {safetensors.MIGRATIONS: noted} if isinstance(noted, str) and noted else {}
+    noted = note_of(draft.checkpoint.metadata)
+    return {safetensors.MIGRATIONS: noted} if noted else {}
 
 
 def _order(shard: Shard, group: Sequence[Named]) -> Sequence[Named]:

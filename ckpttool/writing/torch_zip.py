@@ -29,6 +29,7 @@ from ckpttool.formats.zip_records import MIGRATIONS, SMALL
 from ckpttool.frozen import dataclass
 from ckpttool.manifest import INSIDE_RECORD
 from ckpttool.model import Json
+from ckpttool.stamps import note_of
 from ckpttool.writing.arrays import changed_arrays
 from ckpttool.writing.losses import Loss
 from ckpttool.writing.order import Order, order_of
@@ -69,8 +70,8 @@ def write(
         key = draft.checkpoint.storages[index].key if kept else str(number)
         archive.stream(f"data/{key}", draft.contents[index], order, index)
     archive.add("version", b"3\n")
-    noted = draft.checkpoint.metadata.get("migrations")
-    if isinstance(noted, str) and noted:
+    noted = note_of(draft.checkpoint.metadata)
+    if noted:
         archive.add(MIGRATIONS, noted.encode())
     archive.close()
 

@@ -12,6 +12,7 @@ import pytest
 
 from ckpttool.errors import CkpttoolError
 from ckpttool.formats import describe
+from ckpttool.verbs.chain import chain_check, chain_history
 from ckpttool.verbs.migrate import migrate
 
 torch: ModuleType = pytest.importorskip("torch", reason="torch is not installed")
@@ -131,3 +132,39 @@ def test_folders_are_never_replaced_and_parts_below_are_refused(trainer: Any, tm
     with pytest.raises(CkpttoolError, match="never replaced"):
         migrate(source, tmp_path / "there", rules=tmp_path / "rules.yaml")
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["x"]
+
+
+STEP = (
+    'ckpttool: 1\nfrom: "1"\nto: "2"\nrules:\n- rename: "{z|y|x|a}.{rest...}"\n  to: "{b|c|d|e}.{rest...}"\n'
+)
+IDLE = 'ckpttool: 1\nfrom: "2"\nto: "3"\nrules:\n- rename: "gone"\n  to: "went"\n'
+
+
+@pytest.mark.parametrize("shards", [0, 2])
+def test_a_folder_remembers_its_migrations(trainer: Any, tmp_path: Path, shards: int) -> None:
+    source, _, _ = trainer(shards)
+    chain = tmp_path / "chain"
+    chain.mkdir()
+    (chain / "1.yaml").write_text(STEP)
+    (chain / "2.yaml").write_text(IDLE)
+    migrate(source, tmp_path / "two", chain=chain, from_version="1", to_version="2")
+    assert chain_history(tmp_path / "two").data["version"] == "2"
+    assert chain_check([tmp_path / "two"], chain).exit_code == 1
+    # a step that finds nothing to do changes the record alone
+    migrate(tmp_path / "two", tmp_path / "three", chain=chain)
+    assert chain_history(tmp_path / "three").data["version"] == "3"
+    assert chain_check([tmp_path / "three"], chain).exit_code == 0
+    migrate(tmp_path / "three", tmp_path / "one", chain=chain, to_version="1")
+    assert chain_history(tmp_path / "one").data["migrations"] == []
+    for path in [] if shards else source.iterdir():
+        assert path.read_bytes() == (tmp_path / "one" / path.name).read_bytes(), path.name
+
+
+def test_rules_that_would_match_again_are_refused_for_folders_too(trainer: Any, tmp_path: Path) -> None:
+    source, _, _ = trainer()
+    rules = tmp_path / "swap.yaml"
+    rules.write_text('ckpttool: 1\nrules:\n- rename: "y.{rest...}"\n  to: "x.{rest...}"\n'
+                     '- rename: "x.{rest...}"\n  to: "y.{rest...}"\n')  # fmt: skip
+    migrate(source, tmp_path / "new", rules=rules)
+    with pytest.raises(CkpttoolError, match="already migrated"):
+        migrate(tmp_path / "new", tmp_path / "again", rules=rules)
