@@ -16,7 +16,7 @@ from ckpttool.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from ckpttool.changes import Tolerance as Tolerance
-    from ckpttool.determinism.recorder import Recorder as Recorder
+    from ckpttool.determinism.watching import Recorder as Recorder
     from ckpttool.errors import (
         CkpttoolError as CkpttoolError,
         Damaged as Damaged,
@@ -66,7 +66,7 @@ _HOMES = {
     "Limits": "ckpttool.limits",
     "Locked": "ckpttool.errors",
     "MissingExtra": "ckpttool.errors",
-    "Recorder": "ckpttool.determinism.recorder",
+    "Recorder": "ckpttool.determinism.watching",
     "Report": "ckpttool.report",
     "Saved": "ckpttool.saving.save",
     "Tolerance": "ckpttool.changes",

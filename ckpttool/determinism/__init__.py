@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ckpttool.determinism.recorder import Recorder as Recorder
     from ckpttool.determinism.trainee import Trainee as Trainee
+    from ckpttool.determinism.watching import Recorder as Recorder
 
-_HOMES = {"Recorder": "ckpttool.determinism.recorder", "Trainee": "ckpttool.determinism.trainee"}
+_HOMES = {"Recorder": "ckpttool.determinism.watching", "Trainee": "ckpttool.determinism.trainee"}
 
 __all__ = ["Recorder", "Trainee"]
 

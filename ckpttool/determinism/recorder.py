@@ -51,7 +51,7 @@ def install() -> Recorder | None:
 
 
 class Recorder:
-    """One process's trace. Use ``from_env`` in a script that wants to name what hooks cannot see."""
+    """One process's trace. What hooks cannot see a script names: ``watching.Recorder``."""
 
     def __init__(self, orders: Orders) -> None:
         self.orders = orders
@@ -64,6 +64,7 @@ class Recorder:
         self.scalers: weakref.WeakSet[Any] = weakref.WeakSet()
         self.optimizers: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
         self.averages: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+        self.watched: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # roots that a script named
         self.extra: dict[str, Any] = {}  # what a script named itself
         self.ignored: set[str] = set()
         self.batch: list[str] = []  # digests of what went into training forwards since the last step
@@ -83,22 +84,7 @@ class Recorder:
         self.pen = Pen(orders.folder, self.rank)
         self.pen.first("start", schema=SCHEMA, rank=self.rank, pid=os.getpid(), environment=environment())
 
-    # --- three lines in a script -----------------------------------------------------------------------------
-
-    @classmethod
-    def from_env(cls, *, ignore: tuple[str, ...] = (), **parts: Any) -> Recorder | Silent:
-        """The recorder of this process with parts that hooks cannot see: ``ema=``, ``scaler=``, ``counters=``, ….
-
-        A part is a module, anything with ``state_dict()``, or a function without arguments that gives plain data.
-        ``ignore`` names values that are right to differ after a resume, as ``counters.resumes``, in parts and in what
-        is saved. Where no trace is asked for, something that does nothing and costs nothing.
-        """
-        recorder = install()
-        if recorder is None:
-            return Silent()
-        recorder.extra.update({name: part for name, part in parts.items() if part is not None})
-        recorder.ignored.update(ignore)
-        return recorder
+    # --- what a script says itself: watching.Recorder -------------------------------------------------------
 
     def step(self, number: int | None = None, *, ids: object = None, loss: float | None = None) -> None:
         """Say which samples the step that comes consumes, and its loss; both join its line."""
@@ -157,6 +143,9 @@ class Recorder:
 
     def root_called(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """An outermost forward pass begins: of training, or of something else."""
+        if self.watched and module not in self.watched:
+            named = (root for root in self.watched if any(part is module for part in root.modules()))
+            module = next(named, module)
         if torch.is_grad_enabled() and any(p.requires_grad for p in module.parameters()):
             self.before_forward(module, (args, kwargs))
         else:
@@ -226,7 +215,11 @@ class Recorder:
             **(self.before or (now | self.settings())),
         }
         loss = sum(self.losses) / len(self.losses) if self.losses else None
-        facts: dict[str, Any] = {"rows": "".join(self.given_rows or self.rows), "graded": len(gradients)}
+        facts: dict[str, Any] = {
+            "rows": "".join(self.given_rows or self.rows),
+            "graded": len(gradients),
+            "micro": len(self.losses),
+        }
         if self.orders.full:
             facts["tensors"] = dict(self.each_tensor())
         self.write("step", step=number, fields=fields, loss=loss, **facts)
@@ -468,13 +461,6 @@ class Recorder:
         self.write("end", why=why)
         os.kill(os.getpid(), signal.SIGKILL)
         signal.pause()
-
-
-class Silent:
-    """Stands for a recorder where nothing is recorded."""
-
-    def step(self, number: int | None = None, *, ids: object = None, loss: float | None = None) -> None:
-        """Do nothing."""
 
 
 def environment() -> dict[str, str]:
