@@ -8,6 +8,7 @@ from ckpttool.draft import Draft
 from ckpttool.dtypes import BYTE, DTYPES, STORAGE_CLASSES, DType
 from ckpttool.editing import Editor
 from ckpttool.model import Checkpoint, Json, Mapping, Storage, Tensor
+from ckpttool.stamps import KEY, note_of
 from ckpttool.tree import key_text
 from ckpttool.writing.losses import Kind, Loss
 
@@ -36,7 +37,8 @@ def for_torch(draft: Draft) -> Draft:
             editor.replace(index, _spelled(node))
             editor.storages[node.storage] = _classed(editor.storages[node.storage], node.dtype)
     _tie(editor, checkpoint)
-    return editor.finish(metadata={})
+    noted = note_of(checkpoint.metadata)
+    return editor.finish(metadata={"migrations": noted} if noted else {})
 
 
 def losses(draft: Draft) -> tuple[Loss, ...]:
@@ -47,7 +49,7 @@ def losses(draft: Draft) -> tuple[Loss, ...]:
     found = [
         Loss(f"__metadata__.{key}", "str", "a file of torch has no place for it", _kind(key))
         for key in _recorded(draft.checkpoint)
-        if key not in shared
+        if key not in shared and key != KEY
     ]
     return tuple(found)
 

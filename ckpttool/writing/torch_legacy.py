@@ -16,6 +16,7 @@ from ckpttool.formats import pickle_spelling as spell
 from ckpttool.formats.pickle_emitter import Emitter
 from ckpttool.formats.torch_legacy import MAGIC, NAME, PROTOCOL
 from ckpttool.formats.torch_spelling import Spelled, spelled_storages
+from ckpttool.stamps import KEY, note_of
 from ckpttool.writing import torch_zip
 from ckpttool.writing.arrays import changed_arrays
 from ckpttool.writing.losses import Loss
@@ -56,6 +57,8 @@ def write(draft: Draft, sink: Sink, *, progress: Callable[[int], None] | None = 
 def losses(draft: Draft) -> tuple[Loss, ...]:
     """What such a file does not carry: what an archive does not either, and checksums."""
     found = torch_zip.losses(draft)
+    if note_of(draft.checkpoint.metadata):
+        found += (Loss(KEY, "record of migrations", "the format has no place for it"),)
     if any(storage.checksum is not None for storage in draft.checkpoint.storages):
         found += (Loss("", "checksums", "the format records none", "form"),)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 from click.testing import Result
 
 from ckpttool.formats import describe
+from ckpttool.stamps import stamps_of
 from ckpttool.testing.plain import tensor
 from ckpttool.testing.writers import safetensors_file, sharded_files, torch_file
 
@@ -30,6 +32,11 @@ def rules(folder: Path, text: str) -> Path:
 
 def small() -> dict[str, Any]:
     return {"a": tensor((2, 3), bytes(range(24))), "b": tensor((2,), bytes(8))}
+
+
+def data(result: Result) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
 
 
 def content(path: Path, key: str) -> bytes:
@@ -215,3 +222,18 @@ def test_a_step_of_a_chain_that_cannot_be_read_is_named(run: Run, tmp_path: Path
     (tmp_path / "chain" / "1.yaml").write_bytes(b"\xff\xfe")
     result = run("migrate", TRAINING, "--chain", "chain", "--dry-run")
     assert (result.exit_code, "chain/1.yaml" in result.stderr) == (2, True)
+
+
+def test_the_record_goes_along_into_any_format_that_has_a_place(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "old.safetensors").write_bytes(safetensors_file(small()))
+    assert run("migrate", "old.safetensors", "-o", "a.pth", "--rules", rules(tmp_path, TURN)).exit_code == 0
+    ways = [("a.pth", "b.safetensors"), ("b.safetensors", "c.pth"), ("c.pth", "d"), ("d", "e.pth")]
+    assert len(stamps_of(describe(tmp_path / "a.pth"))) == 1
+    for source, made in ways:
+        more = ["--max-shard-size", "10"] if made == "d" else []
+        assert run("convert", source, "-o", made, *more).exit_code == 0
+        assert stamps_of(describe(tmp_path / made)) == stamps_of(describe(tmp_path / "a.pth")), made
+    result = run("convert", "a.pth", "-o", "f.pth", "--as", "torch-legacy", "--json")
+    assert [one["key"] for one in data(result)["not_carried"] if one["kind"] == "content"] == [
+        "ckpttool.migrations"
+    ]
