@@ -12,7 +12,7 @@ from ckpttool.measure import handles
 from ckpttool.measure.leaves import Content, content_of, deflated_extents, leaves
 from ckpttool.measure.running import Progress, pool, throttled
 from ckpttool.measure.schemes import scheme_of
-from ckpttool.model import Checkpoint
+from ckpttool.model import Checkpoint, Extent, Span
 from ckpttool.pool import ordered_map
 from ckpttool.source import Source
 
@@ -24,14 +24,16 @@ def digests(
     executor: Executor | None = None,
     progress: Progress | None = None,
     sources: Iterable[Source] = (),
+    deflated: dict[Span, Extent] | None = None,
 ) -> dict[int, str]:
     """The XXH3-128 of each tensor's row-major, little-endian content, in hexadecimal, by node index.
 
     Equal content gives equal digests; shape and element type are not part of it. Tensors that are not wholly
-    readable, packed or not strided are left out. Reads each tensor once; the same for every executor.
+    readable, packed or not strided are left out. Reads each tensor once; the same for every executor. ``deflated`` is
+    ``deflated_extents(checkpoint)``, for callers that ask again and again.
     """
     with handles.run(sources) as run:
-        deflated = deflated_extents(checkpoint)
+        deflated = deflated_extents(checkpoint) if deflated is None else deflated
         found = {index: content_of(checkpoint, index, run, deflated) for index in dict.fromkeys(indices)}
         known = {index: content for index, content in found.items() if content is not None}
         total = sum(content.tensor.nbytes for content in known.values())

@@ -19,7 +19,9 @@ class Links:
 
     def __init__(self, rest: Rest, evidence: Evidence | None, ordered: bool) -> None:
         self.all = rest
-        self.rest = rest
+        self._rest = rest
+        self._gone: set[int] = set()
+        self._is_old = False
         self.evidence = evidence
         self.ordered = ordered
         self.links: list[Link] = []
@@ -29,12 +31,19 @@ class Links:
         self._namesakes = _namesakes(rest)
         self._named = tuple({one.side.key: one for one in side} for side in rest)
 
+    @property
+    def rest(self) -> Rest:
+        """What has no partner yet, in order; gone through anew only where some have found one since."""
+        if self._is_old:
+            ours, theirs = ([one for one in side if id(one) not in self._gone] for side in self._rest)
+            self._rest, self._is_old = (ours, theirs), False
+        return self._rest
+
     def _couples(self, pairs: Sequence[Pair]) -> list[Couple]:
         return [(self.all[0][pair.a.index], self.all[1][pair.b.index]) for pair in pairs]
 
     def _free(self, couples: Sequence[Couple]) -> bool:
-        left = {id(one) for side in self.rest for one in side}
-        return all(id(one) in left for couple in couples for one in couple)
+        return not any(id(one) in self._gone for couple in couples for one in couple)
 
     def _equal(self, couple: Couple) -> bool:
         a, b = couple
@@ -56,7 +65,8 @@ class Links:
         new = tuple(dict.fromkeys(b.side.key for _, b in couples))
         self.links.append(Link(old, new, sure, why, op, axes, score))
         self.couples += couples
-        self.rest = without(self.rest, couples)
+        self._gone.update(id(one) for couple in couples for one in couple)
+        self._is_old = True
 
 
 def _namesakes(rest: Rest) -> set[tuple[int, int]]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from ckpttool.migration.inference import Link
 from ckpttool.migration.links import Links, reshaping
 from ckpttool.ops import Concat, Split
 from ckpttool.pairing.contents import LIKELY, by_neighbours
-from ckpttool.pairing.entries import Couple, One, unique
+from ckpttool.pairing.entries import Couple, One, Path, unique
 from ckpttool.pairing.guesses import mirrored
 from ckpttool.pairing.named import Counts, Moves, form
 from ckpttool.pairing.places import by_place
@@ -106,19 +107,24 @@ class ByName(Links):
 
     def _by_example(self) -> None:
         """Other tensors of modules that are known to be split or put together: their biases go the same way."""
-        for link in [one for one in self.links if isinstance(one.op, (Split, Concat))]:
+        joined = [one for one in self.links if isinstance(one.op, (Split, Concat))]
+        left = tuple(_by_words(side) for side in self.rest) if joined else ()
+        modules = [_by_module(names) for names in left]
+        for link in joined:
             split = isinstance(link.op, Split)
-            left = tuple({one.words: one for one in side} for side in self.rest)
-            wholes, parts = (left[0], left[1]) if split else (left[1], left[0])
             olds, news = (
                 [self._words(side, name)[:-1] for name in names]
                 for side, names in enumerate((link.old, link.new))
             )
             mine, others = (olds[0], news) if split else (news[0], olds)
-            for words, whole in wholes.items():
-                found = [parts.get((*module, words[-1])) for module in others]
-                if words[:-1] == mine and len(whole.tensor.shape) == 1 and None not in found:
-                    self._follow(whole, [part for part in found if part is not None], split, link)
+            for words in modules[not split].get(mine, ()):
+                whole = self._last_free(left[not split][words])
+                parts = [self._last_free(left[split].get((*module, words[-1]), ())) for module in others]
+                if whole is not None and len(whole.tensor.shape) == 1 and None not in parts:
+                    self._follow(whole, [part for part in parts if part is not None], split, link)
+
+    def _last_free(self, some: Sequence[One]) -> One | None:
+        return next((one for one in reversed(some) if id(one) not in self._gone), None)
 
     def _words(self, side: int, name: str) -> tuple[str, ...]:
         return self._named[side][name].words
@@ -132,12 +138,12 @@ class ByName(Links):
 
     def _by_module(self) -> None:
         """Tensors of one form and last name in modules whose other tensors are known."""
-        moves, counts = Moves(self.proved), Counts(self.all)
+        moves, counts, doubtful = Moves(self.proved), Counts(self.all), self._square_doubt()
         same = {id(one): "" for side in self.rest for one in side}
         for couple in by_neighbours(self.rest, self.couples, same):
             moved = moves.verdict(couple)
             lost = moved is False or (not moved and counts.shrink(couple))
-            if not lost and form(couple[0]) == form(couple[1]) and not self._square_doubt()(couple):
+            if not lost and form(couple[0]) == form(couple[1]) and not doubtful(couple):
                 self._add([couple], "likely", "in a module whose other tensors are known", None, (), NAMESAKE)
 
     def _by_guess(self) -> None:
@@ -151,6 +157,20 @@ class ByName(Links):
             lost = moved is False or (not moved and counts.shrink(couple))
             if not lost and form(couple[0]) == form(couple[1]) and not doubtful(couple):
                 self._add([couple], "likely", "form, order and a similar name", None, (), pair.score)
+
+
+def _by_words(side: Sequence[One]) -> dict[Path, list[One]]:
+    found: dict[Path, list[One]] = defaultdict(list)
+    for one in side:
+        found[one.words].append(one)
+    return found
+
+
+def _by_module(names: Iterable[Path]) -> dict[Path, list[Path]]:
+    found: dict[Path, list[Path]] = defaultdict(list)
+    for words in names:
+        found[words[:-1]].append(words)
+    return found
 
 
 def _reversed(a: One, b: One) -> bool:

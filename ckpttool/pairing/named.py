@@ -48,6 +48,8 @@ class Moves:
     def __init__(self, proved: Sequence[Couple]) -> None:
         self._old: dict[Path, set[Path]] = {}
         self._new: dict[Path, set[Path]] = {}
+        # Ten thousand layers of one list ask about the same two lists.
+        self._told: dict[tuple[Path, Path], bool] = {}
         for a, b in proved:
             for known, mine, other in ((self._old, a.words, b.words), (self._new, b.words, a.words)):
                 for n in range(1, len(mine)):
@@ -63,10 +65,14 @@ class Moves:
             ours, theirs = a[:-depth], b[:-depth]
             forth, back = self._old.get(ours, set()), self._new.get(theirs, set())
             if forth or back:
-                return all(w[: len(theirs)] == theirs for w in forth) and all(
-                    w[: len(ours)] == ours for w in back
-                )
+                if (ours, theirs) not in self._told:
+                    self._told[ours, theirs] = _all_below(theirs, forth) and _all_below(ours, back)
+                return self._told[ours, theirs]
         return None
+
+
+def _all_below(module: Path, names: Iterable[Path]) -> bool:
+    return all(name[: len(module)] == module for name in names)
 
 
 class Counts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from ckpttool.changes import Pair
@@ -75,8 +75,37 @@ def _bucket(one: One, dim: int, shape: tuple[int, ...]) -> Bucket:
     return one.side.section, one.tensor.dtype.name, (*shape[:dim], *shape[dim + 1 :]), dim
 
 
+class _Index:
+    """Candidates by content and by module: thousands of wholes may share one list of thousands, which lives on."""
+
+    def __init__(self, digests: Mapping[int, str]) -> None:
+        self.digests = digests
+        self._contents: dict[int, dict[str, list[One]]] = {}
+        self._modules: dict[int, dict[Path, list[One]]] = {}
+
+    def holding(self, text: str, same: Sequence[One]) -> list[One]:
+        """Those of a list with this content."""
+        known = self._contents.get(id(same))
+        if known is None:
+            known = self._contents[id(same)] = defaultdict(list)
+            for one in same:
+                if one.side.index in self.digests:
+                    known[self.digests[one.side.index]].append(one)
+        return known.get(text, [])
+
+    def below(self, module: Path, same: Sequence[One]) -> list[One]:
+        """Those of a list in this module."""
+        known = self._modules.get(id(same))
+        if known is None:
+            known = self._modules[id(same)] = defaultdict(list)
+            for one in same:
+                known[one.words[:-1]].append(one)
+        return known.get(module, [])
+
+
 def _digests(wholes: Sequence[_Whole], side: int, content: Content) -> Mapping[int, str]:
-    wanted = {part.side.index for whole in wholes for parts in whole.parts.values() for part in parts}
+    lists = {id(same): same for whole in wholes for same in whole.parts.values()}
+    wanted = {part.side.index for same in lists.values() for part in same}
     return content(_name(1 - side), sorted(wanted)) if wanted else {}
 
 
@@ -88,8 +117,9 @@ def _found(
     wholes: Sequence[_Whole], digests: Mapping[int, str], side: int, slices: Slices
 ) -> list[tuple[One, list[One], float]]:
     """Wholes with their parts in order: those that nothing else fits, then those that follow their example."""
-    rows = [(whole, choice) for whole in wholes if (choice := _cut(whole, digests, side, slices))]
-    uses = Counter(id(part) for _, choice in rows for same in choice for part in same)
+    index = _Index(digests)
+    rows = [(whole, choice) for whole in wholes if (choice := _cut(whole, index, side, slices))]
+    uses = _uses(same for _, choice in rows for same in choice)
     proved: list[tuple[One, list[One], float]] = []
     example: dict[Path, list[Path]] = {}
     for whole, choice in rows:
@@ -99,55 +129,61 @@ def _found(
             example[whole.one.words[:-1]] = [part.words[:-1] for part in parts]
     taken = {id(one) for whole, parts, _ in proved for one in (whole, *parts)}
     for whole in wholes:
-        parts = _following(whole, example.get(whole.one.words[:-1], []), digests, side, slices)
+        parts = _following(whole, example.get(whole.one.words[:-1], []), index, side, slices)
         if parts and taken.isdisjoint(map(id, (whole.one, *parts))):
             proved.append((whole.one, parts, LIKELY))
             taken.update(map(id, (whole.one, *parts)))
     return proved
 
 
+def _uses(lists: Iterable[Sequence[One]]) -> Counter[int]:
+    """How often each tensor is in lists, most of which are one list: each is gone through once."""
+    known: dict[int, Sequence[One]] = {}
+    times: Counter[int] = Counter()
+    for same in lists:
+        known[id(same)] = same
+        times[id(same)] += 1
+    uses: Counter[int] = Counter()
+    for key, same in known.items():
+        for part in same:
+            uses[id(part)] += times[key]
+    return uses
+
+
 def _telling(choice: Sequence[Sequence[One]]) -> bool:
     return all(same[0].tensor.numel >= TELLING for same in choice)
 
 
-def _following(
-    whole: _Whole, modules: Sequence[Path], digests: Mapping[int, str], side: int, slices: Slices
-) -> list[One]:
+def _following(whole: _Whole, modules: Sequence[Path], index: _Index, side: int, slices: Slices) -> list[One]:
     """The parts in the modules that the example names, if the content agrees; else nothing."""
-    candidates = [part for same in whole.parts.values() for part in same]
     parts, cuts, start = [], [], 0
     for module in modules:
-        fits = [part for part in candidates if part.words[:-1] == module]
+        fits = [(size, part) for size, same in whole.parts.items() for part in index.below(module, same)]
         if len(fits) != 1:
             return []
-        size = next(size for size, same in whole.parts.items() if fits[0] in same)
-        parts.append(fits[0])
+        size, part = fits[0]
+        parts.append(part)
         cuts.append((start, start + size))
         start += size
     if not parts or start != whole.one.tensor.shape[whole.dim]:
         return []
     texts = slices(_name(side), whole.one.side.index, whole.dim, cuts)
-    return parts if list(texts) == [digests.get(part.side.index) for part in parts] else []
+    return parts if list(texts) == [index.digests.get(part.side.index) for part in parts] else []
 
 
-def _cut(whole: _Whole, digests: Mapping[int, str], side: int, slices: Slices) -> list[list[One]]:
+def _cut(whole: _Whole, index: _Index, side: int, slices: Slices) -> list[list[One]]:
     """For each part in turn the tensors with that content; nothing where some slice is nobody's."""
     length = whole.one.tensor.shape[whole.dim]
-    owners: dict[tuple[int, str], list[One]] = defaultdict(list)
-    for size, parts in whole.parts.items():
-        for part in parts:
-            if part.side.index in digests:
-                owners[size, digests[part.side.index]].append(part)
     choice: list[list[One]] = []
     start = 0
-    while owners and start < length and len(choice) < PARTS:
+    while start < length and len(choice) < PARTS:
         sizes = [size for size in whole.sizes if start + size <= length]
         cuts = [(start, start + size) for size in sizes]
         texts = slices(_name(side), whole.one.side.index, whole.dim, cuts) if cuts else []
         fits = [
-            (size, owners[size, text])
+            (size, same)
             for size, text in zip(sizes, texts, strict=False)
-            if (size, text) in owners
+            if (same := index.holding(text, whole.parts[size]))
         ]
         if not fits:
             return []

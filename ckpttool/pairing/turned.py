@@ -25,18 +25,19 @@ def by_turning(
     ``digests`` are those of b's tensors by place; ``turned`` gives those of a's after a permutation of their axes.
     What is the same along an axis proves nothing and is left.
     """
-    shapes: dict[tuple[str, Axes], list[One]] = defaultdict(list)
+    shapes: dict[tuple[str, Axes], dict[str, list[One]]] = defaultdict(lambda: defaultdict(list))
     for one in rest[1]:
         if one.side.index in digests and one.tensor.numel >= TELLING:
-            shapes[one.tensor.dtype.name, one.tensor.shape].append(one)
+            shapes[one.tensor.dtype.name, one.tensor.shape][digests[one.side.index]].append(one)
     asked = [(one, axes) for one in rest[0] for axes in _orders(one.tensor.shape)]
     asked = [(one, axes) for one, axes in asked if (one.tensor.dtype.name, _shape(one, axes)) in shapes]
     texts = turned([(one.side.index, axes) for one, axes in asked]) if asked else {}
     fits: list[tuple[Couple, Axes]] = []
     for one, axes in asked:
-        text = texts.get((one.side.index, axes))
-        same = shapes[one.tensor.dtype.name, _shape(one, axes)]
-        fits += [((one, other), axes) for other in same if text == digests[other.side.index]]
+        text = texts.get((one.side.index, axes), "")
+        same = shapes[one.tensor.dtype.name, _shape(one, axes)].get(text, [])
+        # Two are as many as any: neither is the only one.
+        fits += [((one, other), axes) for other in same[:2]]
     found = [fit for fit in _only(fits) if not flat("a", fit[0][0], slices)]
     return found, without(rest, [couple for couple, _ in found])
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ckpttool.frozen import dataclass
 from ckpttool.migration.inference import Axes, SideName
-from ckpttool.model import Checkpoint, Tensor
+from ckpttool.model import Checkpoint, Extent, Span, Tensor
 from ckpttool.pairing.near import View
 from ckpttool.source import Source
 
@@ -55,6 +55,7 @@ class Contents:
         self._executor = executor
         self._progress = progress
         self._known: dict[tuple[str, int], str | None] = {}
+        self._deflated: dict[str, dict[Span, Extent]] = {}
 
     def digests(self, side: SideName, places: Sequence[int]) -> Mapping[int, str]:
         """Digests by place; what cannot be read is left out."""
@@ -95,11 +96,19 @@ class Contents:
         if not views:
             return {}
         from ckpttool.measure.digests import digests
+        from ckpttool.measure.leaves import deflated_extents
 
         held = self._sides[side]
+        if side not in self._deflated:
+            self._deflated[side] = deflated_extents(held.checkpoint)
         checkpoint, at = _with(held, views)
         found = digests(
-            checkpoint, at, executor=self._executor, progress=self._progress, sources=held.sources
+            checkpoint,
+            at,
+            executor=self._executor,
+            progress=self._progress,
+            sources=held.sources,
+            deflated=self._deflated[side],
         )
         return {at[index]: text for index, text in found.items()}
 
