@@ -161,7 +161,7 @@ class Saver:
         notes += weaker(saved, state.config)
         changed = surprises(saved["environment"])
         try:
-            state.restore(saved)
+            state.restore(saved, pieced=path.is_dir())
         except CkpttoolError as error:
             raise UsageError(f"{path} – {error}") from error
         counters, patience = state.counters, state.config.patience

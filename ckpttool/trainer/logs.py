@@ -7,25 +7,34 @@ import html
 import io
 import sys
 import time
+import warnings
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ckpttool import MissingExtra, UsageError
+from ckpttool import MissingExtra, UsageError, WriteFailed
 from ckpttool.trainer.config import Config
 from ckpttool.trainer.state import TrainState
 
 FIELDS = ("step", "epoch", "loss", "loss_average", "lr", "gradient_norm", "scale", "metric", "ema_metric")
+HEADER = f"{','.join(FIELDS)}\r\n".encode()
 
 
 class Log:
-    """The log of one run. Rows after the step that a resume starts from are taken out first: they will come again."""
+    """The log of one run. Rows after the step that a resume starts from are taken out first: they will come again.
+
+    What a full disk does not take waits in memory with ``on_full_disk = go-on``, else ``WriteFailed`` is raised.
+    """
 
     def __init__(self, folder: Path, step: int, config: Config) -> None:
         self.path = folder / "log.csv"
-        _cut(self.path, step)
-        self._file = self.path.open("a", newline="", encoding="utf-8")
-        self._rows = csv.DictWriter(self._file, FIELDS, restval="")
+        self._goes_on, self._waiting = config.on_full_disk == "go-on", b""
+        try:
+            self._file = self.path.open("ab+", buffering=0)
+        except OSError as error:
+            raise WriteFailed(self.path, f"cannot be written: {error.strerror}") from error
+        if not _cut(self._file, step):
+            self._put(HEADER)
         self._board = _board(folder, step) if config.tensorboard else None
         self._progress = config.progress and sys.stderr.isatty()
         self._start, self._first, self._steps = time.monotonic(), step, config.steps
@@ -36,6 +45,8 @@ class Log:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._waiting and self._goes_on:
+            self._put(b"")
         self._file.close()
         if self._board is not None:
             self._board.close()
@@ -45,15 +56,24 @@ class Log:
     def row(self, state: TrainState, **values: float) -> None:
         """One line of numbers, exact: floats are written so that they read back as they were."""
         step = state.counters.step
-        self._rows.writerow(
-            {"step": step, "epoch": state.position.epoch, **{k: repr(v) for k, v in values.items()}}
-        )
-        self._file.flush()
+        cells = {"step": step, "epoch": state.position.epoch, **values}
+        self._put(f"{','.join(repr(cells[name]) if name in cells else '' for name in FIELDS)}\r\n".encode())
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
         if self._progress:
             self._show(step, values)
+
+    def _put(self, line: bytes) -> None:
+        before, self._waiting = self._waiting, self._waiting + line
+        try:
+            while self._waiting:
+                self._waiting = self._waiting[self._file.write(self._waiting) :]
+        except OSError as error:
+            if not self._goes_on:
+                raise WriteFailed(self.path, f"cannot be written: {error.strerror}") from error
+            if not before:
+                warnings.warn(f"{self.path} – {error.strerror}: rows wait until there is room", stacklevel=3)
 
     def _show(self, step: int, values: dict[str, float]) -> None:
         rate = (step - self._first) / max(1e-9, time.monotonic() - self._start)  # steps per second
@@ -78,24 +98,24 @@ class Silence(Log):
         pass
 
 
-def _cut(path: Path, step: int) -> None:
-    """Leave the rows up to a step; the file is replaced whole."""
-    kept = [row for row in read_log(path) if int(row["step"]) <= step]
-    made = path.with_suffix(".csv.tmp")
-    with made.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.DictWriter(file, FIELDS, restval="", extrasaction="ignore")
-        rows.writeheader()
-        rows.writerows(kept)
-    made.replace(path)
+def _cut(file: io.FileIO, step: int) -> int:
+    """Leave the rows up to a step, in place, which takes no room on the disk; the bytes that are left."""
+    file.seek(0)
+    header, *rows = file.read().splitlines(keepends=True) or [b""]
+    kept = len(header) if header == HEADER else 0
+    for row in rows if kept else ():
+        number = row.partition(b",")[0]
+        if not (row.endswith(b"\n") and number.isdigit() and int(number) <= step):
+            break
+        kept += len(row)
+    file.truncate(kept)
+    return kept
 
 
 def read_log(path: Path) -> list[dict[str, str]]:
-    """The rows of a log; a last line that was cut off is left out. Empty where there is no log."""
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8", errors="replace")
-    whole = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
-    return [row for row in whole if (row["step"] or "").isdecimal() and None not in row.values()]
+    """The rows of a log."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def _board(folder: Path, step: int) -> Any:

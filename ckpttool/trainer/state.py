@@ -23,8 +23,11 @@ from ckpttool.trainer.data import Position, mixed
 from ckpttool.trainer.distributed import gathered, pieces, rank, whole
 from ckpttool.trainer.optim import Average, State, load_named_state, named_state
 
-PARTS = ("model", "optimizer", "scheduler", "scaler", "ema", "counters", "data", "rng")
+PARTS = ("model", "optimizer", "scheduler", "scaler", "ema", "counters", "data", "about", "rng")
 """The parts whose digests are compared after a restore, in the order in which they are restored: generators last."""
+
+ABOUT = ("global_step", "epoch", "training")
+"""What stands beside the parts under names of its own."""
 
 
 @dataclass(slots=True)
@@ -67,6 +70,9 @@ class TrainState:
             "counters": asdict(self.counters),
             "data": {**asdict(self.position), "fingerprint": self.fingerprint},
             "rng": gathered(generators()),  # by process
+            "global_step": self.counters.step,
+            "epoch": self.position.epoch,
+            "training": self.model.training,
         }
 
     def capture(self, *, sharded: bool = False) -> State:
@@ -76,20 +82,21 @@ class TrainState:
         processes come whole, or as each one's pieces if ``sharded``; the digests are those of whole ones.
         """
         parts = self.parts() if sharded else whole(self.parts())
-        about = {
-            "global_step": self.counters.step,
-            "epoch": self.position.epoch,
-            "training": self.model.training,
-        }
-        run = {"config": asdict(self.config), "environment": environment()}
-        return {**parts, **about, **run, "digests": digests(parts)}
+        return {**parts, **self._records(), "digests": digests(parts)}
 
-    def restore(self, saved: State) -> None:
-        """Become what was captured. Raises ``UsageError`` for a key too many or too few in any part, for other data
-        and for a part that came out other than it went in. Generators are restored last.
+    def _records(self) -> State:
+        """What a checkpoint says of the run."""
+        return {"config": asdict(self.config), "environment": environment()}
+
+    def restore(self, saved: State, *, pieced: bool = False) -> None:
+        """Become what was captured; generators are restored last.
+
+        Raises ``UsageError`` for a key too many or too few in any part, for what was changed since (unless it was
+        ``pieced`` together, in another order), for other data, and for a part that came out other than it went in.
         """
-        mine = self.capture()
-        _same_keys(saved, mine)
+        _same_keys(saved, {**self.parts(), **self._records(), "digests": dict.fromkeys(PARTS)})
+        if not pieced:
+            _same_digests(digests(saved), saved["digests"], "changed since it was saved")
         if saved["data"]["fingerprint"] != self.fingerprint:
             raise UsageError(
                 "the data is not what this run was trained on so far; bring it back, or use another --out"
@@ -115,9 +122,7 @@ class TrainState:
         now, wanted = digests(parts), saved["digests"]
         if len(parts["rng"]) != len(saved["rng"]):
             now["rng"] = wanted["rng"]  # as many as there are now were restored
-        wrong = [part for part in PARTS if now[part] != wanted[part]]
-        if wrong:
-            raise UsageError(f"restored otherwise than it was saved: {', '.join(wrong)}; nothing was trained")
+        _same_digests(now, wanted, "restored otherwise than it was saved")
 
 
 class Boundary:
@@ -140,25 +145,38 @@ class Boundary:
         restore_generators(self.rng)
 
 
-_LAZY = {"optimizer", "config", "environment"}
-"""Parts that check themselves, or whose differences are told in another way."""
+_ELSEWHERE = {"optimizer.state", "config", "environment"}
+"""What is checked by name or by its digest, or whose differences are told in another way."""
 
 
-def _same_keys(saved: State, mine: State, where: str = "") -> None:
-    """Raise ``UsageError`` naming the keys that only one of two trees has."""
-    missing, unread = mine.keys() - saved.keys(), saved.keys() - mine.keys()
-    if missing or unread:
-        lacks = f"lacks {', '.join(sorted(missing))}" if missing else ""
-        has = f"has {', '.join(map(str, unread))}, which nobody reads" if unread else ""
-        raise UsageError(
-            f"the checkpoint's {where or 'top level'} {' and '.join(filter(None, (lacks, has)))}"
-        )
-    for key, value in mine.items():
-        if isinstance(value, dict) and key not in _LAZY:
-            other = saved[key]
-            if not isinstance(other, dict):
-                raise UsageError(f"the checkpoint's {key} is {type(other).__name__}, and a dict is needed")
-            _same_keys(other, value, f"{where}.{key}".lstrip("."))
+def _same_keys(saved: Any, mine: Any, where: str = "") -> None:
+    """Raise ``UsageError`` naming the keys that only one of two trees has, all items of a list alike."""
+    if (
+        isinstance(mine, (dict, list))
+        and not isinstance(saved, type(mine))
+        and not isinstance(mine, type(saved))
+    ):
+        raise UsageError(f"the checkpoint's {where} is {type(saved).__name__}, not {type(mine).__name__}")
+    if where in _ELSEWHERE:
+        return
+    if isinstance(mine, list) and mine:
+        for number, one in enumerate(saved):
+            _same_keys(one, mine[min(number, len(mine) - 1)], f"{where}.{number}")
+    if isinstance(mine, dict):
+        missing, unread = mine.keys() - saved.keys(), saved.keys() - mine.keys()
+        if missing or unread:
+            lacks = f"lacks {', '.join(sorted(missing))}" if missing else ""
+            has = f"has {', '.join(map(str, unread))}, which nobody reads" if unread else ""
+            text = " and ".join(filter(None, (lacks, has)))
+            raise UsageError(f"the checkpoint's {where or 'top level'} {text}")
+        for key, value in mine.items():
+            _same_keys(saved[key], value, f"{where}.{key}".lstrip("."))
+
+
+def _same_digests(found: dict[str, str], wanted: dict[str, str], what: str) -> None:
+    """Raise ``UsageError`` naming the parts that differ."""
+    if wrong := [part for part in PARTS if found[part] != wanted[part]]:
+        raise UsageError(f"{what}: {', '.join(wrong)}; nothing was trained")
 
 
 def _plain_schedule(scheduler: LRScheduler) -> State:
@@ -169,7 +187,8 @@ def _plain_schedule(scheduler: LRScheduler) -> State:
 def digests(parts: State) -> dict[str, str]:
     """One digest for each part, over names, types, shapes and bytes. ``resumes`` is left out: it counts them."""
     counters = {key: value for key, value in parts["counters"].items() if key != "resumes"}
-    return {part: digest_of(counters if part == "counters" else whole(parts[part])) for part in PARTS}
+    named = {**parts, "counters": counters, "about": [parts[name] for name in ABOUT]}
+    return {part: digest_of(whole(named[part])) for part in PARTS}
 
 
 # --- generators ------------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ PLACES = {
     "in an evaluation": (f"{LOOP}.evaluate", 4),
     "before a save": (f"{LOOP}.save", 6),
     "while writing": ("ckpttool.saving.stream.ProvedStream.write", 300),
-    "before the rename": (f"{SAVE}._announce", 6),
+    "before the rename": (f"{SAVE}.turn", 6),
     "after the rename": ("ckpttool.saving.store.CheckpointStore._let_go", 6),
 }
 
