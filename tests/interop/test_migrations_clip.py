@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 pytestmark = [pytest.mark.interop, pytest.mark.filterwarnings("ignore")]
 
 PRESET = "clip-openai-to-hf"
+SIGLIP = Path(__file__).parents[1] / "migration" / "rules" / "siglip-bias.yaml"
 
 
 @pytest.fixture
@@ -115,3 +116,45 @@ def test_the_text_tower_of_stable_diffusion_2_is_what_diffusers_makes_of_it(
     assert torch.equal(found.pop("text_projection.weight"), clip.text_projection.T)
     assert found.keys() == expected.keys()
     assert [key for key in found if not equal(found[key], expected[key])] == []
+
+
+@pytest.fixture
+def parts(framework: Any) -> Any:
+    """open_clip's own two forms of one model: its text tower at the top, or below ``text``."""
+    model = framework("open_clip.model")
+
+    def make(kind: str, **more: Any) -> Any:
+        vision = model.CLIPVisionCfg(layers=1, width=8, head_width=4, patch_size=4, image_size=8)
+        text = model.CLIPTextCfg(context_length=7, vocab_size=20, width=12, heads=3, layers=2)
+        return getattr(model, kind)(6, vision, text, **more).eval()
+
+    return make
+
+
+def test_a_text_tower_at_the_top_goes_where_open_clip_puts_it(
+    parts: Any, framework: Any, migrate: Any, equal: Any, tmp_path: Path
+) -> None:
+    flat, custom = parts("CLIP"), parts("CustomTextCLIP")
+    old = dict(flat.state_dict()) | {"transformer.position_ids": torch.arange(7)}
+    torch.save(old, tmp_path / "flat.pt")
+    made = migrate(tmp_path / "flat.pt", "clip-flat-to-custom-text")
+    state = torch.load(made, weights_only=True)
+    expected = framework("open_clip.model").convert_to_custom_text_state_dict(dict(flat.state_dict()))
+    assert equal(dict(sorted(state.items())), dict(sorted(expected.items())))
+    custom.load_state_dict(state, strict=True)
+    ids = torch.tensor([[0, 5, 7, 3, 19, 1, 1]])
+    assert torch.equal(custom.encode_text(ids), flat.encode_text(ids))
+    back = torch.load(migrate(made, "clip-flat-to-custom-text", "--reverse"), weights_only=True)
+    assert equal(back, dict(flat.state_dict()))
+
+
+def test_a_scale_of_logits_gets_a_bias_beside_it(parts: Any, migrate: Any, tmp_path: Path) -> None:
+    """open_clip's loader does the same for a model that has a bias and a scale of one dimension."""
+    old, new = (
+        parts("CustomTextCLIP"),
+        parts("CustomTextCLIP", init_logit_bias=-10.0, nonscalar_logit_scale=True),
+    )
+    torch.save(old.state_dict(), tmp_path / "old.pt")
+    made = torch.load(migrate(tmp_path / "old.pt", str(SIGLIP)), weights_only=True)
+    new.load_state_dict(made, strict=True)
+    assert (new.logit_scale.item(), new.logit_bias.tolist()) == (old.logit_scale.item(), [0.0])

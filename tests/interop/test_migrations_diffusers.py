@@ -51,6 +51,24 @@ def test_an_autoencoder_of_latent_diffusion_is_what_diffusers_makes_of_it(
     autoencoder.load_state_dict(torch.load(made, weights_only=True), strict=True)
 
 
+def test_attention_of_old_autoencoders_is_named_as_diffusers_names_it(
+    autoencoder: Any, migrate: Any, equal: Any, tmp_path: Path
+) -> None:
+    """Its own mending of a state dict as it loads one is the oracle."""
+    expected = dict(autoencoder.state_dict())
+    names = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
+    old = dict(expected)
+    for new_name, old_name in names.items():
+        old = {key.replace(new_name, old_name): value for key, value in old.items()}
+    torch.save(old, tmp_path / "old.pth")
+    made = migrate(tmp_path / "old.pth", "diffusers-vae-attention")
+    mended = dict(old)
+    autoencoder._fix_state_dict_keys_on_load(mended)
+    agree(torch.load(made, weights_only=True), mended, equal)
+    autoencoder.load_state_dict(torch.load(made, weights_only=True), strict=True)
+    assert equal(torch.load(migrate(made, "diffusers-vae-attention", "--reverse")), old)
+
+
 @pytest.fixture
 def unet(framework: Any) -> Any:
     """Stable Diffusion's levels, layers and attention, of few channels."""

@@ -250,6 +250,54 @@ def test_frozen_parameters_stay_out_and_nothing_has_to_be_assumed(name: str, tmp
     assert close(train(model, again, 3), train(old, optimizer, 3))
 
 
+class Reordered(torch.nn.Module):
+    """The old model's arithmetic to the bit, under other names, its parameters in another order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        old = Old()
+        self.out, self.fc, self.ln = old.head, old.mlp, old.norm
+        self.value, self.key, self.query, self.wte = old.v, old.k, old.q, old.embed
+
+    def forward(self, x: Any) -> Any:
+        h = self.wte(x)
+        h = torch.softmax(self.query(h) * self.key(h), -1) * self.value(h)
+        return self.out(torch.relu(self.fc(self.ln(h))))
+
+
+def reordered(names: Names) -> Rewriting:
+    """Old to reordered, keys in the new model's order."""
+    modules = {
+        "out": "head",
+        "fc": "mlp",
+        "ln": "norm",
+        "value": "v",
+        "key": "k",
+        "query": "q",
+        "wte": "embed",
+    }
+    return Rewriting(
+        tuple(
+            Output(f"{new}.{item.name.partition('.')[2]}", Leaf(item.name))
+            for new, old in modules.items()
+            for item in names.items
+            if item.name.partition(".")[0] == old
+        )
+    )
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_in_another_order_the_losses_are_the_same_to_the_bit(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    old = Old()
+    optimizer = OPTIMIZERS[name](named(old))
+    train(old, optimizer, 2)
+    source = save(old, optimizer, tmp_path / "old.pt")
+    migrate(source, tmp_path / "new.pt", reordered, wishes=Wishes(assume_order=True))
+    model, again = resumed(tmp_path / "new.pt", Reordered(), OPTIMIZERS[name], named)
+    assert train(model, again, 3) == train(old, optimizer, 3)
+
+
 class Deeper(Old):
     """The old model with one layer more, which adds nothing at first, and a head of its own."""
 
