@@ -13,11 +13,13 @@ from ckpttool.migration import RuleError
 from ckpttool.migration.chains import HEAD, Chain, ChainError, Link, Turn, shown
 from ckpttool.migration.code_steps import Code, rewrite_by
 from ckpttool.migration.reach import Wishes
+from ckpttool.migration.scopes import facts_of
 from ckpttool.migration.target import Target
 from ckpttool.migration.versions import changed_since, entry_at, standing, with_value, with_version
 from ckpttool.model import Scalar
 from ckpttool.plan import Plan, Step
 from ckpttool.stamps import ROOMY, Stamp, stamps_of, with_stamps
+from ckpttool.verbs.beside import Known, known_beside
 from ckpttool.verbs.chain_folder import chain_in, code_of
 from ckpttool.verbs.migrate_parts import Part, parts_of, planned
 from ckpttool.verbs.migrate_rules import Setting
@@ -66,6 +68,9 @@ def along(journey: Journey, found: Writable, wishes: Wishes, target: Target | No
     _refuse_unrecorded(journey, chain, found, to, wanted)
     taken = [_Taken(turn, _given(journey, turn, stamps)) for turn in turns]
     _check_settings(journey, taken)
+    told = [_beside(one, found) for one in taken]
+    taken = [replace(one, given={**more.values, **one.given}) for one, more in zip(taken, told, strict=True)]
+    notes += tuple(dict.fromkeys(note for more in told for note in more.notes))
     if not journey.force:
         _refuse_changed(turns, stamps)
     parts = [part for one in taken for part in _parts(os.fspath(journey.folder), one)]
@@ -135,6 +140,13 @@ def _given(journey: Journey, turn: Turn, stamps: Sequence[Stamp]) -> dict[str, S
     said = {name: value for name, value in (journey.settings or {}).items() if name in names}
     before = _stamp_of(turn.link, stamps) if turn.back else None
     return {**({} if before is None else {k: v for k, v in before.given if k in names}), **said}
+
+
+def _beside(taken: _Taken, found: Writable) -> Known:
+    """What a file beside the checkpoint tells a step's rules."""
+    if taken.link.rules is None:
+        return Known({})
+    return known_beside(taken.link.rules, found.checkpoint, facts_of(found.checkpoint), taken.given)
 
 
 def _check_settings(journey: Journey, taken: Sequence[_Taken]) -> None:

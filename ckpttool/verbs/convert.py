@@ -12,6 +12,7 @@ from ckpttool.limits import DEFAULT, Limits
 from ckpttool.model import Checkpoint, Json
 from ckpttool.report import Block, Deferred, Details, Facts, Report, Table, Text
 from ckpttool.units import plural, size
+from ckpttool.verbs.beside import fate
 from ckpttool.verbs.writable import destination_of, sections_of, writable
 from ckpttool.writing.apply import Written, apply
 from ckpttool.writing.losses import Loss
@@ -79,7 +80,9 @@ def convert(
             max_shard_size=most,
             progress=progress,
         )
-    return _report(Result(found.checkpoint, made, written, found.notes, refused), os.fspath(destination))
+    kept = fate(path, found.checkpoint, wanted == "folder", False) if not in_place else ()
+    notes = (*found.notes, *kept)
+    return _report(Result(found.checkpoint, made, written, notes, refused), os.fspath(destination))
 
 
 # --- the report ----------------------------------------------------------------------------------------------

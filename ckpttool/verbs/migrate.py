@@ -12,10 +12,12 @@ from ckpttool.limits import DEFAULT, Limits
 from ckpttool.migration import RuleFile, dump
 from ckpttool.migration.chains import HEAD
 from ckpttool.migration.reach import Wishes
+from ckpttool.migration.scopes import facts_of
 from ckpttool.plan import Plan
 from ckpttool.report import Report
 from ckpttool.stamps import ROOMY, Stamp, digest_of, stamped, stamps_of, with_stamps
 from ckpttool.units import plural
+from ckpttool.verbs.beside import fate, known_beside
 from ckpttool.verbs.chain_run import Journey, along
 from ckpttool.verbs.migrate_parts import parts_of, planned
 from ckpttool.verbs.migrate_report import Result, report
@@ -110,7 +112,9 @@ def migrate(
         written = _written(
             result.plan, destination, wanted, force or in_place, backup, verify, most, progress
         )
-    notes = (*found.notes, *result.notes)
+    changed = bool(result.plan.steps)
+    kept = fate(path, found.checkpoint, wanted == "folder", changed) if destination != path else ()
+    notes = (*found.notes, *result.notes, *kept)
     shown = "" if planned_only else os.fspath(destination)
     return report(replace(result, written=written, destination=shown, notes=notes))
 
@@ -126,17 +130,27 @@ def _by_rules(
     force: bool,
 ) -> Result:
     chosen = rules_of(asked, path, found)
+    stamps = stamps_of(found.checkpoint)
+    settings = {**_given(chosen.rules, reverse, stamps), **settings}
+    known = known_beside(chosen.rules, found.checkpoint, facts_of(found.checkpoint), settings)
+    settings = {**known.values, **settings}
     way = _way(chosen.rules, settings, reverse)
     plan = planned(found, parts_of(way.rules, settings), wishes, chosen.target)
     if plan.foreign and not plan.steps:
         raise CkpttoolError(_foreign(path, plan))
-    stamps = stamps_of(found.checkpoint)
     if plan.steps and plan.repeats and not force:
         _refuse_repeat(path, found, way, wanted, stamps)
     if plan.steps:
-        stamp = Stamp(way.digest, way.back, way.rules.about)
+        stamp = Stamp(way.digest, way.back, way.rules.about, given=tuple(sorted(settings.items())))
         plan = replace(plan, draft=with_stamps(plan.draft, stamped(stamps, stamp)))
-    return Result(found.checkpoint, plan, notes=chosen.notes)
+    return Result(found.checkpoint, plan, notes=(*chosen.notes, *known.notes))
+
+
+def _given(rules: RuleFile, reverse: bool, stamps: Sequence[Stamp]) -> dict[str, Setting]:
+    """The values with which these rules were carried out the other way, last of all; none where that is not so."""
+    last = stamps[-1] if stamps and stamps[-1].back != reverse else None
+    values = {} if last is None else dict(last.given)
+    return values if last is not None and digest_of(dump(rules), values) == last.digest else {}
 
 
 def _foreign(path: str | os.PathLike[str], plan: Plan) -> str:

@@ -237,3 +237,63 @@ def test_the_record_goes_along_into_any_format_that_has_a_place(run: Run, tmp_pa
     assert [one["key"] for one in data(result)["not_carried"] if one["kind"] == "content"] == [
         "ckpttool.migrations"
     ]
+
+
+# --- what lies beside -----------------------------------------------------------------------------------------
+
+HEADS = """ckpttool: 1
+given:
+  heads: {from: [config.num_attention_heads]}
+rules:
+- permute: "a"
+  view: [heads, -1, d1]
+  axes: [1, 0, 2]
+"""
+
+
+def _model(folder: Path, config: str) -> Path:
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(safetensors_file({"a": tensor((4, 1), bytes(range(16)))}))
+    (folder / "config.json").write_text(config)
+    (folder / "tokenizer.json").write_text("{}")
+    (folder.parent / "heads.yaml").write_text(HEADS)
+    return folder
+
+
+def test_sizes_are_read_from_the_configuration_beside_the_weights_and_said(run: Run, tmp_path: Path) -> None:
+    _model(tmp_path / "m", '{"num_attention_heads": 2}')
+    found = data(run("migrate", "m", "--rules", "heads.yaml", "-o", "n", "--json"))
+    notes = " ".join(found["notes"])
+    assert "heads is 2, as m/config.json says (num_attention_heads)" in notes
+    assert (
+        "left where they are: config.json, tokenizer.json; config.json describes the model as it was" in notes
+    )
+    assert content(tmp_path / "n", "a") == bytes([*range(4), *range(8, 12), *range(4, 8), *range(12, 16)])
+    said = data(run("migrate", "m", "--rules", "heads.yaml", "-o", "o", "--set", "heads=4", "--json"))
+    assert not any("heads is" in note for note in said["notes"])
+    # the way back remembers, where nothing beside it tells
+    assert run("migrate", "n", "--rules", "heads.yaml", "--reverse", "-o", "back").exit_code == 0
+    assert run("diff", "m", "back").exit_code == 0
+    assert stamps_of(describe(tmp_path / "back")) == ()
+
+
+@pytest.mark.parametrize("config", ["", "[1]", "{", "[" * 100_000, '{"num_attention_heads": [2]}'])
+def test_a_configuration_that_tells_nothing_is_as_none(run: Run, tmp_path: Path, config: str) -> None:
+    _model(tmp_path / "m", config)
+    result = run("migrate", "m", "--rules", "heads.yaml", "-o", "n")
+    assert (result.exit_code, "'heads' has no value" in result.stderr) == (2, True)
+
+
+def test_convert_says_what_it_leaves_beside(run: Run, tmp_path: Path) -> None:
+    _model(tmp_path / "m", "{}")
+    result = data(run("convert", "m", "-o", "n.pth", "--json"))
+    assert "left where they are: config.json, tokenizer.json" in result["notes"][0]
+
+
+def test_steps_of_a_chain_take_sizes_from_there_too(run: Run, tmp_path: Path) -> None:
+    _model(tmp_path / "m", '{"num_attention_heads": 2}')
+    (tmp_path / "chain").mkdir()
+    (tmp_path / "chain" / "1.yaml").write_text(HEADS.replace("given:", 'from: "1"\nto: "2"\ngiven:'))
+    result = run("migrate", "m", "--chain", "chain", "--from-version", "1", "-o", "n", "--json")
+    assert "heads is 2" in " ".join(data(result)["notes"])
+    assert dict(stamps_of(describe(tmp_path / "n"))[0].given) == {"heads": 2}
