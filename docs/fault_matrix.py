@@ -32,6 +32,9 @@ NEEDS = {
     "growth-tracker-lost": "fp16", "gradients-lost": "accumulate",
 }  # fmt: skip
 SHARED = f"--quiet --steps 40 --save-every {SAVED} --eval-every 5 --keep-best 0 --log-every 50 --out {{out}}"
+IGNORED = ("config.inject", "environment.revision", "digests.about")
+"""What checkpoints say of the fault itself and of the code's revision, which may move while this runs."""
+
 FROM_THE_START = ("save", "evaluate", "start", "every order", "saved")
 """Times at which faults strike that an uninterrupted run feels too."""
 
@@ -61,8 +64,17 @@ class Matrix:
     def wishes(self, when: str) -> Wishes:
         rhythm = {"without_saves": ("--save-every", "3")} if when == "save" else {}
         rhythm |= {"without_evaluation": ("--eval-every", "4")} if when == "evaluate" else {}
-        cuts = 2 if when == "second resume" else 1
-        return Wishes(STEPS, cuts=cuts, power=False, prove=False, shrink=False, level="artifact", **rhythm)
+        cuts = 3 if when == "second resume" else 1
+        return Wishes(
+            STEPS,
+            cuts=cuts,
+            power=False,
+            prove=False,
+            shrink=False,
+            level="artifact",
+            ignore=IGNORED,
+            **rhythm,
+        )
 
     def verdict(self, name: str, when: str) -> Verdict:
         kind = NEEDS.get(name, "digits")

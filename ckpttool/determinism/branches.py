@@ -13,6 +13,7 @@ from ckpttool.determinism.comparing import (
     artifact_departure,
     boundary,
     departure,
+    earliest,
     saves_of,
     steps_of,
     unlike,
@@ -175,7 +176,7 @@ def compared(kill: Kill, ran: tuple[Ran, ...], reference: Reference, wishes: Wis
         if (odd := departure(reference.ranks[rank], steps[rank])) is not None
     ]
     departures += _ends(reference, steps, wishes)
-    first = min(departures, key=lambda d: (d.step, d.rank), default=None)
+    first = earliest(departures)
     loose = (*reference.loose_leaves, *wishes.ignore)
     artifact = artifact_departure(saves_of(reference.ran.trace), saves_of(everything), loose)
     lost = [

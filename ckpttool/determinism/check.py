@@ -11,7 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from ckpttool.determinism.branches import NEW_LEG, Lab, Reference
-from ckpttool.determinism.comparing import Departure, departure, saves_of, steps_of, unlike, unseeded, without
+from ckpttool.determinism.comparing import (
+    Departure,
+    departure,
+    earliest,
+    saves_of,
+    steps_of,
+    unlike,
+    unseeded,
+    without,
+)
 from ckpttool.determinism.cuts import Kill, plan
 from ckpttool.determinism.levels import asked, levels
 from ckpttool.determinism.orders import Orders
@@ -123,7 +132,7 @@ def _agreed(first: Ran, second: Ran) -> tuple[Reference, Departure | None]:
     departures = [replace(d, rank=r) for r in ranks if (d := departure(mine[r], theirs[r])) is not None]
     if not departures and (a := max(mine[0], default=0)) != (b := max(theirs[0], default=0)):
         departures.append(Departure(min(a, b) + 1, ("counters.steps",), None))
-    return found, min(departures, key=lambda d: (d.step, d.rank), default=None)
+    return found, earliest(departures)
 
 
 def baseline(launchers: Launchers, command: Command, wishes: Wishes, work: Path) -> Ran | Verdict:

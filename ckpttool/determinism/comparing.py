@@ -52,6 +52,11 @@ class Departure:
         return next((name for name in ORDER if name in found), next(iter(sorted(found)), ""))
 
 
+def earliest(found: Iterable[Departure]) -> Departure | None:
+    """Of what several ranks saw the first: by step, then by cause and effect, for what one did reaches all others."""
+    return min(found, key=lambda d: (d.step, _place(ORDER, d.component), d.rank), default=None)
+
+
 def steps_of(processes: Iterable[Process], rank: int = 0) -> dict[int, Step]:
     """The steps of a run by number; of a step that was done twice the later counts."""
     return {step.number: step for process in processes if process.rank == rank for step in process.steps}

@@ -69,11 +69,11 @@ def plan(
     if not found:
         return ()
     last = max(steps)
-    if ranks > 1:
+    if ranks > 1 and kills:
         step = found[0].cut[0]
-        found += [
-            Kill((step,), "one of several processes", "rank", place=rank) for rank in range(min(ranks, 2))
-        ]
+        alone = (ranks - 1, 0)[:kills]
+        found += [Kill((step,), "one of several processes", "rank", place=rank) for rank in alone]
+        kills -= len(alone)
     return (*found, *_recoveries(saves, last, kills, seed))
 
 

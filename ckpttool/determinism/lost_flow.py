@@ -169,7 +169,9 @@ def modules(case: Case) -> Cause | None:
         if ("in evaluation mode" in was.get(n, "")) != ("in evaluation mode" in now.get(n, ""))
     ]
     if mode:
-        message = f"{len(mode)} modules are in another mode than before: {listed(mode)}"
+        message = (
+            f"{len(mode)} modules are in another mode than before: {listed([n or 'the model' for n in mode])}"
+        )
         return Cause("training-mode", "modules", message, listed(told), "call model.train() after the resume")
     message = f"modules have other settings than before: {listed(told)}"
     remedy = "make the model with the same settings; a state dict does not hold them"
@@ -209,6 +211,21 @@ def stale(case: Case) -> Cause | None:
     )
     remedy = "make the optimizer, and whatever wraps the model, from the model that is trained after the load"
     return Cause("stale-model", "gradients", message, listed(case.departure.fields), remedy)
+
+
+def accumulated(case: Case) -> Cause | None:
+    """The first step after a resume lacks gradients of batches that came before its end."""
+    step = case.departure.step
+    batches = case.reference[step].micro if step in case.reference else None
+    found = {component_of(name) for name in case.departure.fields}
+    odd = found & {"data", "rng", "loss", "lr"} or "gradients" not in found
+    if case.boundary or odd or not batches or batches < 2 or step != case.base + 1:
+        return None
+    message = (
+        f"the losses of step {step} agree, and the gradients of its {batches} batches do not: some were lost"
+    )
+    remedy = "save between two steps of the optimizer, or save the gradients that have been accumulated"
+    return Cause("gradients-lost", "gradients", message, listed(case.departure.fields), remedy)
 
 
 def schedule_function(case: Case) -> Cause | None:
@@ -276,5 +293,5 @@ def artifact(case: Case) -> Cause | None:
 
 
 FLOW_RULES: tuple[Rule, ...] = (
-    data, generators, modules, stale, environment, schedule_function, kernels, counters, artifact,
+    data, generators, modules, stale, accumulated, environment, schedule_function, kernels, counters, artifact,
 )  # fmt: skip

@@ -107,6 +107,8 @@ class Recorder:
             _wrap(owner, "manual_seed", functools.partial(self.around_seed, "seeded"))
             _wrap(owner, "set_rng_state", functools.partial(self.around_seed, "restored"))
         _wrap(LRScheduler, "__init__", functools.partial(self.around_init, self.schedulers))
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau  # which does not call its parent's
+        _wrap(plateau, "__init__", functools.partial(self.around_init, self.schedulers))
         _wrap(torch.amp.GradScaler, "__init__", functools.partial(self.around_init, self.scalers))
         _wrap(torch.optim.Optimizer, "__init__", functools.partial(self.around_init, self.optimizers))
         from torch.optim.swa_utils import AveragedModel

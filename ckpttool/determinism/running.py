@@ -132,8 +132,9 @@ class Launchers:
             "environment": environment(orders), "timeout": command.timeout,
         }  # fmt: skip
         answer = self._answered(order, program)
+        written = set(orders.folder.glob("r*.jsonl")) - before
         try:
-            trace = read_files(set(orders.folder.glob("r*.jsonl")) - before)
+            trace = read_files(written) if written else ()
         except TraceError:
             trace = ()
         return Ran(

@@ -10,7 +10,7 @@ the first training forward), ``step`` (digests after an optimizer's step), ``bet
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -28,7 +28,8 @@ COMPONENTS = (
 class Step:
     """A step: its number in the run, the fields' digests, the loss as a float for people.
 
-    ``rows`` has eight hex digits for each sample, ``graded`` is how many parameters got a gradient.
+    ``rows`` has eight hex digits for each sample, ``graded`` is how many parameters got a gradient,
+    ``micro`` how many batches these are from.
     """
 
     number: int
@@ -37,6 +38,7 @@ class Step:
     tensors: Mapping[str, str] = field(default_factory=dict, hash=False)
     rows: str = ""
     graded: int | None = None
+    micro: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +111,16 @@ def read_trace(folder: Path) -> tuple[Process, ...]:
 
 
 def read_files(files: Collection[Path]) -> tuple[Process, ...]:
-    """The same of chosen files."""
-    return tuple(_process(path) for path in sorted(files, key=_order))
+    """The same of chosen files. One without a byte is of a process that died as it began, and is left out."""
+    found = [_process(path, lines) for path in sorted(files, key=_order) if (lines := _lines(path))]
+    if not found:
+        raise TraceError(f"{min(files)} – an empty file: the process died before it wrote a line")
+    return tuple(found)
+
+
+def steps_in(processes: Iterable[Process]) -> int:
+    """The last step that a trace reaches."""
+    return max((step.number for process in processes for step in process.steps), default=0)
 
 
 def _order(path: Path) -> tuple[int, int]:
@@ -121,8 +131,14 @@ def _order(path: Path) -> tuple[int, int]:
 Line: TypeAlias = Mapping[str, object]
 
 
-def _process(path: Path) -> Process:
-    lines = _lines(path)
+def _process(path: Path, lines: list[Line]) -> Process:
+    try:
+        return _parsed(lines)
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
+        raise TraceError(f"{path} – a line is none of a trace: {error}") from error
+
+
+def _parsed(lines: list[Line]) -> Process:
     kinds: dict[str, list[Line]] = {}
     for line in lines:
         kinds.setdefault(str(line.get("kind")), []).append(line)
@@ -149,15 +165,41 @@ def _process(path: Path) -> Process:
 
 
 def _lines(path: Path) -> list[Line]:
+    """The lines up to the first that was cut off; none of an empty file."""
+    try:
+        texts = path.read_bytes().splitlines()
+    except OSError as error:
+        raise TraceError(f"{path} – {(error.strerror or str(error)).lower()}") from error
     lines: list[Line] = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for place, text in enumerate(texts):
         try:
             lines.append(json.loads(text))
-        except ValueError:
-            break
-    if not lines or not isinstance(lines[0], dict) or lines[0].get("schema") != SCHEMA:
-        raise TraceError(f"{path} – not a trace of version {SCHEMA}")
-    return [line for line in lines if isinstance(line, dict)]
+        except (ValueError, RecursionError):
+            if place + 1 < len(texts):
+                raise TraceError(
+                    f"{path} – line {place + 1} is not JSON: not a trace, or a damaged one"
+                ) from None
+    if not texts:
+        return []
+    _check_version(path, lines[0] if lines else None)
+    if odd := next((place for place, line in enumerate(lines, 1) if not isinstance(line, dict)), 0):
+        raise TraceError(f"{path} – line {odd} is no object: a damaged trace")
+    return lines
+
+
+def _check_version(path: Path, head: object) -> None:
+    schema = head.get("schema") if isinstance(head, dict) else None
+    if schema == SCHEMA:
+        return
+    family, _, version = SCHEMA.partition("/")
+    if isinstance(schema, str) and schema.startswith(f"{family}/"):
+        theirs = schema.partition("/")[2]
+        text = f"a trace of version {theirs}, and this ckpttool reads version {version}"
+        newer = theirs.isdecimal() and int(theirs[:9]) > int(version)
+        raise TraceError(
+            f"{path} – {text}" + (": it was recorded by a newer one; upgrade this one" if newer else "")
+        )
+    raise TraceError(f"{path} – not a trace: its first line does not say {SCHEMA}")
 
 
 def _texts(found: object) -> dict[str, str]:
@@ -177,6 +219,7 @@ def _step(line: Line) -> Step:
         _texts(line.get("tensors")),
         str(line.get("rows", "")),
         _number(line.get("graded")),
+        _number(line.get("micro")),
     )
 
 

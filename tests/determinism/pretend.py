@@ -1,4 +1,4 @@
-"""A training without torch that records itself as the recorder would, in a tenth of a second. Its modes break things."""
+"""A training without torch that records itself as the recorder would, in a tenth of a second; its modes break it."""
 
 import json
 import os
