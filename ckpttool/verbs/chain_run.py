@@ -21,7 +21,7 @@ from ckpttool.plan import Plan, Step
 from ckpttool.stamps import ROOMY, Stamp, stamps_of, with_stamps
 from ckpttool.verbs.beside import Known, known_beside
 from ckpttool.verbs.chain_folder import chain_in, code_of
-from ckpttool.verbs.migrate_parts import Part, parts_of, planned
+from ckpttool.verbs.migrate_parts import Part, parts_of, planned, told_of
 from ckpttool.verbs.migrate_rules import Setting
 from ckpttool.verbs.reading import numbers
 from ckpttool.verbs.writable import Writable
@@ -75,6 +75,11 @@ def along(journey: Journey, found: Writable, wishes: Wishes, target: Target | No
         _refuse_changed(turns, stamps)
     parts = [part for one in taken for part in _parts(os.fspath(journey.folder), one)]
     plan = _carried(found, parts, wishes, target)
+    if plan.foreign and not plan.steps and not journey.force:
+        raise ChainError(
+            f"{printable(found.checkpoint.source)} – the steps from version {shown(start)} to {shown(to)} are for "
+            f"another checkpoint: {told_of(plan)}; --force records them as carried out"
+        )
     noted = tuple(stamps)
     for one in taken:
         noted = turned(noted, _stamp(one))

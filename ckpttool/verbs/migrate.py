@@ -16,10 +16,9 @@ from ckpttool.migration.scopes import facts_of
 from ckpttool.plan import Plan
 from ckpttool.report import Report
 from ckpttool.stamps import ROOMY, Stamp, digest_of, stamped, stamps_of, with_stamps
-from ckpttool.units import plural
 from ckpttool.verbs.beside import fate, known_beside
 from ckpttool.verbs.chain_run import Journey, along
-from ckpttool.verbs.migrate_parts import parts_of, planned
+from ckpttool.verbs.migrate_parts import parts_of, planned, told_of
 from ckpttool.verbs.migrate_report import Result, report
 from ckpttool.verbs.migrate_rules import Asked, Setting, rules_of, target_asked
 from ckpttool.verbs.writable import Writable, destination_of, writable
@@ -29,10 +28,6 @@ from ckpttool.writing.sharded import size_of
 
 NAMES = {"torch": "torch-zip", "safetensors": "safetensors"}
 """What the writers that keep a record of migrations are called as formats."""
-
-
-NOTES = 4
-"""Lines about rules that an error has at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +132,9 @@ def _by_rules(
     way = _way(chosen.rules, settings, reverse)
     plan = planned(found, parts_of(way.rules, settings), wishes, chosen.target)
     if plan.foreign and not plan.steps:
-        raise CkpttoolError(_foreign(path, plan))
+        raise CkpttoolError(
+            f"{printable(os.fspath(path))} – the rules are for another checkpoint: {told_of(plan)}"
+        )
     if plan.steps and plan.repeats and not force:
         _refuse_repeat(path, found, way, wanted, stamps)
     if plan.steps:
@@ -151,13 +148,6 @@ def _given(rules: RuleFile, reverse: bool, stamps: Sequence[Stamp]) -> dict[str,
     last = stamps[-1] if stamps and stamps[-1].back != reverse else None
     values = {} if last is None else dict(last.given)
     return values if last is not None and digest_of(dump(rules), values) == last.digest else {}
-
-
-def _foreign(path: str | os.PathLike[str], plan: Plan) -> str:
-    """That the rules find nothing to do, rule by rule, with the nearest keys."""
-    said = "; ".join(plan.notes[:NOTES])
-    more = f"; and {plural(len(plan.notes) - NOTES, 'more rule')}" if len(plan.notes) > NOTES else ""
-    return f"{printable(os.fspath(path))} – the rules are for another checkpoint: {said}{more}"
 
 
 def _along(

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from ckpttool.draft import draft_of
 from ckpttool.errors import CkpttoolError, printable
+from ckpttool.formats import collector_paused
 from ckpttool.layout import Layout
 from ckpttool.migration import RuleFile, rewrite
 from ckpttool.migration.errors import MigrationError
@@ -20,10 +21,14 @@ from ckpttool.model import Checkpoint
 from ckpttool.plan import Plan
 from ckpttool.profiles import lay_out
 from ckpttool.profiles.parameters import is_buffer
+from ckpttool.units import plural
 from ckpttool.verbs.migrate_rules import Setting
 from ckpttool.verbs.reading import counter
 from ckpttool.verbs.writable import Writable
 from ckpttool.writing.chunked import gathered
+
+NOTES = 4
+"""Lines about rules that an error has at most."""
 
 Settings: TypeAlias = "Mapping[str, Setting]"
 
@@ -64,6 +69,7 @@ def _back(rules: RuleFile, settings: Settings) -> Rewrite | None:
         return None
 
 
+@collector_paused()
 def planned(found: Writable, parts: Sequence[Part], wishes: Wishes, target: Target | None) -> Plan:
     """One plan for all parts; ``target`` checks the last one. Raises what planning and the rewritings raise."""
     whole: Plan | None = None
@@ -108,6 +114,12 @@ def _order(
     made = {output.name: output for output in part.rewrite(names).outputs}
     listed = (source for name in target.parameters if name in made for source in made[name].inputs)
     return tuple(dict.fromkeys(listed))
+
+
+def told_of(plan: Plan) -> str:
+    """What a plan notes of rules that find nothing to do, with the nearest keys; the first lines of it."""
+    more = f"; and {plural(len(plan.notes) - NOTES, 'more rule')}" if len(plan.notes) > NOTES else ""
+    return "; ".join(plan.notes[:NOTES]) + more
 
 
 def _told(part: Part, said: str) -> str:

@@ -169,6 +169,16 @@ def test_a_step_that_finds_nothing_still_counts(run: Run, small: Callable[..., P
     assert data(run("chain", "status", "n.pth", "--chain", "s", "--json"))["targets"][0]["version"] == "2"
 
 
+def test_steps_for_another_checkpoint_are_refused(run: Run, small: Callable[..., Path]) -> None:
+    small("- rename: 'c.weight'\n  to: 'd.weight'\n", "- rename: 'e.weight'\n  to: 'f.weight'\n")
+    result = run("migrate", "a.pth", "--chain", "s", "-o", "n.pth")
+    refused(result, "from version '1' to '3' are for another", "01.yaml:6", "nearest: ", "--force")
+    assert run("migrate", "a.pth", "--chain", "s", "-o", "n.pth", "--force").exit_code == 0
+    # one step that finds its keys says that the chain is the right one
+    small("- rename: 'a.weight'\n  to: 'd.weight'\n", "- rename: 'e.weight'\n  to: 'f.weight'\n")
+    assert run("migrate", "a.pth", "--chain", "s", "-o", "m.pth").exit_code == 0
+
+
 def test_safetensors_keep_the_record(run: Run, small: Callable[..., Path], tmp_path: Path) -> None:
     small("- rename: '{a|b}.weight'\n  to: 'net.{a|b}.weight'\n", "- transpose: 'net.a.weight'\n")
     (tmp_path / "a.safetensors").write_bytes(safetensors_file(state()))
