@@ -1,7 +1,7 @@
 """Files without checksums whose headers are damaged: what their layout still tells.
 
-torch's old format begins with the same bytes in every file. A safetensors header is text, and its offsets follow on one
-another: where an entry is damaged its neighbours say where its bytes lie, and another file of the run what they are.
+A safetensors header is text, and its offsets follow on one another: where an entry is damaged its neighbours say where
+its bytes lie, and another file of the run what they are. Pickles have modules of their own.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import json
 import re
 from dataclasses import replace
 
-from ckpttool.formats import safetensors, torch_legacy
-from ckpttool.formats.patched import Patched
+from ckpttool.formats import bare_salvage, legacy_salvage, safetensors, torch_legacy
 from ckpttool.formats.safetensors_entries import Entry, read_entries
 from ckpttool.formats.strict_json import parse
 from ckpttool.frozen import dataclass
@@ -40,28 +39,24 @@ class Rebuilt:
 
 def rebuild(source: Source, limits: Limits, like: Checkpoint | None) -> Rebuilt | None:
     """A file whose header does not let it be read, read all the same; None where nothing helps. Headers only."""
-    return _legacy(source, limits) or _safetensors(source, limits, like)
+    old = legacy_salvage.read_again(source, limits, like) if _is_old(source, like) else None
+    if old is not None:
+        return Rebuilt(old.checkpoint, old.lost, old.notes, old.tree)
+    found = _safetensors(source, limits, like)
+    if found is not None:
+        return found
+    started = bare_salvage.read_started(source, limits)
+    if started is None:
+        return None
+    note = f"the pickle cannot be read from byte {started[1]} on: what it had built by then is kept"
+    return Rebuilt(started[0], (f"what the pickle holds behind byte {started[1]}",), (note,))
 
 
-# --- torch before 1.6 -----------------------------------------------------------------------------------------
-
-
-def _legacy(source: Source, limits: Limits) -> Rebuilt | None:
-    """The magic number and the protocol are the same in every file: put right where most of them is left."""
+def _is_old(source: Source, like: Checkpoint | None) -> bool:
+    """Whether this may be a file of torch before 1.6: it begins nearly as each of them does, or the donor is one."""
     want = torch_legacy.OPENING
-    have = source.read(0, len(want))
-    same = sum(a == b for a, b in zip(want, have, strict=False))
-    if len(have) < len(want) or same == len(want) or same * 2 < len(want):
-        return None
-    changed = {at: value for at, value in enumerate(want) if have[at] != value}
-    found = torch_legacy.read(Patched(source, changed), limits)
-    if found.root is None or not found.storages:
-        return None
-    return Rebuilt(found, (), (_opening(len(changed)),))
-
-
-def _opening(count: int) -> str:
-    return f"{plural(count, 'byte')} of the file's opening, the same in every such file, put right"
+    same = sum(a == b for a, b in zip(want, source.read(0, len(want)), strict=False))
+    return same * 2 >= len(want) or (like is not None and like.format == torch_legacy.NAME)
 
 
 # --- safetensors ----------------------------------------------------------------------------------------------

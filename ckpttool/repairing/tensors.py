@@ -24,7 +24,8 @@ def worth(checkpoint: Checkpoint, index: int, proofs: Mapping[Storage, Proof]) -
         if not isinstance(node, Tensor):
             continue
         found = _own(node, checkpoint, proofs)
-        worst = max(worst, found, key=lambda proof: RANK[proof.state])
+        if (RANK[found.state], found.by) >= (RANK[worst.state], worst.by):
+            worst = found
         fresh = [part for _, part in node.parts if part not in seen]
         seen.update(fresh)
         stack.extend(fresh)

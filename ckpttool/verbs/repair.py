@@ -94,7 +94,9 @@ def repair(
 
 def _refuse_nothing(broken: Broken, verdict: Verdict) -> None:
     """Raise where no tensor is left of a damaged file."""
-    if not broken.hurt or next(iter(verdict.draft.checkpoint.tensors()), None) is not None:
+    kept = verdict.draft.checkpoint
+    plain = kept.format == "pickle" and len(kept.nodes) > 1  # plain data alone are worth having
+    if not broken.hurt or plain or next(iter(kept.tensors()), None) is not None:
         return
     where, first = printable(broken.checkpoint.source), broken.hurt[0]
     ways = "" if broken.donor is not None else "; another checkpoint of the same run may help: --like GOOD"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from ckpttool.draft import Content
 from ckpttool.errors import CkpttoolError, Unreadable
 from ckpttool.formats import describe, sharded
 from ckpttool.measures import Measures
-from ckpttool.model import Checkpoint, Finding, Span
+from ckpttool.model import Checkpoint, Finding
 from ckpttool.repairing.case import Loss, Proof
 from ckpttool.verbs.repair_broken import Broken, Task, as_read
 from ckpttool.verbs.repair_healing import Healing
@@ -27,32 +28,31 @@ def read_shards(
     hopeless: dict[str, str] = {}
 
     def member(path: str) -> Checkpoint:
+        name = Path(path).name
         try:
-            part = read(_of_member(task, path))
+            parts[name] = read(_of_member(task, path))
         except Unreadable:
             raise
         except CkpttoolError as error:
-            hopeless[Path(path).name] = str(error)
-            return describe(path, task.limits)
-        parts[Path(path).name] = part
-        return part.checkpoint
+            hopeless[name] = str(error)
+            parts[name] = as_read(task, describe(path, task.limits), ())
+        return parts[name].checkpoint
 
     whole = sharded.read_path(seen.source, task.limits, member)
-    found = as_read(task, whole, hurt, measures=Measures())
-    contents, proofs = list(found.contents), dict(found.proofs)
-    places = _places(parts.values())
-    for at, storage in enumerate(whole.storages):
-        if (storage.span, storage.record) in places:
-            part, number = places[storage.span, storage.record]
-            contents[at] = part.contents[number]
-            proofs[storage] = part.proofs.get(part.checkpoint.storages[number], Proof("proved"))
+    # The shards' storages stand one after the other, as the shards were read.
+    own = [one for part in parts.values() if not part.checkpoint.kind for one in _storages(part)]
+    contents = tuple(content for content, _ in own)
+    proofs = {storage: proof for storage, (_, proof) in zip(whole.storages, own, strict=True)}
     notes = tuple(dict.fromkeys(f"{name}: {note}" for name, part in parts.items() for note in part.notes))
-    return replace(
-        found,
-        contents=tuple(contents),
-        proofs=proofs,
-        notes=notes,
-        healing=_together(parts),
+    return Broken(
+        whole,
+        Measures(),
+        contents,
+        proofs,
+        hurt,
+        task.donor,
+        notes,
+        _together(parts),
         tree="donor" if any(part.tree == "donor" for part in parts.values()) else "own",
         missing=(
             *_missing(whole, index, hopeless),
@@ -69,13 +69,10 @@ def _of_member(task: Task, path: str) -> Task:
     return replace(task, path=path, donor=donor)
 
 
-def _places(parts: Iterable[Broken]) -> dict[tuple[Span | None, str], tuple[Broken, int]]:
-    """Each shard's storages by where they lie."""
-    found: dict[tuple[Span | None, str], tuple[Broken, int]] = {}
-    for part in parts:
-        for number, storage in enumerate(part.checkpoint.storages):
-            found.setdefault((storage.span, storage.record), (part, number))
-    return found
+def _storages(part: Broken) -> Iterator[tuple[Content, Proof]]:
+    """Where the bytes of each storage of a shard come from now, and what they are worth."""
+    for content, storage in zip(part.contents, part.checkpoint.storages, strict=True):
+        yield content, part.proofs.get(storage, Proof("proved"))
 
 
 def _together(parts: dict[str, Broken]) -> Healing:
