@@ -154,6 +154,23 @@ def test_attention_is_cut_into_thirds() -> None:
         assert (made[f"a.{name}.weight"] == fused[2 * place : 2 * place + 2]).all()
 
 
+def test_fairseq_gets_thirds_names_and_a_tied_output() -> None:
+    fused, embedding = counted(6, 3), counted(5, 3, start=100)
+    layer = "decoder.layers.0"
+    made = carried(
+        "fairseq-decoder-v2",
+        {
+            f"{layer}.self_attn.in_proj_weight": fused,
+            f"{layer}.layer_norms.1.weight": counted(3),
+            "decoder.embed_tokens.weight": embedding,
+        },
+    )
+    for place, name in enumerate("qkv"):
+        assert (made[f"{layer}.self_attn.{name}_proj.weight"] == fused[2 * place : 2 * place + 2]).all()
+    assert (made[f"{layer}.encoder_attn_layer_norm.weight"] == counted(3)).all()
+    assert made["decoder.output_projection.weight"] is embedding
+
+
 def test_a_low_rank_change_is_scaled_by_alpha_over_rank() -> None:
     weight, down, up = counted(3, 4), counted(2, 4), counted(3, 2)
     layer = "base_model.model.fc"
