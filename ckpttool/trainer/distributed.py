@@ -40,10 +40,9 @@ def processes(config: Config) -> Iterator[None]:
         dist.init_process_group("gloo")
     else:
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
+    yield
+    dist.barrier()
+    dist.destroy_process_group()  # after an error it may wait for ever, as others wait for it: `options.main` just ends
 
 
 def rank() -> int:

@@ -92,14 +92,18 @@ class Average:
 
 
 def named_state(optimizer: Optimizer, model: nn.Module) -> State:
-    """The optimizer's state dict with ``param_names`` in each group: torch itself matches by position alone."""
+    """The optimizer's state dict with ``param_names`` in each group: torch itself matches by position alone.
+
+    Keys are sorted, for a load may leave them in any order.
+    """
     names = {id(p): name for name, p in model.named_parameters()}
     found = optimizer.state_dict()
     groups = [
-        {**saved, "param_names": [names[id(p)] for p in live["params"]]}
+        {**dict(sorted(saved.items())), "param_names": [names[id(p)] for p in live["params"]]}
         for saved, live in zip(found["param_groups"], optimizer.param_groups, strict=True)
     ]
-    return {"state": found["state"], "param_groups": groups}
+    state = {i: dict(sorted(own.items())) for i, own in sorted(found["state"].items())}
+    return {"state": state, "param_groups": groups}
 
 
 def load_named_state(optimizer: Optimizer, model: nn.Module, state: State) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -117,4 +119,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CkpttoolError as error:
         click.echo(f"error: {error}", err=True)
         return int(error.exit_code)
+    except Exception:
+        if "RANK" not in os.environ:
+            raise
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)  # a group that lost a process may not let go of this one: its threads wait for each other
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -55,6 +56,26 @@ class Trainers:
         status = self._ask(wait=pid)
         return Ended(status, self.outputs[pid].read_text())
 
+    def together(
+        self, world: int, out: Path, *options: str | int | float, struck: int = 0, **strike: Any
+    ) -> list[Ended]:
+        """Run as many that work together, as ``torchrun`` starts them, one of them struck, to the end of all."""
+        pids = self.start_together(world, out, *options, struck=struck, **strike)
+        return [self.wait(pid) for pid in pids]
+
+    def start_together(
+        self, world: int, out: Path, *options: str | int | float, struck: int = 0, **strike: Any
+    ) -> list[int]:
+        """Start them; their process ids, by rank."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        known = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
+        return [
+            self.start(out, *options, env={**known, "RANK": str(rank)}, **(strike if rank == struck else {}))
+            for rank in range(world)
+        ]
+
     def __call__(self, out: Path, *options: str | int | float, **strike: Any) -> Ended:
         """Run one to its end."""
         return self.wait(self.start(out, *options, **strike))
@@ -91,6 +112,13 @@ def outcome() -> Callable[[Path], Outcome]:
         with ckpttool.CheckpointStore(folder, readonly=True) as store:
             found = store.load_latest()
         assert found is not None
-        return Outcome(rows, found.step, found.state["digests"])
+        state = found.state
+        if state is None:  # a folder of pieces
+            from torch import nn
+
+            from ckpttool.trainer.shards import load_shards
+
+            state = load_shards(found.path, nn.Identity())
+        return Outcome(rows, found.step, state["digests"])
 
     return read

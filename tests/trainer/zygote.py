@@ -1,13 +1,15 @@
 """A process that has imported torch and never computed: it forks one trainer for each line of JSON that it reads.
 
 ``{"argv": [...], "output": path}`` starts one and answers its process id. With ``"at": [dotted.name, n]`` the n-th call
-of that function first does what ``"do"`` says: a signal by its name, ``raise``, or from then on ``ENOSPC``.
+of that function first does what ``"do"`` says: a signal by its name, ``raise``, or from then on ``ENOSPC``. ``"env"``
+are variables of the environment, by which several find each other.
 ``{"wait": pid}`` answers the exit status, negative for a signal.
 """
 
 from __future__ import annotations
 
 import errno
+import faulthandler
 import gc
 import importlib
 import json
@@ -54,6 +56,9 @@ def child(order: dict[str, Any]) -> int:
     output = os.open(order["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
+    if "env" in order:
+        os.environ.update(order["env"])
+        faulthandler.dump_traceback_later(180, exit=True)  # one of several that waits for ever fails the test
     if "at" in order:
         strike(*order["at"], order["do"])
     try:
