@@ -1,4 +1,4 @@
-"""``ckpttool determinism check`` and ``… compare``."""
+"""``ckpttool determinism check``, ``… record`` and ``… compare``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ EPILOG = exit_status(
     "0  exact: interrupted and resumed equals uninterrupted",
     "1  diverged, or a resume failed",
     "2  the command fails, is not reproducible, or would show no loss at all",
+)
+RECORDED = exit_status("That of the command; 0 where --steps ended it; 2 where nothing could be recorded.")
+COMPARED = exit_status(
+    "0  every step that both have agrees in every field",
+    "1  they depart",
+    "2  one of them is no trace that this version reads, or they have no step in common",
 )
 LEVELS = ("boundary", "data", "trajectory", "artifact", "recovery")
 FORMATS = ("text", "json", "markdown", "html", "junit", "github")
@@ -106,9 +112,30 @@ def check(
     click.get_current_context().exit(int(emit(report(found, shlex.join(words)), out)))
 
 
-@command.command("compare", epilog=EPILOG)
-@click.argument("first", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("second", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@command.command("record", epilog=RECORDED, context_settings={"ignore_unknown_options": True})
+@click.option(
+    "--trace",
+    "folder",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder to write to.",
+)
+@click.option("--steps", type=click.IntRange(min=1), help="End the command after so many optimizer steps.")
+@click.option("--full", is_flag=True, help="Digests of single tensors at every step.")
+@click.argument("words", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
+def record(folder: Path, steps: int | None, full: bool, words: tuple[str, ...]) -> None:
+    """Run COMMAND once and write down every step, to be compared with a run elsewhere.
+
+    The command has the terminal to itself and ends as it always does. Of torchrun every process is recorded.
+    """
+    from ckpttool.determinism.recording import record as run
+
+    click.get_current_context().exit(run(words, folder, steps=steps, full=full))
+
+
+@command.command("compare", epilog=COMPARED)
+@click.argument("first", metavar="TRACE_A", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("second", metavar="TRACE_B", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @output_options(FORMATS)
 def compare(first: Path, second: Path, **options: Any) -> None:
     """Compare two traces that were recorded elsewhere: two machines, two versions, two commits."""

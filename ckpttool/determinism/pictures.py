@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ckpttool.determinism.comparing import agreement
 from ckpttool.determinism.trace import Process, Step
@@ -82,8 +82,13 @@ def grid(found: Verdict) -> list[Block]:
     compared = [b for b in _shown(found) if b.steps]
     if not compared:
         return []
-    chosen = compared[0]
-    cells = agreement(found.reference, chosen.steps)
+    title = f"{compared[0].kill}: where it agrees with the uninterrupted run"
+    return grid_of(found.reference, compared[0].steps, title)
+
+
+def grid_of(reference: Mapping[int, Step], steps: Mapping[int, Step], title: str) -> list[Block]:
+    """Components × steps of two runs."""
+    cells = agreement(reference, steps)
     numbers = sorted({n for row in cells.values() for n in row})
     if not numbers:
         return []
@@ -92,7 +97,6 @@ def grid(found: Verdict) -> list[Block]:
     rows = [name for name in cells if cells[name]]
     drawn = tuple(tuple(_cell(cells[name], name, group) for group in columns) for name in rows)
     names = tuple(str(group[0]) for group in columns)
-    title = f"{chosen.kill}: where it agrees with the uninterrupted run"
     return [HeatMap(tuple(rows), names, drawn, title, "share of steps that differ", "agrees", "not recorded")]
 
 
@@ -110,8 +114,8 @@ def _cell(cells: dict[int, bool], name: str, group: Sequence[int]) -> Cell | Non
 
 def curves(found: Verdict) -> list[Block]:
     """The loss of the uninterrupted run, and of the first resumed ones from where each went on."""
-    reference = _losses(found.reference.values())
-    resumed = [(b, _losses(_resumed(b))) for b in _shown(found) if b.steps]
+    reference = losses_of(found.reference.values())
+    resumed = [(b, losses_of(_resumed(b))) for b in _shown(found) if b.steps]
     drawn = [(f"resumed, {b.kill}", losses) for b, losses in resumed if losses][:CURVES]
     if len(reference) < 2 or not drawn:
         return []
@@ -127,6 +131,7 @@ def _resumed(branch: Branch) -> Iterator[Step]:
     return (step for step in branch.steps.values() if step.number >= first)
 
 
-def _losses(steps: Iterable[Step]) -> Losses:
+def losses_of(steps: Iterable[Step]) -> Losses:
+    """The losses by step, as far as they were recorded."""
     found = sorted(steps, key=lambda step: step.number)
     return tuple((step.number, step.loss) for step in found if step.loss is not None)
