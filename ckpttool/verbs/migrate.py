@@ -30,6 +30,10 @@ NAMES = {"torch": "torch-zip", "safetensors": "safetensors"}
 """What the writers that keep a record of migrations are called as formats."""
 
 
+FORGETFUL = ("torch-legacy",)
+"""Formats that this tool writes without a record: such a file may have been migrated. None else can, but by others."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Way:
     """The rules, and which way they go."""
@@ -178,7 +182,7 @@ def _refuse_repeat(
             f"{where} – already migrated: it records these rules as its last migration, and {again}; nothing was "
             "written (--force repeats them)"
         )
-    formats = {found.checkpoint.format, NAMES.get(wanted, wanted)}
+    formats = {NAMES.get(wanted, wanted), *{found.checkpoint.format}.intersection(FORGETFUL)}
     homeless = sorted(name for name in formats if name not in ROOMY)
     if homeless:
         other = "" if found.checkpoint.format in homeless else " write another format with --as torch,"
