@@ -92,8 +92,17 @@ def _reached(nodes: list[Node], root: int | None) -> Iterable[int]:
         index = stack.pop()
         if index not in seen:
             seen[index] = None
-            stack.extend(reversed(below(nodes[index])))
+            node = nodes[index]
+            if not _is_plain(node):
+                stack.extend(reversed(below(node)))
     return seen
+
+
+def _is_plain(node: Node) -> bool:
+    """Whether a node is one that holds no others: most of a tree."""
+    if isinstance(node, Value):
+        return node.call is None
+    return isinstance(node, Tensor) and node.call is None and not node.parts
 
 
 def below(node: Node) -> list[int]:
@@ -124,6 +133,10 @@ def _moved(node: Node, place: dict[int, int], home: dict[int, int]) -> Node:
     def one(index: int | None) -> int | None:
         return None if index is None else place[index]
 
+    if _is_plain(node):
+        if not isinstance(node, Tensor) or node.storage is None or home[node.storage] == node.storage:
+            return node
+        return replace(node, storage=home[node.storage])
     if isinstance(node, Mapping):
         return Mapping(node.kind, many(node.keys), many(node.values), one(node.state), many(node.extra))
     if isinstance(node, Sequence):

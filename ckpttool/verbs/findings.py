@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from ckpttool.checks import rules
 from ckpttool.errors import printable
@@ -32,14 +32,19 @@ EXPLAINED = {
 RANK: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
 
 
-def judge(context: Context, ignore: Collection[str] = ()) -> tuple[Finding, ...]:
+def judge(
+    context: Context, ignore: Collection[str] = (), only: Callable[[Rule], bool] | None = None
+) -> tuple[Finding, ...]:
     """Every finding about a checkpoint, worst first, then by code and in the order of the file.
 
     ``ignore`` holds codes or names, case ignored. Content rules are asked only where content was measured.
+    ``only`` says which of the rules are asked.
     """
     known = rules()
     damage: list[tuple[Rule, Damage]] = [(known[d.rule], d) for d in context.checkpoint.damage]
     for rule in known.values():
+        if only is not None and not only(rule):
+            continue
         if rule.judge is not None and (context.measures is not None or not rule.content):
             damage.extend((known[d.rule], d) for d in rule.judge(context))
     skip = {text.lower() for text in ignore} | explained(rule.name for rule, _ in damage)

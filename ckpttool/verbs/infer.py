@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from ckpttool.errors import UsageError, printable
+from ckpttool.formats import collector_paused
 from ckpttool.limits import DEFAULT, Limits
 from ckpttool.migration.inference import Evidence, Inference
 from ckpttool.migration.scopes import Scope, facts_of, names_of
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ckpttool.measure.running import Progress
 
 
+@collector_paused()
 def infer(
     old: Comparable,
     new: Comparable | None = None,

@@ -10,16 +10,16 @@ from ckpttool.checks import rules
 from ckpttool.draft import Draft, draft_of
 from ckpttool.editing import Editor
 from ckpttool.errors import CkpttoolError, UsageError, printable
-from ckpttool.formats import describe
+from ckpttool.formats import collector_paused, describe
 from ckpttool.frozen import dataclass
 from ckpttool.layout import Layout
 from ckpttool.limits import DEFAULT, Limits
 from ckpttool.model import Checkpoint, Finding
 from ckpttool.profiles import lay_out
 from ckpttool.repairing.steps.section import chosen_sections
-from ckpttool.rules import Context
+from ckpttool.rules import Context, Rule
 from ckpttool.units import plural
-from ckpttool.verbs.findings import judge
+from ckpttool.verbs.findings import EXPLAINED, judge
 from ckpttool.writing.chunked import gathered
 
 LOST = ("integrity", "hostile")
@@ -35,6 +35,7 @@ class Writable:
     notes: tuple[str, ...] = ()
 
 
+@collector_paused()
 def writable(path: str | os.PathLike[str], limits: Limits = DEFAULT) -> Writable:
     """Describe a checkpoint that is to be written in another form; nothing in it is imported or run.
 
@@ -47,12 +48,18 @@ def writable(path: str | os.PathLike[str], limits: Limits = DEFAULT) -> Writable
         raise CkpttoolError(f"{where} – this is {checkpoint.kind}, not a checkpoint")
     layout = lay_out(checkpoint)
     known = {rule.code: rule for rule in rules().values()}
-    errors = [f for f in judge(Context(checkpoint, layout)) if f.severity == "error"]
+    found = judge(Context(checkpoint, layout), only=_matters)
+    errors = [one for one in found if one.severity == "error"]
     damage = [f for f in errors if known[f.code].axis in LOST]
     if damage or checkpoint.root is None:
         raise CkpttoolError(_damaged(where, damage))
     unsafe = [f for f in errors if known[f.code].axis == "safety"]
     return Writable(checkpoint, layout, tuple(_unsafe(unsafe)))
+
+
+def _matters(rule: Rule) -> bool:
+    """Whether a rule may say that bytes are lost or that loading is unsafe, or why another one says so."""
+    return rule.axis in (*LOST, "safety") or rule.name in EXPLAINED
 
 
 def _damaged(where: str, damage: Sequence[Finding]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ckpttool.draft import Copied, Draft
 from ckpttool.errors import WriteFailed, printable
-from ckpttool.formats import describe
+from ckpttool.formats import collector_paused, describe
 from ckpttool.frozen import dataclass
 from ckpttool.model import Span
 from ckpttool.writing.durable import (
@@ -48,6 +48,7 @@ class Written:
     backup: str | None = None
 
 
+@collector_paused()
 def apply(
     draft: Draft,
     destination: str | os.PathLike[str],

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from ckpttool.editing import below
 from ckpttool.errors import printable
 from ckpttool.model import Blob, Call, Checkpoint, Global, Mapping, Node, Sequence, Storage, Tensor, Value
+
+_TENSOR = attrgetter("dtype", "shape", "stride", "offset", "requires_grad", "layout", "form", "parts", "call")
+"""What a tensor says beside its storage."""
 
 
 def first_difference(meant: Checkpoint, found: Checkpoint) -> str:
     """Where and how the two trees part first, empty if nowhere. Bytes of tensors are not looked at; linear."""
     if meant.root is None or found.root is None:
         return "" if meant.root is found.root else "there is no tree"
+    if _is_same(meant, found):
+        return ""
     stack = [(meant.root, found.root)]
     nodes: dict[int, int] = {}
     storages: dict[int, int] = {}
@@ -33,6 +40,32 @@ def first_difference(meant: Checkpoint, found: Checkpoint) -> str:
     if len(set(storages.values())) < len(storages):
         return "two storages became one"
     return ""
+
+
+def _is_same(meant: Checkpoint, found: Checkpoint) -> bool:
+    """Whether the nodes are the same one by one, as they are where both trees are numbered as a reader does."""
+    if meant.root != found.root or len(meant.nodes) != len(found.nodes):
+        return False
+    storages: dict[int, int] = {}
+    for one, other in zip(meant.nodes, found.nodes, strict=True):
+        if type(one) is not type(other):
+            return False
+        if isinstance(one, Tensor) and isinstance(other, Tensor):
+            if _TENSOR(one) != _TENSOR(other) or _storage_difference(meant, found, one, other, storages):
+                return False
+        elif isinstance(one, Value) and isinstance(other, Value):
+            # Bits tell 0.0 from -0.0 and True from 1, which are equal.
+            if one.call != other.call or type(one.value) is not type(other.value):
+                return False
+            if (
+                one.value != other.value
+                if isinstance(one.value, str)
+                else repr(one.value) != repr(other.value)
+            ):
+                return False
+        elif isinstance(one, Blob) or one != other:
+            return False
+    return len(set(storages.values())) == len(storages)
 
 
 def _is_atom(node: Node) -> bool:

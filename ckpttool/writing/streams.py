@@ -27,6 +27,9 @@ Data: TypeAlias = "bytes | bytearray | memoryview"
 BLOCK = 4 << 20
 """Bytes that are in memory at a time; a multiple of every element's width."""
 
+SMALL = 1 << 15
+"""Bytes below which a pass through memory costs less than asking the kernel, which takes what was held back first."""
+
 
 class Sink:
     """An output that is written from front to back. ``position`` counts bytes from where it began.
@@ -83,7 +86,7 @@ class Sink:
     def copy(self, span: Span) -> None:
         """Append a range of a file, without looking at it unless a checksum is running."""
         seen = self._crc is not None or self._output is None
-        if seen or not self._by_kernel(span):
+        if seen or span.nbytes < SMALL or not self._by_kernel(span):
             for block in self._blocks(span):
                 self.write(block)
 

@@ -15,7 +15,7 @@ from ckpttool.draft import Copied, Held
 from ckpttool.errors import Unreadable, WriteFailed
 from ckpttool.model import Span
 from ckpttool.source import Memory
-from ckpttool.writing import descriptors
+from ckpttool.writing import descriptors, streams
 from ckpttool.writing.streams import Sink, chunks
 
 DATA = os.urandom(300_000)
@@ -99,7 +99,21 @@ def test_a_full_disk_is_not_taken_for_another_way(
 
     monkeypatch.setattr(os, "copy_file_range", full, raising=False)
     with (tmp_path / "out").open("w+b") as file, Sink(file) as sink, pytest.raises(OSError, match="no space"):
-        sink.copy(Span(source, 1, 100))
+        sink.copy(Span(source, 1, streams.SMALL + 1))
+
+
+def test_small_ranges_do_not_ask_the_kernel(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> int:
+        raise AssertionError("asked")
+
+    monkeypatch.setattr(streams, "copied", refuse)
+    with (tmp_path / "out").open("w+b") as file, Sink(file) as sink:
+        for start in range(0, 1000, 100):
+            sink.copy(Span(source, start, start + 100))
+        assert sink.position == 1000
+    assert (tmp_path / "out").read_bytes() == DATA[:1000]
 
 
 def test_a_missing_source_says_so(tmp_path: Path) -> None:
