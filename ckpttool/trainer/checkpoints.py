@@ -15,7 +15,6 @@ from typing import Any
 from ckpttool import CheckpointStore, CkpttoolError, UsageError, WriteFailed, load
 from ckpttool.trainer.config import Config, differences, free
 from ckpttool.trainer.distributed import first, in_first, rank, world
-from ckpttool.trainer.shards import load_shards, save_shards
 from ckpttool.trainer.signals import Signals
 from ckpttool.trainer.state import TrainState, surprises
 
@@ -71,15 +70,14 @@ class Saver:
                 and state.position.epoch % config.save_every_epochs == 0
             )
             or bool(config.save_every_seconds and waited >= config.save_every_seconds)
-            or bool(config.save_budget and waited >= self.budget_interval())
+            or self.within_budget(waited)
             or (is_best and config.keep_best > 0)
         )
 
-    def budget_interval(self) -> float:
-        """Seconds of training between saves such that saving takes its share and no more."""
-        share = self.config.save_budget
-        cost = self.spent / self.saves if self.saves else 0.0
-        return max(LEAST_INTERVAL, cost * (1 - share) / share)
+    def within_budget(self, waited: float) -> bool:
+        """Whether one more save leaves the share of time that all take, the best ones too, within the budget."""
+        cost, elapsed = self.spent / max(1, self.saves), time.monotonic() - self.started
+        return waited >= LEAST_INTERVAL and self.spent + cost <= self.config.save_budget * (elapsed + cost)
 
     # --- how -------------------------------------------------------------------------------------------------
 
@@ -89,6 +87,10 @@ class Saver:
         self.wait()
         captured = state.capture(sharded=self.config.save_as == "dcp")
         if self.config.save_as == "dcp":
+            from ckpttool.trainer.shards import (
+                save_shards,
+            )  # here: importing torch's distributed format takes seconds
+
             self._done(step, lambda: save_shards(self.store, captured, step, metric))
         elif self._thread is None:
             self._done(step, lambda: in_first(lambda: self.store.save(captured, step=step, metric=metric)))
@@ -155,7 +157,7 @@ class Saver:
         path, step, skipped = chosen
         saved: Any = None if found is None else found.state
         if saved is None:  # a folder, or this is not the first process
-            saved = load_shards(path, state.model) if path.is_dir() else load(path)
+            saved = _pieces(path, state) if path.is_dir() else load(path)
         notes = [f"skipped {path.name}: {why}" for path, why in skipped]
         _same_run(saved, state.config, path)
         notes += weaker(saved, state.config)
@@ -173,6 +175,12 @@ class Saver:
         if changed:
             notes.append(f"the environment is another one, so bits may differ: {'; '.join(changed)}")
         return [*notes, f"resumed from {path.name}"]
+
+
+def _pieces(path: Path, state: TrainState) -> Any:
+    from ckpttool.trainer.shards import load_shards
+
+    return load_shards(path, state.model)
 
 
 def weaker(saved: Any, config: Config) -> list[str]:

@@ -22,6 +22,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from ckpttool.trainer import optim  # noqa: E402 - it needs torch
 from ckpttool.trainer.checkpoints import Saver  # noqa: E402
 from ckpttool.trainer.config import make_config  # noqa: E402
+from ckpttool.trainer.signals import Signals  # noqa: E402
 from ckpttool.trainer.state import TrainState  # noqa: E402
 from ckpttool.trainer.tasks import load_task  # noqa: E402
 from ckpttool.trainer.train import Result, fresh_state, set_up, train  # noqa: E402
@@ -138,6 +139,28 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(time, "monotonic", lambda: next(passed))
     run(tmp_path / "b", save_every=0, save_every_seconds=1000.0, keep_best=0)
     assert 1 < len(steps(tmp_path / "b")) < 12
+
+
+def test_a_budget_counts_every_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step takes a second and a save three; half of them are asked for otherwise, and all come out of one budget."""
+    now, taken = 0.0, 0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    config = make_config({**SHORT, "save_budget": "10%", "save_every": 0})
+    state = fresh_state(config, load_task(config))
+    with Signals() as signals, Saver(tmp_path, config, signals, lower=True) as saver:
+
+        def written(*_: Any) -> None:
+            nonlocal now, taken
+            now, taken = now + 3.0, taken + 1
+
+        monkeypatch.setattr(saver, "_done", written)
+        for step in range(1000):
+            now += 1.0
+            if saver.due(state, epoch_ended=False, is_best=step % 70 == 0):
+                saver.save(state)
+        assert 3 * taken <= 0.1 * now + 3
+        assert 3 * taken >= 0.09 * now
+        assert f"{taken} saves of 3000 ms took" in saver.advice(1000)
 
 
 # --- metrics ----------------------------------------------------------------------------------------------------------
