@@ -23,13 +23,29 @@ def worth(checkpoint: Checkpoint, index: int, proofs: Mapping[Storage, Proof]) -
         node = checkpoint.nodes[stack.pop()]
         if not isinstance(node, Tensor):
             continue
-        found = _own(node, checkpoint, proofs)
+        found = _hole(node, checkpoint) or _own(node, checkpoint, proofs)
         if (RANK[found.state], found.by) >= (RANK[worst.state], worst.by):
             worst = found
         fresh = [part for _, part in node.parts if part not in seen]
         seen.update(fresh)
         stack.extend(fresh)
     return worst
+
+
+def _hole(tensor: Tensor, checkpoint: Checkpoint) -> Proof | None:
+    """A tensor in chunks, some of which are not in any file; None where none is missing."""
+    missing = tensor.numel - chunked_in(tensor, checkpoint) if tensor.layout == "chunked" else 0
+    if missing <= 0:
+        return None
+    if missing == tensor.numel:
+        return Proof("lost", "the file that it lies in is not there, or ends before it")
+    return Proof("partial", f"{missing} of {tensor.numel} elements lie in chunks that are not there")
+
+
+def chunked_in(tensor: Tensor, checkpoint: Checkpoint) -> int:
+    """How many elements the chunks of a tensor have that are there. They do not overlap."""
+    parts = (checkpoint.nodes[index] for _, index in tensor.parts)
+    return sum(part.numel for part in parts if isinstance(part, Tensor))
 
 
 def _own(tensor: Tensor, checkpoint: Checkpoint, proofs: Mapping[Storage, Proof]) -> Proof:
@@ -57,6 +73,8 @@ def missing_of(checkpoint: Checkpoint, tensor: Tensor, proof: Proof) -> int | No
         return tensor.numel
     if proof.state != "partial":
         return None
+    if tensor.layout == "chunked":
+        return tensor.numel - chunked_in(tensor, checkpoint)
     return missing_in(tensor, proof.kept) if tensor.storage is not None else tensor.numel
 
 

@@ -21,6 +21,7 @@ from ckpttool.verbs.repair_reading import read_broken
 from ckpttool.verbs.repair_report import Result, report
 from ckpttool.verbs.repair_unzipped import read_unzipped, unzipped_at
 from ckpttool.writing.apply import Written, apply
+from ckpttool.writing.chunked import gathered
 from ckpttool.writing.outputs import format_for
 from ckpttool.writing.restoring import Restored, restore
 
@@ -146,5 +147,5 @@ def _written(
     about = f"repaired: {len(verdict.kept)} tensors kept, {len(verdict.lost)} lost or completed"
     what = [[step.op, *step.old, step.reason] for step in verdict.steps]
     stamp = Stamp(STAMP + digest_of(repr(what), {}), False, about)
-    draft = with_stamps(verdict.draft, (*stamps_of(broken.checkpoint), stamp))
+    draft = with_stamps(gathered(verdict.draft), (*stamps_of(broken.checkpoint), stamp))
     return apply(draft, where, format=fmt, overwrite=force, backup=False, progress=progress)

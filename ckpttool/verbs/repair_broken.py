@@ -47,7 +47,8 @@ class Broken:
 
     ``contents`` has one item for each storage. ``restored`` is the original archive, where all of it is proved.
     ``healing`` says which records were had back, and which one flipped bit would explain. ``missing`` are tensors of
-    which not even the description is left. ``tree`` is whose the names are: ``own`` or ``donor``.
+    which not even the description is left. ``tree`` is whose the names are: ``own``, ``donor``, or
+    ``places`` where tensors are called by where they lie.
     """
 
     checkpoint: Checkpoint

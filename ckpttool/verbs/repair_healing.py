@@ -58,13 +58,15 @@ def heal(
             odds = mimicry(record.usize)
             curable[record.name] = record.data + bit[0], odds
             if wishes.fix_bit:
-                contents[record.name] = _flipped(source, record, *bit), crc
-                reasons[record.name] = _about(record.data + bit[0], bit[1], odds)
+                span = Span(source.name, record.data, record.stop)
+                contents[record.name] = flipped(source, span, *bit), crc
+                reasons[record.name] = about(record.data + bit[0], bit[1], odds)
             break
     return Healing(contents, reasons, curable)
 
 
-def _about(at: int, bit: int, odds: float) -> str:
+def about(at: int, bit: int, odds: float) -> str:
+    """What was done to a bit, in words."""
     return (
         f"bit {bit} of byte {at} of the file turned back, as the checksum says; other damage looks the same with a "
         f"probability of {odds:.1g}"
@@ -90,13 +92,9 @@ def _twins(donor: Checkpoint | None) -> dict[tuple[int, int], Copied]:
     }
 
 
-def _flipped(source: Source, record: Record, place: int, bit: int) -> Copied:
-    """The record's bytes with one bit turned: what stands before the byte, the byte, what stands behind."""
-    right = bytes([source.read(record.data + place, 1)[0] ^ 1 << bit])
-    at = record.data + place
-    spans = (
-        Span(source.name, record.data, at),
-        repeated(right, 0, 1),
-        Span(source.name, at + 1, record.stop),
-    )
-    return Copied(tuple(span for span in spans if span.nbytes))
+def flipped(source: Source, span: Span, place: int, bit: int) -> Copied:
+    """The bytes of a range with one bit turned: what stands before its byte, the byte, what stands behind."""
+    at = span.start + place
+    right = bytes([source.read(at, 1)[0] ^ 1 << bit])
+    spans = Span(span.source, span.start, at), repeated(right, 0, 1), Span(span.source, at + 1, span.stop)
+    return Copied(tuple(part for part in spans if part.nbytes))

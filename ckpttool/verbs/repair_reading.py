@@ -81,6 +81,10 @@ def _by_format(task: Task, seen: Checkpoint, hurt: tuple[Finding, ...]) -> Broke
         from ckpttool.verbs.repair_shards import read_shards
 
         return read_shards(task, seen, hurt, read_task)
+    if seen.format == "dcp":
+        from ckpttool.verbs.repair_folders import read_folder
+
+        return read_folder(task, seen, hurt)
     if seen.format in ZIPS or Path(task.path).is_dir() or "://" in task.path:
         return None
     if not any(finding.name in HEADERS for finding in hurt):

@@ -43,7 +43,7 @@ class Result:
 
 def report(result: Result) -> Report:
     """The result as a report; losses are findings."""
-    lossy = result.verdict.lost or result.broken.tree == "donor"
+    lossy = result.verdict.lost or result.broken.tree != "own"
     code = ExitCode.FINDINGS if lossy else ExitCode.OK
     return Report("repair", Deferred(lambda: _data(result)), tuple(_blocks(result)), code)
 

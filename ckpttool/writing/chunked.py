@@ -1,4 +1,4 @@
-"""Chunked tensors as whole ones, for formats that know nothing of chunks. Pure: content is named, not read."""
+"""Chunked tensors as whole ones, for formats that know nothing of chunks: named, and read where they were mended."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ckpttool.boxes import Box, is_row_run, start_of
-from ckpttool.draft import Content, Copied, Draft, Input, Made
+from ckpttool.draft import Content, Copied, Draft, Held, Input, Made
 from ckpttool.dtypes import BYTE, STORAGE_CLASSES
 from ckpttool.editing import Editor
 from ckpttool.expressions import Applied, Form, Leaf
 from ckpttool.model import Checkpoint, Span, Storage, Tensor
 from ckpttool.ops.paste import Paste
+from ckpttool.writing.dense import cut, joined
 
 _CLASSES = {dtype.name for dtype in STORAGE_CLASSES.values()}
 
@@ -60,7 +61,7 @@ def _content(draft: Draft, tensor: Tensor, parts: Sequence[tuple[Box, Tensor]], 
     form = Form(tensor.dtype, tensor.shape)
     leaves = tuple(Leaf(str(number)) for number in range(len(parts)))
     inputs = tuple(
-        Input(leaf.name, part, _storage(draft.checkpoint, part))
+        Input(leaf.name, part, _as_drafted(draft, part))
         for leaf, (_, part) in zip(leaves, parts, strict=True)
     )
     paste = Paste(tensor.shape, tuple(box.start for box, _ in parts))
@@ -75,15 +76,27 @@ def _copied(draft: Draft, tensor: Tensor, parts: Sequence[tuple[Box, Tensor]]) -
     for _, part in parts:
         storage = _storage(draft.checkpoint, part)
         content = draft.contents[part.storage] if part.storage is not None else None
-        plain = isinstance(content, Copied) and len(content.spans) == 1 and content.inflates_to is None
+        plain = isinstance(content, Copied) and content.inflates_to is None
         if not (plain and part.contiguous and part.dtype == tensor.dtype and part.dtype.bits % 8 == 0):
             return None
         assert isinstance(content, Copied)
-        begin = content.spans[0].start + part.offset * part.dtype.itemsize
-        if begin + part.nbytes > content.spans[0].stop or storage.swapped:
+        begin = part.offset * part.dtype.itemsize
+        if begin + part.nbytes > content.nbytes or storage.swapped:
             return None
-        spans.append(Span(content.spans[0].source, begin, begin + part.nbytes))
+        spans.extend(cut(content.spans, begin, begin + part.nbytes))
     return Copied(tuple(spans))
+
+
+def _as_drafted(draft: Draft, part: Tensor) -> Storage:
+    """A part's storage with the bytes that the draft has for it, at hand where they are not those of the file."""
+    storage = _storage(draft.checkpoint, part)
+    content = draft.contents[part.storage] if part.storage is not None else None
+    as_it_lies = isinstance(content, Copied) and (
+        storage.inline is not None or content.spans == (storage.span,)
+    )
+    if content is None or as_it_lies or isinstance(content, Held):
+        return storage
+    return replace(storage, span=None, inline=bytes(joined(content, 0, content.nbytes)))
 
 
 def _storage(checkpoint: Checkpoint, part: Tensor) -> Storage:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import pytest
 
 from ckpttool.errors import CkpttoolError
 from ckpttool.formats import describe
-from ckpttool.testing.samples import FILES, sealed_files, weights
+from ckpttool.testing.samples import FILES, FOLDERS, sealed_files, weights
 from ckpttool.testing.writers import safetensors_file, sharded_files, torch_file
 from ckpttool.testing.zips import placed
+from ckpttool.verbs.diff import diff
 from ckpttool.verbs.repair import repair
 from ckpttool.verbs.seal import seal
 from ckpttool.verbs.verify import verify
@@ -236,3 +238,58 @@ def test_what_is_saved_of_a_sealed_file_verifies_clean(tmp_path: Path) -> None:
     repair(path, tmp_path / "out.safetensors")
     found = [f for subject in verify([tmp_path / "out.safetensors"]).subjects for f in subject.findings]
     assert not [f.name for f in found if f.severity == "error"]
+
+
+# --- distributed -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "step-7"
+    path.mkdir()
+    for name, data in FOLDERS["dcp"]().items():
+        (path / name).write_bytes(data)
+    return path
+
+
+def keys(path: Path) -> set[str]:
+    return {entry.key for entry, _ in describe(path).tensors()}
+
+
+def test_a_folder_without_its_metadata_has_tensors_without_names(tmp_path: Path, folder: Path) -> None:
+    good = tmp_path / "good"
+    shutil.copytree(folder, good)
+    (folder / ".metadata").unlink()
+    found: Any = repair(folder, tmp_path / "saved.pth").json
+    assert found["exit_code"] == 1
+    assert "--like" in " ".join(found["notes"])
+    assert all("distcp@" in one["key"] for one in found["recovered"])
+    named: Any = repair(folder, tmp_path / "named.pth", like=good).json
+    assert named["lost"] == []
+    assert keys(tmp_path / "named.pth") == keys(good)
+    assert diff(good, tmp_path / "named.pth").exit_code == 0
+
+
+def test_of_a_data_file_that_is_gone_its_chunks_are_lost(tmp_path: Path, folder: Path) -> None:
+    good = tmp_path / "good"
+    shutil.copytree(folder, good)
+    (folder / "__1_0.distcp").unlink()
+    found: Any = repair(folder, tmp_path / "saved.pth").json
+    assert found["recovered"]
+    assert found["lost"]
+    assert {one["proof"] for one in found["recovered"]} == {"proved"}
+    assert keys(tmp_path / "saved.pth") <= {f"salvaged.{key}" for key in keys(good)} | keys(good)
+
+
+def test_a_bit_of_a_chunk_is_turned_back(tmp_path: Path, folder: Path) -> None:
+    good = tmp_path / "good"
+    shutil.copytree(folder, good)
+    span = max(
+        (e.span for e in describe(folder).extents if ".distcp" in e.name), key=lambda span: span.nbytes
+    )
+    data = bytearray(Path(span.source).read_bytes())
+    data[span.start + 77] ^= 32
+    Path(span.source).write_bytes(data)
+    found: Any = repair(folder, tmp_path / "saved.pth", fix_bit=True).json
+    assert found["lost"] == []
+    assert diff(good, tmp_path / "saved.pth").exit_code == 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
+from ckpttool.draft import Copied
 from ckpttool.dtypes import DType
 from ckpttool.editing import Editor
 from ckpttool.frozen import dataclass
@@ -12,7 +14,7 @@ from ckpttool.plan import Step
 from ckpttool.repairing.case import Case, Loss, Mended, Proof, Wishes
 from ckpttool.repairing.filling import filled, from_donor
 from ckpttool.repairing.removing import orphaned, remove, take_aside
-from ckpttool.repairing.tensors import missing_of, worth
+from ckpttool.repairing.tensors import chunked_in, missing_of, worth
 
 FRESH = "its optimizer state begins afresh: part of it, or its parameter, is lost"
 SPARED = "whole, but its optimizer cannot use it: part of that state, or its parameter, is lost"
@@ -26,12 +28,17 @@ def mend(case: Case) -> Mended:
         return Mended(case.draft, notes=tuple(_unproved_notes(case)))
     editor = Editor(checkpoint, case.draft.contents)
     made = _filled(case, editor, bad) if case.wishes.fill else {}
-    gone = {index for index in bad if not _is_complete(checkpoint, index, case.proofs, case.wishes, made)}
+    replaced = _replaced(case, editor, bad)
+    gone = {
+        index
+        for index in bad
+        if index not in replaced and not _is_complete(checkpoint, index, case.proofs, case.wishes, made)
+    }
     stale = orphaned(checkpoint, case.layout, gone)
     remove(editor, gone)
     aside = take_aside(editor, stale)
     left = {index: key for index, key in stale.items() if index not in aside}
-    lost = tuple(_losses(checkpoint, case, bad, gone, made, left))
+    lost = tuple(_losses(checkpoint, case, bad, gone, made, left, replaced))
     steps = (
         *_steps(lost),
         *(Step("drop", (key,), (), FRESH, FRESH) for key in left.values()),
@@ -105,6 +112,33 @@ def _filled(case: Case, editor: Editor, bad: Mapping[int, Proof]) -> dict[int, s
     return made
 
 
+def _replaced(case: Case, editor: Editor, bad: Mapping[int, Proof]) -> dict[int, str]:
+    """Give tensors of which no chunk is left a whole content; in words with what, by node."""
+    checkpoint, how = case.draft.checkpoint, case.wishes.fill
+    given = {} if case.donor is None else {entry.key: tensor for entry, tensor in case.donor.tensors()}
+    made: dict[int, str] = {}
+    for entry, tensor in checkpoint.tensors() if how else ():
+        if entry.index not in bad or tensor.layout != "chunked" or tensor.parts or entry.index in made:
+            continue
+        dense = replace(tensor, layout="strided", offset=0)
+        storage = Storage("", tensor.dtype, tensor.nbytes)
+        other = given.get(entry.key)
+        if how != "donor":
+            content, words = filled(storage, bad[entry.index], how, tensor.dtype)
+        elif case.donor is not None and other is not None and other.storage is not None:
+            storage = case.donor.storages[other.storage]
+            if (other.dtype, other.shape, other.stride, other.offset) != (
+                dense.dtype, dense.shape, dense.stride, dense.offset,
+            ) or storage.span is None:  # fmt: skip
+                continue
+            content, words = Copied((storage.span,), storage.checksum), f"the tensor of {case.donor.source}"
+        else:
+            continue
+        editor.replace(entry.index, replace(dense, storage=editor.storage(storage, content)))
+        made[entry.index] = words
+    return made
+
+
 def _views(checkpoint: Checkpoint, bad: Mapping[int, Proof]) -> dict[int, _Views]:
     found: dict[int, list[tuple[str, Tensor]]] = {}
     for entry, top in checkpoint.tensors():
@@ -138,6 +172,8 @@ def _is_complete(
     node = checkpoint.nodes[index]
     assert isinstance(node, Tensor)
     for tensor in _with_parts(checkpoint, node):
+        if tensor.layout == "chunked" and chunked_in(tensor, checkpoint) < tensor.numel:
+            return False
         if tensor.storage is None or tensor.storage in made:
             continue
         proof = proofs.get(checkpoint.storages[tensor.storage])
@@ -156,12 +192,14 @@ def _losses(
     gone: set[int],
     made: Mapping[int, str],
     stale: Mapping[int, str],
+    replaced: Mapping[int, str],
 ) -> Iterator[Loss]:
     under = tuple(f"{key}." for key in stale.values())
     for entry, tensor in checkpoint.tensors():
         proof = bad.get(entry.index)
         if proof is not None:
             words = "" if entry.index in gone else _with_what(checkpoint, tensor, made)
+            words = replaced.get(entry.index, words)
             yield Loss(entry.key, proof.reason, tensor.numel, missing_of(checkpoint, tensor, proof), words)
         elif under and entry.key.startswith(under):
             yield Loss(entry.key, FRESH, tensor.numel)
