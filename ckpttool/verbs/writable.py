@@ -11,6 +11,7 @@ from ckpttool.draft import Draft, draft_of
 from ckpttool.editing import Editor
 from ckpttool.errors import CkpttoolError, UsageError, printable
 from ckpttool.formats import collector_paused, describe
+from ckpttool.formats.folders import DEEPSPEED
 from ckpttool.frozen import dataclass
 from ckpttool.layout import Layout
 from ckpttool.limits import DEFAULT, Limits
@@ -54,7 +55,7 @@ def writable(path: str | os.PathLike[str], limits: Limits = DEFAULT) -> Writable
     if damage or checkpoint.root is None:
         raise CkpttoolError(_damaged(where, damage))
     unsafe = [f for f in errors if known[f.code].axis == "safety"]
-    return Writable(checkpoint, layout, tuple(_unsafe(unsafe)))
+    return Writable(checkpoint, layout, (*_unsafe(unsafe), *_flat(checkpoint)))
 
 
 def _matters(rule: Rule) -> bool:
@@ -73,6 +74,18 @@ def _unsafe(findings: Sequence[Finding]) -> list[str]:
         return []
     more = f", and {plural(len(findings) - 1, 'more finding')}" if len(findings) > 1 else ""
     return [f"unsafe to load: {findings[0].message}{more}; nothing of it was run here"]
+
+
+def _flat(checkpoint: Checkpoint) -> list[str]:
+    """What to know of weights that stand in other files once more, where no key can reach them."""
+    if checkpoint.metadata.get("layout") != DEEPSPEED:
+        return []
+    said = (
+        "DeepSpeed keeps the exact weights and their moments as flat vectors, a part for each rank: they are written "
+        "as they are, or refused where that would leave them wrong; zero_to_fp32.py in the folder above makes one file "
+        "of whole float32 weights, from which migrate and convert go on"
+    )
+    return [said]
 
 
 def destination_of(

@@ -350,3 +350,26 @@ def test_tensors_in_pieces_are_computed_with(run: Run, tmp_path: Path, made: str
     assert run("convert", "pieces", "-o", "copy.pth").exit_code == 0
     for output in ("back.pth", "copy.pth"):
         assert run("diff", "whole.pth", output).exit_code == 0
+
+
+# --- DeepSpeed ------------------------------------------------------------------------------------------------
+
+ZERO = FIXTURES / "deepspeed" / "global_step1"
+
+
+def test_ranks_of_deepspeed_are_renamed_and_what_else_there_is_to_do_is_said(
+    run: Run, tmp_path: Path
+) -> None:
+    file = rules(tmp_path, "- rename: '{i}.{rest...}'\n  to: 'net.{i}.{rest...}'\n")
+    found = data(run("migrate", ZERO, "--rules", file, "--dry-run", "--json"))
+    assert any("zero_to_fp32.py" in note for note in found["notes"])
+    assert {"mp_rank_00_model_states.pt.module.net.0.weight"} <= {
+        key for step in found["plan"] for key in step["to"]
+    }
+    assert any("param_shapes" in key for step in found["plan"] for key in step["from"])
+
+
+def test_flat_vectors_of_deepspeed_are_never_left_wrong(run: Run, tmp_path: Path) -> None:
+    result = run("migrate", ZERO, "--rules", rules(tmp_path, "- transpose: '0.weight'\n"), "-o", "n.pth")
+    assert (result.exit_code, (tmp_path / "n.pth").exists()) == (2, False)
+    assert len(result.stderr.strip().splitlines()) == 1
