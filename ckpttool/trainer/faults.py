@@ -24,6 +24,7 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 
 from ckpttool import CheckpointStore, UsageError
 from ckpttool.trainer.data import Chosen, Plan, Position
+from ckpttool.trainer.distributed import first, rank, world
 from ckpttool.trainer.optim import (
     load_named_state,
     make_optimizer,
@@ -31,7 +32,7 @@ from ckpttool.trainer.optim import (
     make_schedule,
     named_state,
 )
-from ckpttool.trainer.state import TrainState, seed_everything
+from ckpttool.trainer.state import TrainState, generators, restore_generators, seed_everything
 from ckpttool.trainer.tasks import TaskParts
 
 
@@ -551,12 +552,48 @@ def _unseeded(state: TrainState) -> None:
 def _torn_save(store: CheckpointStore) -> None:
     """The newest checkpoint loses its second half, as by a power cut without fsync: an older one is resumed."""
     path = store.steps()[-1][1]
+    if path.is_dir():
+        path = max(path.glob("*.distcp"), key=lambda file: file.stat().st_size)
     os.truncate(path, path.stat().st_size // 2)
 
 
 @fault("checkpoints-ignored", "C1", "counters", "+0", "instead of the resume")
 def _checkpoints_ignored(state: TrainState) -> None:
     """The checkpoint is not found: the run starts again from step 0."""
+
+
+# --- several processes --------------------------------------------------------------------------------------------
+
+
+@fault("rank-rng-copied", "R2", "rng", "+0")
+def _rank_rng_copied(state: TrainState) -> None:
+    """The first process's generators are restored in all: everywhere the same dropout."""
+    need(world() > 1, "other processes (torchrun, --parallel ddp)")
+    restore_generators(first(generators()))
+
+
+@fault("rank-rng-lost", "R2 T2", "rng", "+0")
+def _rank_rng_lost(state: TrainState) -> None:
+    """Only the first process's generators were saved; the others seed theirs anew."""
+    need(world() > 1, "other processes (torchrun, --parallel ddp)")
+    if rank():
+        seed_everything(state.config.seed + rank())
+
+
+@fault("rank-moments-lost", "O2 T2", "optimizer", "+1")
+def _rank_moments_lost(state: TrainState) -> None:
+    """Only the first process's piece of the moments was saved: of each tensor some rows have theirs, the rest zero."""
+    need(world() > 1 and state.config.parallel == "fsdp2", "pieces of moments (torchrun, --parallel fsdp2)")
+    if rank():
+        for moment in _moments(state):
+            moment.to_local().zero_()
+
+
+@fault("rank-order-copied", "D12", "batch ids", "+0", "order")
+def _rank_order_copied(plan: Plan, at: Position) -> Iterator[Chosen]:
+    """A sampler that does not know its process: all train on the first one's samples, and the others are never seen."""
+    need(plan.world > 1, "other processes (torchrun, --parallel ddp)")
+    return replace(plan, rank=0).batches_from(at)
 
 
 def _moments(state: TrainState) -> Iterator[Tensor]:

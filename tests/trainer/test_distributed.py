@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,9 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from ckpttool.trainer.config import make_config  # noqa: E402 - it needs torch
 from ckpttool.trainer.data import Plan, Position  # noqa: E402
 from ckpttool.trainer.distributed import processes  # noqa: E402
+from ckpttool.trainer.faults import FAULTS, Faults  # noqa: E402
+from ckpttool.trainer.tasks import load_task  # noqa: E402
+from ckpttool.trainer.train import fresh_state  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:torch.distributed is:UserWarning"
@@ -241,6 +245,40 @@ def test_another_number_of_processes(
     assert found.rows[:6] == before.rows[:6]
     assert (found.step, found.digests["data"]) == (STEPS, control(kind).digests["data"])
     assert found.digests["model"] != control(kind).digests["model"]  # or the warning would be wrong
+
+
+# --- faults of one process among several ------------------------------------------------------------------------------
+
+RANKS = [name for name in FAULTS if name.startswith("rank-")]
+
+
+@pytest.mark.parametrize("name", RANKS)
+def test_a_fault_of_processes_needs_several(name: str) -> None:
+    faults = Faults(name)
+    state = fresh_state(make_config({"task": "tabular"}), load_task(make_config({"task": "tabular"})))
+    faults.resumed = True
+    when: dict[str, Callable[[], object]] = {"order": lambda: faults.order(Plan(100, 10, 0), Position())}
+    with pytest.raises(ckpttool.UsageError, match=r"has no (other processes|pieces)"):
+        when.get(FAULTS[name].when, lambda: faults.strike("resume", state))()
+
+
+@SLOW
+def test_faults_of_one_process_show_when_they_are_said_to(
+    trainers: Any, outcome: Any, control: Control, tmp_path: Path
+) -> None:
+    kind, step = "fsdp2-digits", 5
+    trainers.together(2, tmp_path / "cut", *COMMON, *RUNS[kind], at=[f"{LOOP}.update", step], do="SIGTERM")
+    want = {int(number): loss for number, loss in numbers(control(kind), "step", "loss") if loss}
+    for name in RANKS:
+        shutil.copytree(tmp_path / "cut", tmp_path / name)
+        ended = trainers.together(2, tmp_path / name, *COMMON, *RUNS[kind], "--inject", name)
+        assert statuses(ended) == [0, 0], ended
+        found = outcome(tmp_path / name)
+        losses = {int(number): loss for number, loss in numbers(found, "step", "loss") if loss}
+        later = min(number for number, loss in losses.items() if loss != want[number]) - (step + 1)
+        assert f"+{later}" == FAULTS[name].loss, name
+        part = FAULTS[name].first
+        assert found.digests.get(part) != control(kind).digests.get(part, ""), name
 
 
 # --- started by torchrun ----------------------------------------------------------------------------------------------
