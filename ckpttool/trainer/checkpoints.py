@@ -76,8 +76,9 @@ class Saver:
 
     def within_budget(self, waited: float) -> bool:
         """Whether one more save leaves the share of time that all take, the best ones too, within the budget."""
+        share = self.config.save_budget
         cost, elapsed = self.spent / max(1, self.saves), time.monotonic() - self.started
-        return waited >= LEAST_INTERVAL and self.spent + cost <= self.config.save_budget * (elapsed + cost)
+        return share > 0 and waited >= LEAST_INTERVAL and self.spent + cost <= share * (elapsed + cost)
 
     # --- how -------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import itertools
+import os
 import shutil
 import subprocess
 import sys
@@ -161,6 +162,30 @@ def test_a_budget_counts_every_save(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert 3 * taken <= 0.1 * now + 3
         assert 3 * taken >= 0.09 * now
         assert f"{taken} saves of 3000 ms took" in saver.advice(1000)
+
+
+def test_no_budget_asks_for_no_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = itertools.count(0.0, 100.0)
+    monkeypatch.setattr(time, "monotonic", lambda: next(now))
+    run(tmp_path, save_every=5, keep_best=0, keep=9)
+    assert steps(tmp_path) == [5, 10, 12]
+
+
+# --- environments -----------------------------------------------------------------------------------------------------
+
+
+@SLOW
+def test_another_processor_is_noticed(tmp_path: Path) -> None:
+    """A resume without the wide instructions goes on, and says what the bits may owe to it."""
+    run(tmp_path, steps=4)
+    command = [sys.executable, "-m", "ckpttool.trainer", "--task", "tabular", "--out", str(tmp_path)]
+    command += ["--steps", "8", "--eval-every", "4", "--save-every", "4"]
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": "default"}
+    ended = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    if torch.backends.cpu.get_cpu_capability() != "DEFAULT":
+        assert "isa: saved" in ended.stderr
+        assert "now 'DEFAULT'" in ended.stderr
+    assert steps(tmp_path) == [4, 8]
 
 
 # --- metrics ----------------------------------------------------------------------------------------------------------
