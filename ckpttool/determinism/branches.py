@@ -203,7 +203,7 @@ def compared(kill: Kill, ran: tuple[Ran, ...], reference: Reference, wishes: Wis
 
 def _process_at(resumed: Sequence[Process], found: Departure) -> Process:
     mine = [p for p in resumed if p.rank == found.rank] or list(resumed)
-    return next((p for p in mine if any(s.number >= found.step for s in p.steps)), mine[-1])
+    return next((p for p in reversed(mine) if any(s.number == found.step for s in p.steps)), mine[-1])
 
 
 def _lost(parts: Sequence[Sequence[Process]], reference: Reference) -> str:
