@@ -103,6 +103,6 @@ def _command(
         raise pytest.UsageError(
             "a command's cuts are a number: which steps can be resumed is seen from its saves"
         )
-    found = check(Command(tuple(words), tuple(resume)), Wishes(steps, cuts, seed=seed), folder)
+    found = check(Command(tuple(words), tuple(resume)), Wishes(steps, cuts, seed=seed, power=False), folder)
     if found.status != "exact":
         pytest.fail(render(report(found, " ".join(words)), "text", width=100), pytrace=False)

@@ -62,7 +62,7 @@ def _lanes(branch: Branch) -> Iterator[Lane]:
 def _lane(name: str, process: Process, branch: Branch, place: int) -> Lane:
     first, last = process.steps[0].number, process.steps[-1].number
     marks: list[tuple[int, Mark]] = [
-        (save.number, "save") for save in process.saves if save.complete and save.number
+        (save.number, "save") for save in process.saves if save.complete and save.number >= first
     ]
     if place:
         marks.append((first, "resume"))
@@ -113,10 +113,11 @@ def _cell(cells: dict[int, bool], name: str, group: Sequence[int]) -> Cell | Non
 
 
 def curves(found: Verdict) -> list[Block]:
-    """The loss of the uninterrupted run, and of the first resumed ones from where each went on."""
+    """The loss of the uninterrupted run, and of the first resumed ones, equal ones once, from where each went on."""
     reference = losses_of(found.reference.values())
     resumed = [(b, losses_of(_resumed(b))) for b in _shown(found) if b.steps]
-    drawn = [(f"resumed, {b.kill}", losses) for b, losses in resumed if losses][:CURVES]
+    distinct = {losses: f"resumed, {b.kill}" for b, losses in reversed(resumed) if losses}
+    drawn = [(name, losses) for losses, name in reversed(distinct.items())][:CURVES]
     if len(reference) < 2 or not drawn:
         return []
     return [Curves((("uninterrupted", reference), *drawn), "loss")]

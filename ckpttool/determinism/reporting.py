@@ -89,8 +89,8 @@ def _closer(found: Detail) -> Iterator[tuple[str, str]]:
 
 
 def _table(branches: tuple[Branch, ...]) -> Table:
-    rows = tuple((str(b.kill), b.kill.why, outcome(b)) for b in branches)
-    return Table(("interruption", "why there", "resumed run"), rows)
+    rows = tuple((f"{b.kill} ({b.kill.why})", outcome(b)) for b in branches)
+    return Table(("interruption", "resumed run"), rows)
 
 
 def outcome(found: Branch) -> str:

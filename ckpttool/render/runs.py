@@ -83,7 +83,8 @@ def _lane(lane: Lane, scale: float, room: int) -> str:
             if mark == kind:
                 last = max(_at(step + 1, scale) - 1, _at(step, scale))
                 before = last - 1 if kind == "save" and scale >= 2 and (step, "kill") in lane.marks else last
-                place = _at(step, scale) if kind in ("resume", "depart") else before
+                beside = kind == "depart" and scale >= 2 and (step, "resume") in lane.marks
+                place = _at(step, scale) + beside if kind in ("resume", "depart") else before
                 line[min(max(place, 0), room - 1)] = SIGNS[kind]
     return "".join(line).rstrip()
 

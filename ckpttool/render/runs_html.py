@@ -46,7 +46,9 @@ def _shapes(lane: Lane, wide: float) -> Iterator[str]:
         yield f'<line x1="{lane.first - 1}" y1="5" x2="{lane.last}" y2="5"/>'
     for step, kind in lane.marks:
         # What comes after a step stands at its end, what comes with it at its beginning.
-        x = step - 1 if kind in ("resume", "depart") else step - wide * (1 if kind == "kill" else 2.2)
+        x = step - 1 + (wide * 1.2 if kind == "depart" and (step, "resume") in lane.marks else 0)
+        if kind in ("save", "kill"):
+            x = step - wide * (1 if kind == "kill" else 2.2)
         title = f"<title>step {step}: {WORDS[kind]}</title>"
         yield f'<rect class="{kind}" x="{x:g}" y="1" width="{wide:g}" height="8">{title}</rect>'
 

@@ -84,6 +84,8 @@ def test_every_part_that_is_lost_is_named(tmp_path: Path, name: str) -> None:
     told = (found.causes[0].component, found.departure.step, found.departure.loss_step)
     assert told == LOST[name], found
     assert found.element is not None
+    if name == "optimizer":
+        assert str(found.element) == "optimizer.exp_avg model.0.weight is absent, not float32 [8, 4]"
 
 
 def test_a_single_bit_is_told_with_its_place_and_distance(tmp_path: Path) -> None:
