@@ -373,3 +373,35 @@ def test_flat_vectors_of_deepspeed_are_never_left_wrong(run: Run, tmp_path: Path
     result = run("migrate", ZERO, "--rules", rules(tmp_path, "- transpose: '0.weight'\n"), "-o", "n.pth")
     assert (result.exit_code, (tmp_path / "n.pth").exists()) == (2, False)
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+# --- what is told ---------------------------------------------------------------------------------------------
+
+
+def _deep() -> dict[str, Any]:
+    names = [f"blocks.{i}.{part}" for i in range(12) for part in ("attn.w", "attn.b", "mlp.w")]
+    return {**{name: tensor((2,), bytes(8)) for name in names}, "head.w": tensor((2,), bytes(8))}
+
+
+def test_keys_that_no_rule_speaks_of_are_listed_folded(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.pth").write_bytes(torch_file(_deep()))
+    file = rules(
+        tmp_path, "- rename: 'head.{name}'\n  to: 'top.{name}'\n- rename: 'tail.{name}'\n  to: 'end.{name}'\n"
+    )
+    shown = run("migrate", "a.pth", "--rules", file, "--dry-run")
+    assert shown.exit_code == 0, shown.stderr
+    text = " ".join(shown.stdout.split())
+    assert "no rule speaks of 36 keys, which stay as they are" in text
+    assert "blocks.{0..11}.attn.{w,b}" in text
+    assert "rename 'tail.{name}' to 'end.{name}': no key matches" in text
+    found = data(run("migrate", "a.pth", "--rules", file, "--dry-run", "--json"))
+    assert (len(found["unmatched"]), [rule["hits"] for rule in found["rules"]]) == (36, [1, 0])
+
+
+def test_a_rename_computes_nothing(run: Run, tmp_path: Path) -> None:
+    big = {"a": tensor((1 << 18,), bytes(1 << 20)), "b": tensor((2,), bytes(8))}
+    (tmp_path / "a.pth").write_bytes(torch_file(big))
+    file = rules(tmp_path, "- rename: 'a'\n  to: 'net.a'\n")
+    found = data(run("migrate", "a.pth", "--rules", file, "-o", "b.pth", "--json"))
+    assert found["copied"] >= 1 << 20
+    assert found["computed"] < 4096
