@@ -207,9 +207,13 @@ def test_settings_that_do_not_fit_the_data(trainers: Any, tmp_path: Path) -> Non
 
 def test_pictures(trainers: Any, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    for name, head in (("a.png", b"\x89PNG"), ("b.html", b"<!doctype html>"), ("c.svg", b"<?xml")):
-        ended = trainers(tmp_path / "run", *SHORT, "--plot", tmp_path / name)
-        assert ended.status == 0, ended.text
+    ended = trainers(tmp_path / "run", *SHORT, "--plot", tmp_path / "a.png")
+    assert ended.status == 0, ended.text
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    from ckpttool.trainer.logs import plot
+
+    for name, head in (("b.html", b"<!doctype html>"), ("c.svg", b"<?xml")):
+        plot(tmp_path / "run" / "log.csv", tmp_path / name)
         assert (tmp_path / name).read_bytes().startswith(head)
     ended = trainers(tmp_path / "other", *SHORT, "--plot", tmp_path / "d.doc")
     assert (ended.status, "ends in" in ended.text, (tmp_path / "other").exists()) == (2, True, False)

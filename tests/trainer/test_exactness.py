@@ -7,7 +7,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -64,18 +64,16 @@ def control(trainers: Any, outcome: Any, tmp_path_factory: pytest.TempPathFactor
 
 
 SLOW = pytest.mark.slow
+QUICK = ("digits", "SIGKILL")
+WAYS = [(kind, do) for kind in RUNS for do in ("SIGKILL", "SIGTERM", "raise")]
 
 
-@pytest.mark.parametrize(
-    ("kind", "do"),
-    [
-        ("digits", "SIGKILL"), ("digits", "SIGTERM"), ("digits", "raise"), ("gpt-fp16", "SIGKILL"),
-        ("tabular", "SIGKILL"),
-        pytest.param("digits-sgd-bf16", "SIGKILL", marks=SLOW), pytest.param("gpt-fp16", "SIGTERM", marks=SLOW),
-        pytest.param("gpt-fp16", "raise", marks=SLOW), pytest.param("tabular", "SIGTERM", marks=SLOW),
-        pytest.param("tabular", "raise", marks=SLOW),
-    ],
-)  # fmt: skip
+def slow_but(*quick: Any, of: Iterable[Any]) -> list[Any]:
+    """Parameters, of which these alone run by default."""
+    return [pytest.param(*value, marks=() if value in quick else SLOW) for value in of]
+
+
+@pytest.mark.parametrize(("kind", "do"), slow_but(QUICK, ("gpt-fp16", "SIGTERM"), of=WAYS))
 def test_interrupted_anywhere(
     trainers: Any, outcome: Any, control: Control, tmp_path: Path, kind: str, do: str
 ) -> None:
@@ -100,7 +98,7 @@ def test_interrupted_anywhere(
     assert outcome(tmp_path) == control(kind)
 
 
-@pytest.mark.parametrize("step", [1, 21, 22, 23])
+@pytest.mark.parametrize("step", slow_but((22,), of=[(1,), (21,), (22,), (23,)]))
 def test_resumed_once(trainers: Any, outcome: Any, control: Control, tmp_path: Path, step: int) -> None:
     """After the first step, between, at the last batch of an epoch, at its end and after it."""
     ended = trainers(tmp_path, *COMMON, *RUNS["digits"], at=[f"{LOOP}.Boundary", step + 1], do="SIGTERM")
@@ -109,6 +107,7 @@ def test_resumed_once(trainers: Any, outcome: Any, control: Control, tmp_path: P
     assert outcome(tmp_path) == control("digits")
 
 
+@SLOW
 def test_resumed_ten_times(trainers: Any, outcome: Any, control: Control, tmp_path: Path) -> None:
     for _ in range(10):
         ended = trainers(tmp_path, *COMMON, *RUNS["gpt-fp16"], at=[f"{LOOP}.update", 3], do="SIGTERM")
@@ -130,7 +129,9 @@ def test_killed_from_outside_at_any_time(
     assert outcome(tmp_path) == control("digits")
 
 
-@pytest.mark.parametrize("harm", ["cut", "zeros", "empty", "gone", "manifest"])
+@pytest.mark.parametrize(
+    "harm", slow_but(("cut",), of=[("cut",), ("zeros",), ("empty",), ("gone",), ("manifest",)])
+)
 def test_power_is_lost(trainers: Any, outcome: Any, control: Control, tmp_path: Path, harm: str) -> None:
     """The newest file is what a disk without fsync would have left: the one before it is taken, and it is said."""
     trainers(tmp_path, *COMMON, *RUNS["digits"], at=[f"{LOOP}.update", 11], do="SIGKILL")
@@ -161,15 +162,16 @@ def losses(found: Any) -> list[tuple[str, str, str]]:
     return [(row["step"], row["loss"], row["gradient_norm"]) for row in rows if row["loss"]]
 
 
+BESIDE = [
+    ("--save-every", 1, "--keep", 1), ("--eval-every", 1), ("--workers", 2), ("--save-every", 0), ("--eval-every", 0),
+    ("--save-every", 2, "--save-async"), ("--save-every", 0, "--save-every-seconds", 0.05), ("--save-budget", "50%"),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "options",
-    [
-        ("--save-every", 0), ("--save-every", 1, "--keep", 1), ("--eval-every", 0), ("--eval-every", 1),
-        ("--save-every", 2, "--save-async"), ("--workers", 2), ("--save-every", 0, "--save-every-seconds", 0.05),
-        ("--save-budget", "50%"),
-    ],
-    ids=lambda options: " ".join(map(str, options)),
-)  # fmt: skip
+    [pytest.param(o, marks=SLOW if n > 2 else (), id=" ".join(map(str, o))) for n, o in enumerate(BESIDE)],
+)
 def test_saving_evaluating_and_workers_change_nothing(
     trainers: Any, outcome: Any, control: Control, tmp_path: Path, options: tuple[str | int, ...]
 ) -> None:
@@ -200,13 +202,14 @@ def test_a_background_save_that_is_killed(
 
 @SLOW
 @pytest.mark.parametrize("kind", RUNS)
-def test_every_step_is_a_place_to_stop(
+def test_stopped_around_everything_that_happens(
     trainers: Any, outcome: Any, control: Control, tmp_path: Path, kind: str
 ) -> None:
-    for step in range(1, STEPS):
+    """The first and the last step, the end of warm-up, saves, evaluations, drops of the rate, ends of epochs."""
+    for step in (1, 4, 5, 8, 9, 10, 21, 22, 23, STEPS - 1):
         folder = tmp_path / str(step)
         trainers(folder, *COMMON, *RUNS[kind], at=[f"{LOOP}.Boundary", step + 1], do="SIGTERM")
-        assert trainers(folder, *COMMON, *RUNS[kind]).status == 0
+        assert trainers(folder, *COMMON, *RUNS[kind], "--workers", step % 3).status == 0
         assert outcome(folder) == control(kind), step
         shutil.rmtree(folder)
 
