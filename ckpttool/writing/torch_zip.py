@@ -161,6 +161,7 @@ class Archive:
         self._alignment = alignment
         self._progress = progress
         self._written: list[_Written] = []
+        self._held = b""  # what ends a record goes out with what begins the next one
 
     def add(self, name: str, data: bytes) -> None:
         """A record of bytes at hand."""
@@ -207,17 +208,18 @@ class Archive:
 
     def finish(self) -> None:
         """The directory and its end."""
-        start = self._sink.position - self._start
+        start = self._sink.position + len(self._held) - self._start
         directory = b"".join([central_entry(written.record) for written in self._written])
-        self._sink.write(directory)
+        self._sink.write(self._held + directory)
+        self._held = b""
         self._sink.write(end_records(len(self._written), len(directory), start))
 
     def _begin(self, name: str, nbytes: int) -> Record:
         raw = f"{self._folder}/{name}".encode()
-        header = self._sink.position - self._start
+        header = self._sink.position + len(self._held) - self._start
         record = Record(f"{self._folder}/{name}", raw, header, 0, nbytes, nbytes, 0, 0, WITH_DESCRIPTOR)
         local = local_header(record, self._alignment)
-        self._sink.write(local)
+        self._sink.write(self._held + local)
         return record._replace(data=header + len(local))
 
     def _end(self, name: str, record: Record, crc: int) -> None:
@@ -225,7 +227,7 @@ class Archive:
         if have != record.usize:
             raise WriteFailed(record.name, f"{have} bytes came where {record.usize} were announced")
         record = record._replace(crc=crc)
-        self._sink.write(descriptor(record))
+        self._held = descriptor(record)
         self._written.append(_Written(name, record))
         if self._progress is not None:
             self._progress(record.usize)
