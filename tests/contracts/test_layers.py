@@ -92,6 +92,7 @@ MAY_BE_IMPORTED_BY: dict[str, set[str]] = {
         "determinism.digesting",
         "determinism.recorder",
         "determinism.surgery",
+        "determinism.watching",
         "saving.save",
         "testing.strategies.real",
     },
