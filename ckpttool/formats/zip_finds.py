@@ -35,6 +35,7 @@ class Finds:
 
     ``listed`` is the directory by name, as far as there is one. ``sizes`` are those that the tree gives to storages,
     by key, ``given`` those of the donor. ``placed`` are records by name, ``strangers`` those without one.
+    ``partial`` says that the directory is not there to its end.
     ``own_tree`` says whether the archive's own tree is believed, ``whole_tree`` whether it could be read to its end.
     """
 
@@ -45,6 +46,7 @@ class Finds:
     listed: dict[str, Record] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     whole_tree: bool = False
+    partial: bool = False
     prefix: str | None = None
     placed: dict[str, Placed] = field(default_factory=dict)
     strangers: list[Placed] = field(default_factory=list)

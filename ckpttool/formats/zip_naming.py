@@ -18,6 +18,8 @@ def name_places(finds: Finds, places: Places) -> None:
     strangers: list[Placed] = []
     for one in places.placed:
         usable = one.name and (known is None or one.name in known or finds.is_expected(one.name))
+        # Of a directory that is there in part only, a record that proves its own place may be one of the rest.
+        usable = usable or (finds.partial and one.name and one.ended and one.header >= 0)
         if usable and one.name not in finds.placed:
             finds.placed[one.name] = one
         elif usable and _likely(finds, one) > _likely(finds, finds.placed[one.name]):

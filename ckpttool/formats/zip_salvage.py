@@ -73,6 +73,7 @@ def salvage(
     if places.directory >= 0 and not finds.listed:
         entries, _ = read_entries(source.window(places.directory, source.size), places.directory, limits)
         finds.enter(entries)
+    finds.partial = directory is None
     name_places(finds, places)
     find_tree(finds)
     order = order_of(finds)

@@ -58,7 +58,7 @@ def _judge(
 def _spelled(storage: Storage, extent: Extent | None, spans: Mapping[str, SpanMeasure]) -> Proof:
     """Content that the tree itself spells is worth what the tree's record is."""
     if extent is None or extent.checksum is None:
-        return Proof("unprovable", "the format has no checksums", storage.nbytes)
+        return Proof("unprovable", "the file has no checksums", storage.nbytes)
     if holds(extent, spans):
         return Proof("proved", "", storage.nbytes)
     return Proof("damaged", "the tree that spells it contradicts its checksum", storage.nbytes)
@@ -69,4 +69,4 @@ def _without_checksum(storage: Storage, checked: set[str]) -> Proof:
         return Proof("proved")
     if storage.span is not None and storage.span.source in checked:
         return Proof("unproved", "it is whole, and its checksum is gone", storage.nbytes)
-    return Proof("unprovable", "the format has no checksums", storage.nbytes)
+    return Proof("unprovable", "the file has no checksums", storage.nbytes)

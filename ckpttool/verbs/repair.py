@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,10 @@ from ckpttool.limits import DEFAULT, Limits
 from ckpttool.profiles import lay_out
 from ckpttool.repairing.case import Case, Filling, Verdict, Wishes
 from ckpttool.repairing.steps import mend_all
+from ckpttool.repairing.tensors import worth_by_key
 from ckpttool.report import Report
 from ckpttool.stamps import Stamp, digest_of, stamps_of, with_stamps
+from ckpttool.units import plural
 from ckpttool.verbs.repair_broken import UNSOUND, Broken
 from ckpttool.verbs.repair_equal import equal_storages
 from ckpttool.verbs.repair_reading import read_broken
@@ -100,8 +103,15 @@ def _refuse_nothing(broken: Broken, verdict: Verdict) -> None:
     if not broken.hurt or plain or next(iter(kept.tensors()), None) is not None:
         return
     where, first = printable(broken.checkpoint.source), broken.hurt[0]
-    ways = "" if broken.donor is not None else "; another checkpoint of the same run may help: --like GOOD"
-    raise CkpttoolError(f"{where} – no tensor can be got back: {first.message}{ways}")
+    ways = [] if broken.donor is not None else ["another checkpoint of the same run may help: --like GOOD"]
+    worths = worth_by_key(broken.checkpoint, broken.proofs).values()
+    states = Counter(proof.state for proof in worths)
+    if states["partial"]:
+        ways.append(f"--fill zero keeps what is there of {plural(states['partial'], 'tensor')}")
+    unproved = states["unproved"] + states["damaged"]
+    if unproved:
+        ways.append(f"--include-unproved keeps {plural(unproved, 'tensor')} that nothing proves")
+    raise CkpttoolError("; ".join((f"{where} – no tensor can be got back: {first.message}", *ways)))
 
 
 def _filling(fill: str | os.PathLike[str]) -> Filling:

@@ -11,7 +11,7 @@ from ckpttool.formats.patched import Patched
 from ckpttool.formats.zip_archive import Record
 from ckpttool.formats.zip_salvage import Salvaged, crc_of
 from ckpttool.model import Checkpoint, Finding
-from ckpttool.repairing.case import Proof
+from ckpttool.repairing.case import Loss, Proof
 from ckpttool.repairing.proof import prove
 from ckpttool.repairing.syndrome import flipped_bit, mimicry
 from ckpttool.source import Source, open_source
@@ -24,6 +24,11 @@ UNWANTED = frozenset({"trailing-pickle", "inflate-bomb"})
 
 HOSTILE = frozenset({"duplicate-record", "bad-record-name", "overlapping-records"})
 """Two readers would see two files, unless the checksum of checksums says that only the directory is damaged."""
+
+
+NO_CODE = (
+    "the TorchScript code is not carried over: the output holds tensors and attributes, for load_state_dict"
+)
 
 
 def read_archive(task: Task, seen: Checkpoint, framing: tuple[Finding, ...]) -> Broken:
@@ -67,6 +72,7 @@ def _salvaged(task: Task, seen: Checkpoint, source: Source, framing: tuple[Findi
         again = None
     if again is not None:
         proofs = {storage: Proof("proved", proof.reason, proof.kept) for storage, proof in proofs.items()}
+    script = again is None and seen.format == "torchscript"
     return Broken(
         found.checkpoint,
         measures,
@@ -78,6 +84,7 @@ def _salvaged(task: Task, seen: Checkpoint, source: Source, framing: tuple[Findi
         healing,
         again,
         found.tree,
+        (Loss("code", NO_CODE, 0),) if script else (),
     )
 
 

@@ -21,7 +21,7 @@ ROWS = 40
 
 WORDS: dict[State, str] = {
     "proved": "intact, proved by checksum",
-    "unprovable": "whole, not provable: the format has no checksums",
+    "unprovable": "whole, not provable: the file has no checksums",
     "unproved": "whole, unproved: the checksum is gone",
     "damaged": "damaged: the checksum disagrees",
     "partial": "partly lost",

@@ -72,7 +72,7 @@ def acceptable(proof: Proof, wishes: Wishes) -> bool:
 def _unproved_notes(case: Case) -> Iterator[str]:
     if any(proof.state == "unprovable" for proof in case.proofs.values()):
         yield (
-            "the format has no checksums: tensors are kept where they are whole, and nothing proves that they are "
+            "the file has no checksums: tensors are kept where they are whole, and nothing proves that they are "
             "what was written"
         )
 
