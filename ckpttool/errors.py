@@ -22,6 +22,16 @@ class CkpttoolError(Exception):
 
     exit_code = ExitCode.IMPOSSIBLE
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Errors cross from one process to another, whatever their constructors make the message of."""
+        return _again, (type(self), self.args, dict(self.__dict__))
+
+
+def _again(kind: type[CkpttoolError], args: tuple[object, ...], known: dict[str, object]) -> CkpttoolError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(known)
+    return error
+
 
 class Unreadable(CkpttoolError):
     """The path cannot be opened or read: missing, a directory, a device, no permission, a symlink loop."""

@@ -165,8 +165,10 @@ class Machine:
                     stack.append(items)
                 else:
                     self.pos, self.stack = pos, stack
-                    handlers[op](self)
-                    pos, stack = self.pos, self.stack
+                    try:
+                        handlers[op](self)
+                    finally:  # STOP ends the last of several frames, by whose begin the stack was another one
+                        pos, stack = self.pos, self.stack
         finally:
             self.pos, self.stack = max(self.pos, pos), stack
         raise Malformed(f"more than {self.limits.operations} operations", "over-limit")

@@ -79,6 +79,17 @@ def test_every_protocol_gives_back_what_python_pickled(protocol: int, value: Any
 
 
 @pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("batch", [400, 1400])
+def test_what_takes_several_frames_is_whole(protocol: int, batch: int) -> None:
+    """Python begins a frame after every 64 KB, wherever it is: in the middle of a dict, say."""
+    value = {"inner": {f"{'n' * 100}{i}": [i, "text"] for i in range(batch)}, "after": 1}
+    data = pickle.dumps(value, protocol)
+    assert protocol < 4 or data.count(b"\x95") > 0
+    assert rebuilt(data) == value
+    assert problems(data) == []
+
+
+@pytest.mark.parametrize("protocol", range(6))
 def test_sharing_survives(protocol: int) -> None:
     shared = [1]
     found = rebuilt(pickle.dumps([shared, (shared,), {"a": shared}], protocol))
