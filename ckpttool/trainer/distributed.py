@@ -15,9 +15,6 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ckpttool import CkpttoolError, UsageError
@@ -112,6 +109,9 @@ def in_first(act: Callable[[], T]) -> T | None:
 def sharded(model: nn.Module, config: Config) -> nn.Module:
     """The model with its parameters spread over the processes, layer by layer, if that is asked for (FSDP2)."""
     if config.parallel == "fsdp2":
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
         mesh = init_device_mesh("cpu", (world(),))
         for layer in getattr(model, "layers", ()):
             fully_shard(layer, mesh=mesh, reshard_after_forward=True)
@@ -128,7 +128,7 @@ def replicated(model: nn.Module, config: Config) -> nn.Module:
 
 def sharing(forward: nn.Module, *, last: bool) -> AbstractContextManager[object]:
     """Gradients go to the other processes in the last micro-batch of a step alone."""
-    if isinstance(forward, FSDPModule):
+    if hasattr(forward, "set_requires_gradient_sync"):  # FSDP2
         forward.set_requires_gradient_sync(last)
     elif isinstance(forward, DistributedDataParallel) and not last:
         waiting: AbstractContextManager[object] = forward.no_sync()
@@ -148,6 +148,10 @@ def same_buffers(model: nn.Module) -> None:
 
 def whole(tree: Any, known: dict[tuple[Any, ...], Tensor] | None = None) -> Any:
     """The same containers with every sharded tensor whole, in every process; tied ones stay tied."""
+    if not dist.is_initialized():
+        return tree
+    from torch.distributed.tensor import DTensor
+
     known = {} if known is None else known
     if isinstance(tree, (dict, list)):
         made = copy.copy(tree)  # state dicts have attributes
@@ -165,6 +169,10 @@ def whole(tree: Any, known: dict[tuple[Any, ...], Tensor] | None = None) -> Any:
 
 def piece_of(tensor: Any, like: Tensor | None) -> Any:
     """This process's piece of a whole tensor that belongs to a sharded one; anything else as it is."""
+    if not dist.is_initialized():
+        return tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
     if (
         not isinstance(like, DTensor)
         or isinstance(tensor, DTensor)
