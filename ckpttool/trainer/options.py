@@ -79,7 +79,6 @@ def command(out: Path, config_file: Path | None, plot: Path | None, quiet: bool,
     SIGUSR1 saves and goes on. What a task has not been told comes from its own defaults.
     """
     speaks = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun one
-    quiet = quiet or not speaks
     settings = read_config(config_file) if config_file else {}
     settings.update({name: value for name, value in given.items() if value is not None})
     config = make_config({**settings, "progress": not quiet and settings.get("progress", True)})
@@ -93,7 +92,7 @@ def command(out: Path, config_file: Path | None, plot: Path | None, quiet: bool,
     if plot is not None:
         logs.need_plot(plot)
     result = train(config, out)
-    if not quiet:
+    if speaks and not quiet:
         for note in result.notes:
             click.echo(note, err=True)
         best = "" if result.best is None else f"; best {result.metric_name} {result.best:.4f}"
