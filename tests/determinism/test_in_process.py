@@ -273,6 +273,36 @@ def test_a_broken_one_is_found_and_shrunk(name: str) -> None:
     assert shrunk[-1] == "teardown()"
 
 
+def machine(factory: Any, level: str = "boundary") -> Any:
+    return type("Machine", (ResumeMachine,), {"factory": factory, "steps": 6, "level": level})()
+
+
+def test_moves_are_checked_one_by_one() -> None:
+    drawn = machine(Evaluating)
+    drawn.evaluate()
+    with pytest.raises(AssertionError, match="step 1 is not that of the uninterrupted run: "):
+        drawn.train(1)
+    drawn.teardown()
+    assert not drawn.folder.exists()
+
+
+@pytest.mark.parametrize("level", ["boundary", "trajectory"])
+def test_loads_are_checked_where_that_is_asked(level: str) -> None:
+    lost = machine(forgetting("best"), level)
+    lost.train(2)
+    lost.save()
+    if level == "boundary":
+        with pytest.raises(
+            AssertionError, match=r"saved after step 2 \(resumed from step 2\): counters.best"
+        ):
+            lost.crash()
+    else:
+        lost.crash()
+        lost.train(4)
+        assert lost.life.done == 6
+    lost.teardown()
+
+
 def test_a_machine_says_when_the_training_does_not_repeat() -> None:
     class Loose(Descent):
         def step(self) -> dict[str, Any]:

@@ -82,6 +82,7 @@ def test_ranks_are_compared_each_with_its_own(one: Path, tmp_path: Path) -> None
     other = write(tmp_path / "two", *(step(n) for n in range(1, 9)))
     assert compare_traces(one, other).exit_code == 0
     odd = [step(n, data="x") if n > 3 else step(n) for n in range(1, 9)]
+    write(other, *(step(n, data="y") if n > 5 else step(n) for n in range(1, 9)))
     write(other, *odd, name="r1-1.jsonl", head={**HEAD, "rank": 1})
     divergence: Any = compare_traces(one, other).json["divergence"]
     assert (divergence["rank"], divergence["step"]) == (1, 4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from ckpttool.cli.output import _encodable
 from ckpttool.render import render
@@ -63,6 +63,7 @@ def test_any_timeline_fits(case: tuple[int, list[Lane]], width: int) -> None:
             assert any(SIGNS[lane.marks[0][1]] in line for line in lines)
 
 
+@example([[(1, 1.7e308), (2, -1.7e308)]], 60)
 @given(
     st.lists(st.lists(st.tuples(st.integers(1, 5000), st.floats()), max_size=9), min_size=1, max_size=4),
     st.integers(30, 120),
