@@ -22,7 +22,7 @@ from ckpttool.formats.zip_archive import Record
 from ckpttool.formats.zip_layout import central_entry, descriptor, end_records, local_header
 from ckpttool.measure.crc import combine, crc32
 from ckpttool.testing.plain import Pickled, Storage, Tensor, tensor
-from ckpttool.testing.writers import torch_file, torch_records
+from ckpttool.testing.writers import torch_records
 from ckpttool.testing.zips import Record as Entry, placed, torch_zip
 from ckpttool.verbs.repair import repair
 
