@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping as MappingABC, Sequence
 from dataclasses import replace
 
 from ckpttool.errors import printable
-from ckpttool.expressions import Leaf as Input
 from ckpttool.layout import Optimizer, Slot
 from ckpttool.migration.groups import Member
 from ckpttool.migration.moments import Read
@@ -104,7 +103,8 @@ def _steps(shop: Workshop, optimizer: Optimizer, seats: Seats) -> Iterator[Step]
             for slot in seat.member.slots
             for name in fields(original, states.get(slot.ident))
         )
-        yield from _seat_steps(optimizer, seat, old, tuple(_new_keys(shop, optimizer, seat)))
+        computed = _computed(shop, seat, states)
+        yield from _seat_steps(optimizer, seat, old, tuple(_new_keys(shop, optimizer, seat)), computed)
     used = {slot.ident for seat in everyone(seats) for slot in seat.member.slots}
     for slot in optimizer.slots:
         if slot.ident not in used:
@@ -115,18 +115,28 @@ def _steps(shop: Workshop, optimizer: Optimizer, seats: Seats) -> Iterator[Step]
     yield Step("groups", place, place, f"{what} follow the parameters")
 
 
+def _computed(shop: Workshop, seat: Seat, states: MappingABC[str, int]) -> bool:
+    """Whether some of the state is other content than before: a cast parameter's moments are not."""
+    original = shop.editor.original
+    kept = {at for slot in seat.member.slots for at in fields(original, states.get(slot.ident)).values()}
+    node = None if seat.state.index is None else shop.editor.nodes[seat.state.index]
+    return isinstance(node, Mapping) and not kept.issuperset(node.values)
+
+
 def _seat_steps(
-    optimizer: Optimizer, seat: Seat, old: tuple[str, ...], new: tuple[str, ...]
+    optimizer: Optimizer, seat: Seat, old: tuple[str, ...], new: tuple[str, ...], computed: bool
 ) -> Iterator[Step]:
     product = seat.member.product
-    if product is None or (old == new and isinstance(product.expression, Input)):
+    same = old == new and not computed and bool(seat.member.slots)
+    if product is None or (same and not seat.state.lossy):
         return
     if not seat.member.slots:
         state = "the state that Adagrad starts from" if new else "no state"
         why = f"'{product.name}' is new: it goes into {seat.member.why}, with {state}"
         yield Step("add", (), new or (_entry(optimizer, seat.ident),), why)
         return
-    op = "+".join(operations(product.expression)) or ("rename" if optimizer.named == "fqn" else "renumber")
+    done = "+".join(operations(product.expression)) if computed else ""
+    op = done or ("rename" if optimizer.named == "fqn" else "renumber")
     if seat.state.lossy:
         yield Step("drop", old, new, f"state of '{product.name}'", seat.state.lossy)
     elif old or new:

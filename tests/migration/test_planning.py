@@ -11,7 +11,7 @@ from ckpttool.editing import Editor
 from ckpttool.expressions import Applied, Leaf
 from ckpttool.migration.errors import MigrationError
 from ckpttool.migration.reach import Wishes
-from ckpttool.ops import Fill, MatMul, Split, Transpose
+from ckpttool.ops import Cast, Fill, MatMul, Split, Transpose
 from ckpttool.rewriting import Output, Tied
 from ckpttool.testing.plans import adam, keys, made_of, merged, planned, split, tensors, turned, values
 from ckpttool.testing.trees import T, checkpoint_of
@@ -293,3 +293,15 @@ def test_dicts_keyed_by_the_weights_names_follow() -> None:
     found = planned(value, {"fc.weight": "mlp.weight"})
     assert values(found)["notes.mlp.weight"] == 0.5
     assert values(found)["names.fc.weight"] == 1
+
+
+def test_a_cast_parameter_keeps_its_moments_and_the_plan_does_not_say_otherwise() -> None:
+    cast = Output("fc.weight", Applied(Cast(DTYPES["bfloat16"]), (Leaf("fc.weight"),)))
+    found = planned(training(), {"fc.weight": [cast]}, drop=["head.weight"])
+    assert tensors(found)["model.fc.weight"].dtype.name == "bfloat16"
+    assert {tensors(found)[f"optimizer.state.1.{name}"].dtype.name for name in ("exp_avg", "exp_avg_sq")} == {
+        "float32"
+    }
+    assert [(step.op, step.new) for step in found.steps if step.op == "cast"] == [
+        ("cast", ("model.fc.weight",))
+    ]
