@@ -11,6 +11,7 @@ import pytest
 
 from ckpttool.determinism import Recorder
 from ckpttool.determinism.comparing import differing
+from ckpttool.determinism.orders import Orders
 from ckpttool.determinism.trace import Process, read_trace
 from ckpttool.determinism.watching import digest_of_files
 
@@ -52,6 +53,10 @@ for number in range(3):
 """
 
 
+LAST: list[bytes] = []
+"""What the run of the fixture saved last."""
+
+
 def trained(folder: Path, **variables: str) -> str:
     given = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
     words = [sys.executable, "-c", SCRIPT, str(folder / "state.pkl")]
@@ -65,6 +70,7 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Process:
     pytest.importorskip("torch", reason="torch is not installed")
     folder = tmp_path_factory.mktemp("trace")
     assert trained(folder, CKPTTOOL_TRACE_DIR=str(folder / "trace")) == "True"
+    LAST.append((folder / "state.pkl").read_bytes())
     (found,) = read_trace(folder / "trace")
     return found
 
@@ -93,6 +99,16 @@ def test_a_model_that_is_named_is_the_root(process: Process) -> None:
 def test_writers_that_no_hook_sees_are_told(process: Process) -> None:
     assert [(save.number, save.complete) for save in process.saves] == [(1, True), (2, True), (3, True)]
     assert len({save.digest for save in process.saves}) == 3
+
+
+@pytest.mark.slow
+def test_a_load_that_is_told_says_where_the_process_goes_on(process: Process, tmp_path: Path) -> None:
+    (tmp_path / "state.pkl").write_bytes(LAST[0])
+    known = {process.saves[-1].digest: 3}
+    trained(tmp_path, **Orders(tmp_path / "trace", known=known).to_environment())
+    (found,) = read_trace(tmp_path / "trace")
+    assert found.base == 3
+    assert [step.number for step in found.steps] == [4, 5, 6]
 
 
 def test_without_a_trace_it_does_nothing_and_imports_nothing() -> None:
