@@ -144,7 +144,10 @@ def _by_rules(
     if plan.steps:
         stamp = Stamp(way.digest, way.back, way.rules.about, given=tuple(sorted(settings.items())))
         plan = replace(plan, draft=with_stamps(plan.draft, stamped(stamps, stamp)))
-    return Result(found.checkpoint, plan, notes=(*chosen.notes, *known.notes))
+    target = chosen.target.name if chosen.target is not None else ""
+    if target and not plan.steps:
+        plan = replace(plan, notes=())  # that rules find nothing is no wonder where all is as it should be
+    return Result(found.checkpoint, plan, notes=(*chosen.notes, *known.notes), target=target)
 
 
 def _given(rules: RuleFile, reverse: bool, stamps: Sequence[Stamp]) -> dict[str, Setting]:

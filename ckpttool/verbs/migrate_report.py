@@ -23,7 +23,8 @@ ROWS = 40
 class Result:
     """What a migration came to; ``written`` is None where nothing was, ``destination`` empty where none is named.
 
-    ``run`` is the way along a chain; None where rules alone were carried out.
+    ``run`` is the way along a chain; None where rules alone were carried out. ``target`` is what the result has been
+    held against, empty where nothing was.
     """
 
     source: Checkpoint
@@ -32,6 +33,7 @@ class Result:
     destination: str = ""
     notes: tuple[str, ...] = ()
     run: Run | None = None
+    target: str = ""
 
     @property
     def moves(self) -> bool:
@@ -142,6 +144,8 @@ def _idle(result: Result) -> str:
     same = "nothing is to be done: already migrated, or the rules are for another checkpoint"
     if result.run is not None:
         same = f"already at version {shown(result.run.to)}: nothing is to be done"
+    elif result.target:
+        same = f"nothing is to be done: every key and shape is that of {result.target} already"
     if result.written is not None:
         return f"{same}; the copy is what the original is"
     return f"{same}; nothing was written"

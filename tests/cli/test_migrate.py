@@ -185,6 +185,13 @@ def test_a_target_alone_is_enough_where_the_way_is_certain(run: Run, tmp_path: P
     assert "ckpttool infer" in unsure.stderr
 
 
+def test_what_is_like_its_target_already_is_said_to_be(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.pth").write_bytes(torch_file(small()))
+    text = " ".join(run("migrate", "a.pth", "--to", "a.pth", "--dry-run").stdout.split())
+    assert "every key and shape is that of a.pth already" in text
+    assert "no rule matches" not in text
+
+
 def test_under_names_another_dict(run: Run, tmp_path: Path) -> None:
     value = {"g": small(), "d": small(), "epoch": 1}
     (tmp_path / "a.pth").write_bytes(torch_file(value))
