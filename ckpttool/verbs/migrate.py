@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ckpttool.errors import CkpttoolError, UsageError, printable
 from ckpttool.expressions import OpError
 from ckpttool.limits import DEFAULT, Limits
-from ckpttool.migration import RuleFile, dump
+from ckpttool.migration import RuleError, RuleFile, dump
 from ckpttool.migration.chains import HEAD
 from ckpttool.migration.reach import Wishes
 from ckpttool.migration.scopes import facts_of
@@ -147,7 +147,16 @@ def _by_rules(
     target = chosen.target.name if chosen.target is not None else ""
     if target and not plan.steps:
         plan = replace(plan, notes=())  # that rules find nothing is no wonder where all is as it should be
-    return Result(found.checkpoint, plan, notes=(*chosen.notes, *known.notes), target=target)
+    notes = (*chosen.notes, *known.notes, *(_one_way(chosen.rules) if plan.steps and plan.lossless else ()))
+    return Result(found.checkpoint, plan, notes=notes, target=target)
+
+
+def _one_way(rules: RuleFile) -> Iterator[str]:
+    """Why rules that lose nothing have no way back all the same, before anyone asks for it."""
+    try:
+        rules.inverse()
+    except RuleError as error:
+        yield f"no way back: {error}"
 
 
 def _given(rules: RuleFile, reverse: bool, stamps: Sequence[Stamp]) -> dict[str, Setting]:

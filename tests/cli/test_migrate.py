@@ -192,6 +192,14 @@ def test_what_is_like_its_target_already_is_said_to_be(run: Run, tmp_path: Path)
     assert "no rule matches" not in text
 
 
+def test_rules_without_a_way_back_say_why_before_they_are_needed(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.pth").write_bytes(torch_file(small()))
+    file = rules(tmp_path, "- add: 'c'\n  zeros_like: 'a'\n  when: {missing: 'd'}\n")
+    notes = data(run("migrate", "a.pth", "--rules", file, "--dry-run", "--json"))["notes"]
+    assert any(note.startswith("no way back: ") and "reverse_when" in note for note in notes)
+    assert run("migrate", "a.pth", "--rules", file, "--dry-run", "--reverse").exit_code == 2
+
+
 def test_under_names_another_dict(run: Run, tmp_path: Path) -> None:
     value = {"g": small(), "d": small(), "epoch": 1}
     (tmp_path / "a.pth").write_bytes(torch_file(value))
