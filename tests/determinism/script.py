@@ -8,7 +8,16 @@ from torch import nn
 
 out, mode = sys.argv[1], sys.argv[2]
 torch.manual_seed(int.from_bytes(os.urandom(3), "big") if mode == "unseeded" else 0)
-model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 1))
+layers = [
+    nn.Linear(8, 16),
+    nn.ReLU(),
+    nn.Dropout(0.2),
+    nn.Linear(16, 16),
+    nn.ReLU(),
+    nn.Linear(16, 16),
+    nn.Linear(16, 1),
+]
+model = nn.Sequential(*layers)
 optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
 schedule = torch.optim.lr_scheduler.StepLR(optimizer, 10, 0.5)
 inputs = torch.randn(64, 8, generator=torch.Generator().manual_seed(1))
@@ -23,6 +32,10 @@ if os.path.exists(path):
     if mode != "no-optimizer":
         optimizer.load_state_dict(saved["optimizer"])
     schedule.load_state_dict(saved["schedule"])
+    if mode == "exchanged":
+        states = optimizer.state
+        one, two = layers[3].weight, layers[5].weight
+        states[one], states[two] = states[two], states[one]
     if mode != "no-rng":
         torch.set_rng_state(saved["rng"])
 for step in range(start, 16):
@@ -33,6 +46,9 @@ for step in range(start, 16):
     optimizer.step()
     schedule.step()
     if (step + 1) % 4 == 0 and mode != "never-saves":
+        if mode == "save-moves":
+            with torch.no_grad():
+                layers[0].weight.copy_(layers[0].weight.bfloat16())
         state = {
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
