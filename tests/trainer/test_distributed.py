@@ -39,7 +39,7 @@ RUNS = {
     "fsdp2-digits": ("--parallel", "fsdp2", "--task", "digits", "--batch-size", 256),
     "fsdp2-gpt-fp16-dcp": (
         "--parallel", "fsdp2", "--task", "gpt", "--precision", "fp16", "--accumulate", 2, "--batch-size", 4,
-        "--activation-checkpointing", "--save-as", "dcp",
+        "--activation-checkpointing", "--save-as", "dcp", "--keep-best", 0,
     ),
     "ddp-gpt-bf16-async": (
         "--parallel", "ddp", "--task", "gpt", "--precision", "bf16", "--accumulate", 2, "--batch-size", 4,
@@ -81,6 +81,20 @@ def test_told_to_stop_in_one_process_all_stop_together(
     assert outcome(tmp_path).step == 5
     assert statuses(trainers.together(2, tmp_path, *COMMON, *RUNS["ddp"])) == [0, 0]
     assert outcome(tmp_path) == control("ddp")
+
+
+@SLOW
+def test_one_process_may_save_pieces_and_form_a_group_of_its_own(
+    trainers: Any, outcome: Any, tmp_path: Path
+) -> None:
+    """Without torchrun it is the run of one process, however it saves and whatever it is told to be part of."""
+    options = (*COMMON, "--task", "tabular")
+    assert trainers(tmp_path / "plain", *options).status == 0
+    for number, more in enumerate((("--save-as", "dcp"), ("--parallel", "fsdp2"), ("--parallel", "ddp"))):
+        ended = trainers(tmp_path / "mixed", *options, *more, at=[f"{LOOP}.update", 4], do="SIGTERM")
+        assert (ended.status, outcome(tmp_path / "mixed").step) == (143, 4 * number + 4), ended.text
+    assert outcome(tmp_path / "mixed").digests == outcome(tmp_path / "plain").digests
+    assert numbers(outcome(tmp_path / "mixed"), "loss") == numbers(outcome(tmp_path / "plain"), "loss")
 
 
 def test_processes_of_no_group_do_not_train() -> None:
@@ -196,7 +210,7 @@ def test_the_newest_is_damaged(trainers: Any, outcome: Any, control: Control, tm
     ended = trainers.together(2, tmp_path, *options)
     assert statuses(ended) == [0, 0], ended
     assert "skipped step-00000006" in ended[0].text
-    assert "resumed from step-00000005" in ended[0].text
+    assert "resumed from step-00000003" in ended[0].text
     assert outcome(tmp_path) == control(kind)
 
 
@@ -208,10 +222,10 @@ def numbers(found: Any, *names: str) -> list[list[str]]:
 
 
 @SLOW
-@pytest.mark.parametrize("save_as", ["file", "dcp"])
-def test_added_or_spread(trainers: Any, outcome: Any, tmp_path: Path, save_as: str) -> None:
+@pytest.mark.parametrize(("task", "save_as"), [("gpt", "file"), ("tabular", "dcp")])
+def test_added_or_spread(trainers: Any, outcome: Any, tmp_path: Path, task: str, save_as: str) -> None:
     """DDP and FSDP2 of two processes are one run, bit for bit, where nothing is clipped; a resume may change over."""
-    options = (*COMMON, "--task", "gpt", "--batch-size", 4, "--clip", 0, "--save-as", save_as)
+    options = (*COMMON, "--task", task, "--batch-size", 4, "--clip", 0, "--save-as", save_as)
     runs = {"ddp": tmp_path / "ddp", "fsdp2": tmp_path / "fsdp2"}
     for parallel, folder in runs.items():
         assert statuses(trainers.together(2, folder, *options, "--parallel", parallel)) == [0, 0]
