@@ -156,9 +156,14 @@ def _branches(lab: Lab, kills: Sequence[Kill], say: Say) -> list[Branch]:
     done: list[Branch] = []
     with ThreadPoolExecutor(lab.wishes.jobs) as pool:
         futures = [pool.submit(lab.branch, kill) for kill in kills]
-        for number, future in enumerate(futures, 1):
-            done.append(future.result())
-            say(f"{number} of {len(kills)}: {done[-1].kill} ({done[-1].kill.why})")
+        try:
+            for number, future in enumerate(futures, 1):
+                done.append(future.result())
+                say(f"{number} of {len(kills)}: {done[-1].kill} ({done[-1].kill.why})")
+        except BaseException:  # Ctrl-C: what runs is ended, what waits is not begun
+            pool.shutdown(wait=False, cancel_futures=True)
+            lab.launchers.close()
+            raise
     return done
 
 

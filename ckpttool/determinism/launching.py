@@ -127,7 +127,8 @@ def _become(words: list[str]) -> int | str | None:
     is_module = words[0] == "-m"
     script, *arguments = words[1:] if is_module else words
     sys.argv = [script, *arguments]
-    sys.path[0] = str(Path.cwd()) if is_module else str(Path(script).resolve().parent)
+    if not sys.flags.safe_path:
+        sys.path[0] = str(Path.cwd()) if is_module else str(Path(script).resolve().parent)
     main = types.ModuleType("__main__")
     main.__dict__.update(__file__=script, __builtins__=__builtins__, __spec__=None, __cached__=None)
     sys.modules["__main__"] = main

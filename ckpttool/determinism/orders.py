@@ -11,6 +11,7 @@ from pathlib import Path
 
 VARIABLE = "CKPTTOOL_TRACE_DIR"
 DETAILS = "CKPTTOOL_TRACE_ORDERS"
+LONGEST = 60_000  # Linux takes 128 KiB in one variable
 
 
 @dataclass(slots=True)
@@ -50,15 +51,22 @@ class Orders:
         folder = os.environ.get(VARIABLE)
         if not folder:
             return None
-        given = json.loads(os.environ.get(DETAILS) or "{}")
+        text = os.environ.get(DETAILS) or "{}"
+        given = json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)
         for name in ("snapshots", "parts"):
             given[name] = tuple(given.get(name) or ())
         return cls(Path(folder), **given)
 
     def to_environment(self) -> dict[str, str]:
-        """The variables that hand these orders to a process and its children."""
-        given = {key: value for key, value in asdict(self).items() if key != "folder"}
-        return {VARIABLE: str(self.folder), DETAILS: json.dumps(given)}
+        """The variables that hand these orders to a process and its children; long ones go by way of a file."""
+        text = json.dumps({key: value for key, value in asdict(self).items() if key != "folder"})
+        if len(text) > LONGEST:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            number = sum(1 for _ in self.folder.glob("orders-*.json"))
+            place = self.folder / f"orders-{number}.json"
+            place.write_text(text)
+            text = f"@{place}"
+        return {VARIABLE: str(self.folder), DETAILS: text}
 
     def means(self, rank: int) -> bool:
         """Whether the kill is meant for this rank."""

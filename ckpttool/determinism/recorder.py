@@ -435,7 +435,8 @@ class Recorder:
         found = {}
         for root in _in_order(self.roots):
             for name, module in root.named_modules():
-                mode = "" if module.training else ", in evaluation mode"
+                mode = ", compiled" if getattr(module, "_compiled_call_impl", None) is not None else ""
+                mode += "" if module.training else ", in evaluation mode"
                 found[_bare(name)] = f"{type(module).__name__}({module.extra_repr()}){mode}"
         return found
 

@@ -105,6 +105,7 @@ class Launchers:
         self.free: list[_Launcher] = []
         self.made: list[_Launcher] = []
         self.lock = threading.Lock()
+        self.closed = False
 
     def __enter__(self) -> Launchers:
         return self
@@ -112,6 +113,12 @@ class Launchers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End everything that runs; what is asked for afterwards fails at once."""
+        with self.lock:
+            self.closed = True
         for launcher in self.made:
             launcher.close()
 
@@ -149,6 +156,8 @@ class Launchers:
     def _answered(self, order: dict[str, Any], program: Program | None) -> Any:
         interpreter = None if program is None else program.interpreter
         with self.lock:
+            if self.closed:
+                return _FAILED
             found = next((one for one in self.free if one.interpreter == interpreter), None)
             if found is not None:
                 self.free.remove(found)
@@ -161,7 +170,10 @@ class Launchers:
             return self._answered({**order, "program": None}, None)
         with self.lock:
             self.free.append(found)
-        return answer or {"status": 127, "timed_out": False, "left": 0, "seconds": 0.0}
+        return answer or _FAILED
+
+
+_FAILED = {"status": 127, "timed_out": False, "left": 0, "seconds": 0.0}
 
 
 class _Launcher:

@@ -101,7 +101,7 @@ while state["step"] < LAST + (4 if mode == "longer" and is_resumed else 0):
         sys.exit("\udcff broke")
     fields = {"data": str(state["step"]), "loss": "0x0p+0"}
     recorder.window.close(recorder.write)
-    if mode == "ignores-sigterm":
+    if mode in ("ignores-sigterm", "slow"):
         time.sleep(0.02)
     state = {"x": (state["x"] * 6364136223846793005 + 1442695040888963407) % 2**64, "step": state["step"] + 1}
     if mode == "drifts" and is_resumed and state["step"] == 11:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -193,3 +194,52 @@ def plain(found: Verdict) -> Verdict:
 def test_what_can_be_forked(words: tuple[str, ...], wanted: tuple[str, ...] | None) -> None:
     found = program_of(words)
     assert (None if found is None else found.words) == wanted
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_check_and_all_that_it_runs(tmp_path: Path) -> None:
+    mark = f"ckpttool-{os.getpid()}-{time.time_ns()}"
+    words = [
+        sys.executable,
+        "-m",
+        "ckpttool",
+        "determinism",
+        "check",
+        "--steps",
+        "12",
+        "--jobs",
+        "2",
+        "--no-fork",
+    ]
+    words += [
+        "--cuts",
+        "40",
+        "--keep",
+        str(tmp_path / "work"),
+        "--",
+        sys.executable,
+        PRETEND,
+        "{out}",
+        "slow",
+        mark,
+    ]
+    child = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    assert child.stderr is not None
+    for line in child.stderr:
+        if "1 of" in line:
+            break
+    start = time.monotonic()
+    child.send_signal(signal.SIGINT)
+    child.communicate(timeout=30)
+    assert time.monotonic() - start < 20
+    assert child.returncode != 0
+    until(lambda: alive(mark) == [])
+
+
+def test_orders_that_are_long_go_by_way_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for known in ({"a" * 32: 3}, {f"{n:032x}": n for n in range(5000)}):
+        given = replace(orders(tmp_path), known=known, snapshots=(4,))
+        for name, value in given.to_environment().items():
+            assert len(value) < 100_000
+            monkeypatch.setenv(name, value)
+        assert type(given).from_environment() == given
