@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -31,6 +32,12 @@ def checked(
     return check(command, wishes, work, launchers=launchers)
 
 
+def needs(name: str) -> None:
+    """Skip where a framework is missing, but in tox's environment. It is the scripts that import it."""
+    if not os.environ.get("CKPTTOOL_REQUIRE_TORCH") and find_spec(name) is None:
+        pytest.skip(f"{name} is not installed")
+
+
 def told(found: Verdict) -> tuple[str, str, str, int]:
     """The outcome, the component, the cause and the step."""
     assert found.causes, found
@@ -50,27 +57,23 @@ def test_pytorch_examples_replay_the_first_epochs_order(launchers: Launchers, tm
     assert told(found) == ("diverged", "data", "epoch-order-repeated", 5), found.message
 
 
-def test_lightning_replays_the_first_epochs_order(
-    framework: Any, launchers: Launchers, tmp_path: Path
-) -> None:
-    framework("lightning")
+def test_lightning_replays_the_first_epochs_order(launchers: Launchers, tmp_path: Path) -> None:
+    needs("lightning")
     found = checked(launchers, tmp_path, 10, "lightning_fit.py", "{out}")
     assert told(found) == ("diverged", "data", "epoch-order-repeated", 5), found.message
 
 
-def test_transformers_trainer_is_exact(framework: Any, launchers: Launchers, tmp_path: Path) -> None:
-    framework("transformers")
+def test_transformers_trainer_is_exact(launchers: Launchers, tmp_path: Path) -> None:
+    needs("transformers")
     found = checked(launchers, tmp_path, 8, "transformers_trainer.py", "{out}")
     assert found.status == "exact", found.message
     assert [save.number for save in found.saves][:1] == [3]
 
 
-def test_accelerate_shuffles_anew_within_the_epoch(
-    framework: Any, launchers: Launchers, tmp_path: Path
-) -> None:
-    framework("accelerate")
+def test_accelerate_shuffles_anew_within_the_epoch(launchers: Launchers, tmp_path: Path) -> None:
+    needs("accelerate")
     found = checked(launchers, tmp_path, 8, "accelerate_state.py", "--output_dir", "{out}")
     # The generators are restored in mid-epoch, and the order of the epoch is drawn from them once more.
     status, component, name, step = told(found)
     assert (status, component, step) == ("diverged", "data", 4), found.message
-    assert name in ("order-drawn-anew", "data-order-rng"), found.message
+    assert name == "data-order-rng", found.message
