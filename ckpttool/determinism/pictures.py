@@ -115,7 +115,10 @@ def _cell(cells: dict[int, bool], name: str, group: Sequence[int]) -> Cell | Non
 def curves(found: Verdict) -> list[Block]:
     """The loss of the uninterrupted run, and of the first resumed ones, equal ones once, from where each went on."""
     reference = losses_of(found.reference.values())
-    resumed = [(b, losses_of(_resumed(b))) for b in _shown(found) if b.steps]
+    compared = [b for b in _shown(found) if b.steps]
+    # Where some depart, those that do not would lie upon the uninterrupted one.
+    drawable = [b for b in compared if b.departure is not None] or compared[:1]
+    resumed = [(b, losses_of(_resumed(b))) for b in drawable]
     distinct = {losses: f"resumed, {b.kill}" for b, losses in reversed(resumed) if losses}
     drawn = [(name, losses) for losses, name in reversed(distinct.items())][:CURVES]
     if len(reference) < 2 or not drawn:

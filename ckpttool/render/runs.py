@@ -60,12 +60,13 @@ def _at(step: int, scale: float) -> int:
 
 def _ticks(last: int, scale: float, room: int) -> str:
     """Numbers of steps above the columns where they stand, far enough apart."""
-    line = ""
+    line, shown = "", 0
     apart = next(n * 10**e for e in range(18) for n in (1, 2, 5) if n * 10**e * scale >= len(str(last)) + 3)
     for step in (1, *range(apart, last + 1, apart), last):
         place = _at(step, scale)
-        if (not line or place >= len(line) + 2) and place + len(str(step)) <= room:
-            line = line.ljust(place) + str(step)
+        far = step == last or 2 * (step - shown) > apart
+        if (not line or (far and place >= len(line) + 2)) and place + len(str(step)) <= room:
+            line, shown = line.ljust(place) + str(step), step
     return line
 
 

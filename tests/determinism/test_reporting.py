@@ -191,4 +191,4 @@ def test_pages_say_in_words_what_shapes_say() -> None:
     page = render(report(FOUND["diverged"], COMMAND), "html")
     assert "<script" not in page
     assert 'aria-label="killed after step 5: steps 1 to 5; saved after it: 4; killed after it: 5"' in page
-    assert page.count("<polyline") == 3
+    assert page.count("<polyline") == 2
