@@ -5,17 +5,19 @@ from __future__ import annotations
 import tempfile
 import zlib
 from pathlib import Path
+from typing import Any
 
-from hypothesis import assume, given, strategies as st
+from hypothesis import assume, given, settings, strategies as st
 
 from ckpttool.errors import CkpttoolError, ExitCode
-from ckpttool.formats import describe_source
+from ckpttool.formats import describe, describe_source
 from ckpttool.formats.zip_salvage import Salvaged, salvage
 from ckpttool.limits import DEFAULT
 from ckpttool.source import Memory
-from ckpttool.testing import strategies, zips
+from ckpttool.testing import samples, strategies, zips
 from ckpttool.testing.zips import placed
 from ckpttool.verbs.repair import repair
+from ckpttool.verbs.seal import seal
 from ckpttool.verbs.verify import verify
 
 FILES = strategies.torch_files(strategies.plain_state_dicts())
@@ -126,3 +128,58 @@ def test_a_sound_file_is_left_alone(data: bytes) -> None:
         assert report.json["sound"] is True
         assert not output.exists()
         assert source.read_bytes() == data
+
+
+# --- formats without checksums -----------------------------------------------------------------------------------
+
+PLAIN = {"safetensors": ".safetensors", "torch-legacy": ".pth"}
+
+
+def spans(path: Path) -> dict[str, tuple[int, int]]:
+    """Where the bytes of each tensor lie, by key."""
+    found = describe(path)
+    homes = {e.key: found.storages[t.storage].span for e, t in found.tensors() if t.storage is not None}
+    return {key: (span.start, span.stop) for key, span in homes.items() if span is not None}
+
+
+def held(path: Path) -> dict[str, bytes]:
+    data = path.read_bytes()
+    return {key.removeprefix("salvaged."): data[a:b] for key, (a, b) in spans(path).items()}
+
+
+@settings(max_examples=15)  # each writes, seals or reads whole files
+@given(kind=st.sampled_from(sorted(PLAIN)), cut=st.floats(0.05, 1, exclude_max=True))
+def test_of_any_format_a_truncation_leaves_what_lies_wholly_inside(kind: str, cut: float) -> None:
+    data = samples.FILES[kind]()
+    with tempfile.TemporaryDirectory() as folder:
+        whole, bad, good = (Path(folder, f"{name}{PLAIN[kind]}") for name in ("whole", "bad", "good"))
+        whole.write_bytes(data)
+        at = int(len(data) * cut)
+        inside = {key for key, (_, stop) in spans(whole).items() if stop <= at}
+        bad.write_bytes(data[:at])
+        try:
+            repair(bad, good)
+        except CkpttoolError:
+            assert not inside
+            return
+        before = held(whole)
+        assert held(good) == {key: before[key] for key in inside}
+
+
+@given(kind=st.sampled_from(sorted(PLAIN)), place=st.floats(0, 1, exclude_max=True), bits=st.integers(1, 255))
+def test_a_damaged_byte_of_a_sealed_file_costs_at_most_the_tensor_that_it_hit(
+    kind: str, place: float, bits: int
+) -> None:
+    data = samples.FILES[kind]()
+    with tempfile.TemporaryDirectory() as folder:
+        path, good = Path(folder, f"file{PLAIN[kind]}"), Path(folder, f"good{PLAIN[kind]}")
+        path.write_bytes(data)
+        where = sorted((start, stop, key) for key, (start, stop) in spans(path).items())
+        start, stop, hit = where[int(place * len(where))]
+        before = held(path)
+        seal(path)
+        at = start + int((stop - start) * (place * len(where) % 1))
+        path.write_bytes(data[:at] + bytes([data[at] ^ bits]) + data[at + 1 :])
+        report: Any = repair(path, good).json
+        assert {one["by"] for one in report["recovered"]} == {"manifest"}
+        assert held(good) == {key: content for key, content in before.items() if key != hit}
