@@ -226,9 +226,9 @@ def _diverged(lab: Lab, found: Verdict, say: Say) -> Verdict:
     closer = detail(lab, worst, say) if lab.wishes.prove else None
     shown = replace(worst, proof=proof(lab, worst, say) if lab.wishes.prove else ())
     assert worst.departure is not None
-    text = (
-        f"{worst.kill} and resumed, the run departs at step {worst.departure.step}: {worst.causes[0].message}"
-    )
+    rank = f" of rank {worst.departure.rank}" if worst.departure.rank else ""
+    why = worst.causes[0].message
+    text = f"{worst.kill} and resumed, the run departs at step {worst.departure.step}{rank}: {why}"
     return _with_levels(lab, replace(
         found, status="diverged", message=text, branches=tuple(shown if b is worst else b for b in branches),
         departure=worst.departure, causes=worst.causes, detail=closer, smallest=sentence,
