@@ -22,14 +22,18 @@ STEPS, SAVED = 14, 7  # five batches to an epoch: the save lies within the secon
 
 KINDS: dict[str, str] = {
     "digits": "--task digits --batch-size 256 --warmup 3",
+    "twice": "--task digits --batch-size 256 --warmup 3 --save-every 4",
     "gpt": "--task gpt --batch-size 4",
     "tabular": "--task tabular --batch-size 64 --eval-every 2",
     "fp16": "--task tabular --batch-size 64 --precision fp16 --schedule cosine",
     "accumulate": "--task tabular --batch-size 64 --accumulate 2 --schedule cosine",
+    "ddp": "--task tabular --batch-size 64 --dropout 0.2 --schedule cosine --parallel ddp",
+    "fsdp2": "--task tabular --batch-size 64 --schedule cosine --parallel fsdp2",
 }
 NEEDS = {
-    "untied": "gpt", "compiled": "tabular", "plateau-lost": "tabular", "scaler-lost": "fp16",
-    "growth-tracker-lost": "fp16", "gradients-lost": "accumulate",
+    "second-resume": "twice", "untied": "gpt", "compiled": "tabular", "plateau-lost": "tabular", "scaler-lost": "fp16",
+    "growth-tracker-lost": "fp16", "gradients-lost": "accumulate", "rank-rng-copied": "ddp",
+    "rank-rng-lost": "ddp", "rank-moments-lost": "fsdp2", "rank-order-copied": "ddp",
 }  # fmt: skip
 SHARED = f"--quiet --steps 40 --save-every {SAVED} --eval-every 5 --keep-best 0 --log-every 50 --out {{out}}"
 IGNORED = ("config.inject", "environment.revision", "digests.about")
@@ -59,7 +63,12 @@ class Matrix:
 
     def command(self, kind: str, inject: str = "") -> Command:
         words = [*SHARED.split(), *KINDS[kind].split(), *(["--inject", inject] if inject else [])]
-        return Command((sys.executable, "-m", "ckpttool.trainer", *words), timeout=300)
+        several = (
+            "-m torch.distributed.run --standalone --nproc-per-node 2".split()
+            if "--parallel" in words
+            else []
+        )
+        return Command((sys.executable, *several, "-m", "ckpttool.trainer", *words), timeout=300)
 
     def wishes(self, when: str) -> Wishes:
         rhythm = {"without_saves": ("--save-every", "3")} if when == "save" else {}
@@ -183,6 +192,7 @@ def main() -> int:
                 kind = name.removeprefix("control ")
                 found = check(matrix.command(kind), matrix.wishes(""), matrix.work / f"control-{kind}",
                               launchers=launchers, reference=matrix.reference(kind))  # fmt: skip
+            assert not any("inject –" in line for line in found.lines), (name, found.lines)
             rows[name] = row(found)
             print(
                 f"{name}: {rows[name]} ({time.monotonic() - start:.1f} s) {found.message}",
