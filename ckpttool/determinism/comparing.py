@@ -144,11 +144,15 @@ def unlike(one: Mapping[str, str], two: Mapping[str, str], loose: Collection[str
 
 
 def saves_of(processes: Iterable[Process], rank: int = 0) -> dict[tuple[int, int], Save]:
-    """The saves of a run by step and place among those of the step; of what was saved twice the later counts."""
+    """The saves of a run by step and place among those of the step; of what was saved twice the later counts.
+
+    What a resumed process saves before its first step is left out: some hand what they loaded to other ranks so.
+    """
     found: dict[tuple[int, int], Save] = {}
     for process in processes:
         seen: dict[int, int] = {}
-        for save in process.saves if process.rank == rank else ():
+        mine = process.saves if process.rank == rank else ()
+        for save in mine if process.base is None else [s for s in mine if s.number > (process.base or 0)]:
             place = seen[save.number] = seen.get(save.number, 0) + 1
             found[save.number, place] = save
     return found

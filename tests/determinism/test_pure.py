@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from ckpttool.determinism.comparing import agreement, boundary, departure, differing, unseeded, without
+from ckpttool.determinism.comparing import (
+    agreement,
+    artifact_departure,
+    boundary,
+    departure,
+    differing,
+    saves_of,
+    unseeded,
+    without,
+)
 from ckpttool.determinism.cuts import choose
 from ckpttool.determinism.diagnosis import Case, diagnose
 from ckpttool.determinism.trace import SCHEMA, Process, Save, Step, TraceError, read_trace
@@ -125,6 +134,19 @@ def test_agreement_is_by_component() -> None:
     grid = agreement(REFERENCE, run(rng__torch={3: "x"}))
     assert [n for n, same in grid["rng"].items() if not same] == [3]
     assert all(grid["params"].values())
+
+
+def test_what_is_saved_before_the_first_step_of_a_resume_is_no_checkpoint_of_it() -> None:
+    one, two = (Save(5, "a", "d", leaves={"x": digest}) for digest in ("1", "2"))
+    late = Save(7, "b", "d", leaves={"x": "3"})
+    whole, again = (
+        Process(0, None, saves=(one, late)),
+        Process(0, 5, saves=(two, replace(late, leaves={"x": "4"}))),
+    )
+    found = artifact_departure(saves_of([whole]), saves_of([whole, again]))
+    assert found is not None
+    assert (found.step, found.fields) == (7, ("artifact.x",))
+    assert artifact_departure(saves_of([whole]), saves_of([whole, again]), ["x"]) is None
 
 
 # --- cuts ----------------------------------------------------------------------------------------------------
