@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from ckpttool import CkpttoolError, UsageError
@@ -33,13 +34,22 @@ def processes(config: Config) -> Iterator[None]:
             raise UsageError(f"{text}; say --parallel ddp or --parallel fsdp2")
         yield
         return
-    if "RANK" in os.environ:
-        dist.init_process_group("gloo")
-    else:
-        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    store, number, count = _meeting_place()
+    dist.init_process_group("gloo", store=store, rank=number, world_size=count)
     yield
     dist.barrier()
     dist.destroy_process_group()  # after an error it may wait for ever, as others wait for it: `options.main` just ends
+
+
+def _meeting_place() -> tuple[dist.Store, int, int]:
+    """Where processes leave their addresses, which of them this is, of how many."""
+    if "RANK" not in os.environ:
+        return dist.HashStore(), 0, 1
+    store, number, count = next(rendezvous("env://"))
+    if os.environ.get("GROUP_WORLD_SIZE") == "1":
+        # torchrun's store outlives its restarts, and the addresses of processes that were killed still stand in it.
+        store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    return store, number, count
 
 
 def rank() -> int:
