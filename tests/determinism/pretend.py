@@ -48,6 +48,8 @@ marker.touch()
 
 
 def save(path: Path, state: dict[str, int]) -> None:
+    if mode == "older" and path.exists():
+        path.with_suffix(".older").write_text(path.read_text())
     number = recorder.window.open(recorder.write)
     digest = f"{state['x']:x}"
     recorder.write(
@@ -68,7 +70,8 @@ def save(path: Path, state: dict[str, int]) -> None:
 
 
 def load(path: Path) -> dict[str, int]:
-    text = path.read_text()
+    older = path.with_suffix(".older")
+    text = older.read_text() if older.exists() else path.read_text()
     try:
         found = json.loads(text)
     except ValueError:

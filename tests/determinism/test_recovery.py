@@ -41,6 +41,9 @@ def test_what_is_saved_atomically_survives_every_kill(tmp_path: Path) -> None:
     }  # fmt: skip
     torn = next(b for b in found.branches if b.kill.how == "byte")
     assert torn.ran[0].status == -signal.SIGXFSZ
+    struck = [b.ran[0].trace[0].ended for b in found.branches if b.kill.how == "event"]
+    assert struck
+    assert all(text.startswith("killed") for text in struck)
 
 
 def test_a_torn_file_that_stops_the_next_start_is_told(tmp_path: Path) -> None:
@@ -88,6 +91,7 @@ def test_sigterm_heeded_and_not(tmp_path: Path) -> None:
 
 EXPECTED = {
     "never-saves": ("recovery-failed", "nothing was saved before step 12"),
+    "older": ("recovery-failed", "went on from step 4, and step 8 had been saved"),
     "never-resumes": ("recovery-failed", "started from the beginning"),
     "binary": ("command-failed", "exit status 1"),
     "drifts": ("diverged", "step 11"),
@@ -96,7 +100,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("mode", EXPECTED)
 def test_what_is_wrong_is_told(tmp_path: Path, mode: str) -> None:
-    found = verdict(tmp_path, mode, prove=False)
+    found = verdict(tmp_path, mode, prove=False, cuts=5 if mode == "older" else 1)
     status, text = EXPECTED[mode]
     assert found.status == status
     assert text in found.message
