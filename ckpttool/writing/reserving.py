@@ -19,7 +19,8 @@ _KEEP_SIZE = 1
 def room(descriptor: int, nbytes: int) -> Iterator[None]:
     """Within this block the file has room for so many bytes, in one piece where the disk has such (Linux alone).
 
-    The file system then need not look for room with every block that it writes. What was not filled is given back. Failures are for those who write to report.
+    The file system then need not look for room with every block that it writes. What was not filled is given back.
+    Failures are for those who write to report.
     """
     reserved = sys.platform == "linux" and nbytes >= LEAST and _reserved(descriptor, nbytes)
     yield
