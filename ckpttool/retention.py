@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+METRICS = "metrics.json"
+"""The file beside a run's checkpoints that notes the metric of each, where one was given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,31 @@ class Item:
     name: str
     step: int
     metric: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """What a run noted of its checkpoints: a number by step, and whether a lower one is better."""
+
+    by_step: Mapping[int, float] = field(default_factory=dict)
+    lower: bool = True
+
+    @classmethod
+    def parse(cls, data: bytes) -> Metrics:
+        """Read the content of ``metrics.json``; raises ``ValueError`` for anything else."""
+        try:
+            found = json.loads(data)
+            by_step = {int(step): float(metric) for step, metric in found["metrics"].items()}
+            return cls(by_step, {"lower": True, "higher": False}[found["better"]])
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"these are no metrics: {error!r}") from None
+
+    def encoded(self) -> bytes:
+        """The content of ``metrics.json``; numbers that JSON does not have are strings."""
+        by_step = {str(k): v if math.isfinite(v) else repr(v) for k, v in sorted(self.by_step.items())}
+        return json.dumps(
+            {"better": "lower" if self.lower else "higher", "metrics": by_step}, indent=1
+        ).encode()
 
 
 def reasons_to_keep(items: Iterable[Item], kept: Kept) -> dict[str, tuple[str, ...]]:

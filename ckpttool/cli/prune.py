@@ -24,7 +24,7 @@ settings = stacked([
     click.option("--keep-every", type=click.IntRange(min=1), metavar="N", help="Keep steps that N divides."),
     click.option(
         "--keep-best", is_flag=False, flag_value=1, default=0, type=click.IntRange(min=0), metavar="[N]",
-        help="Keep the best N (1) by --metric.",
+        help="Keep the best N (1) by --metric, or by what CheckpointStore noted.",
     ),
     click.option("--metric", metavar="KEY", help="Key of a number in each checkpoint; lower is better."),
     click.option("--higher", is_flag=True, help="A higher metric is better."),

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 import os
 import re
 import threading
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +16,13 @@ from typing import Any
 
 from ckpttool.errors import Damaged, Unreadable, UsageError, WriteFailed, printable
 from ckpttool.manifest import SIDECAR, sidecar
-from ckpttool.retention import Item, Kept, reasons_to_keep
+from ckpttool.retention import METRICS, Item, Kept, Metrics, reasons_to_keep
 from ckpttool.saving.folders import clear, delete_folder, new_folder
 from ckpttool.saving.load import NotACheckpoint, check, damage_of, load
 from ckpttool.saving.lock import FolderLock
 from ckpttool.saving.save import Saved, save
 from ckpttool.writing.durable import flush_folder, replacing
 from ckpttool.writing.temporary import sweep_folder
-
-METRICS = "metrics.json"
-"""The metric of each step, where one was given: what `best` is chosen by."""
 
 _NAME = re.compile(r"step-(\d{8,})(?:\.pth)?")
 _OWN = re.compile(rf"step-\d{{8,}}(?:\.pth)?(?:{re.escape(SIDECAR)})?|{re.escape(METRICS)}")
@@ -145,31 +140,27 @@ class CheckpointStore:
 
     def _note(self, step: int, metric: float) -> None:
         try:
-            known = {**self._read_metrics(), step: float(metric)}
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+            known = Metrics({**self._read_metrics(), step: float(metric)}, self.kept.lower)
+        except (OSError, ValueError, TypeError) as error:
             place = printable(str(self.folder / METRICS))
             text = f"{place} – cannot be read: {error}; the metric of step {step} is not noted, and nothing is deleted"
             warnings.warn(text, stacklevel=5)
             return
-        text = json.dumps(
-            {str(k): v if math.isfinite(v) else repr(v) for k, v in sorted(known.items())}, indent=1
-        )
         with replacing(self.folder / METRICS) as file:
-            file.write(text.encode())
+            file.write(known.encoded())
 
     def metrics(self) -> dict[int, float]:
         """The metric of each step that has one; empty where the file is missing or cannot be read."""
         try:
-            return self._read_metrics()
-        except (OSError, ValueError, TypeError, AttributeError):
+            return {**self._read_metrics()}
+        except (OSError, ValueError):
             return {}
 
-    def _read_metrics(self) -> dict[int, float]:
+    def _read_metrics(self) -> Mapping[int, float]:
         try:
-            found = json.loads((self.folder / METRICS).read_bytes())
+            return Metrics.parse((self.folder / METRICS).read_bytes()).by_step
         except FileNotFoundError:
             return {}
-        return {int(step): float(metric) for step, metric in found.items()}
 
     def _let_go(self, saved: int, target: Path) -> None:
         try:
@@ -189,7 +180,7 @@ class CheckpointStore:
                 sidecar(str(path)).unlink(missing_ok=True)
             if gone:
                 flush_folder(self.folder)
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (OSError, ValueError) as error:
             text = f"{printable(str(self.folder))} – step {saved} is saved, and old ones stay: {error}"
             warnings.warn(text, stacklevel=5)
 

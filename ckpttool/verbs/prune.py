@@ -12,7 +12,7 @@ from ckpttool.formats import describe
 from ckpttool.formats.folders import INDEX
 from ckpttool.model import Json
 from ckpttool.report import Report, Table, Text
-from ckpttool.retention import Item, Kept, reasons_to_keep
+from ckpttool.retention import METRICS, Item, Kept, Metrics, reasons_to_keep
 from ckpttool.tree import number, walk
 from ckpttool.units import plural, size
 from ckpttool.verbs.deleting import delete_checkpoint, finish_deletions
@@ -56,19 +56,19 @@ def prune(
     """Choose which checkpoints of a run go, verify those that stay, and, with ``delete``, delete the others.
 
     ``keep_last`` of the newest, those whose step is a multiple of ``keep_every``, and the ``keep_best`` by
-    ``metric``, the key of a number in each checkpoint (lower is better unless ``higher``); of each series of names on
-    its own. What a link or a framework's tracker names stays, and the newest that verifies; so does what is not
-    numbered where others are, and a folder that holds other checkpoints. Without ``delete`` nothing is touched. One
-    survivor that is not complete and intact, and nothing is deleted: exit code 1. Raises ``UsageError`` where nothing
-    says what to keep, ``WriteFailed`` where something cannot be deleted.
+    ``metric``, the key of a number in each checkpoint (lower is better unless ``higher``), without one by the metrics
+    that ``CheckpointStore`` noted; of each series of names on its own. What a link or a framework's tracker names
+    stays, and the newest that verifies; so does what is not numbered where others are, and a folder that holds other
+    checkpoints. Without ``delete`` nothing is touched. One survivor that is not complete and intact, and nothing is
+    deleted: exit code 1. Raises ``UsageError`` where nothing says what to keep, ``WriteFailed`` where something cannot
+    be deleted.
     """
     if not (keep_last or keep_every or keep_best):
         raise UsageError("say what to keep: --keep-last N, --keep-every N or --keep-best [N]")
-    if keep_best and not metric:
-        raise UsageError("--keep-best needs --metric KEY, the key of a number in each checkpoint")
     found = candidates(folder)
-    kept = Kept(keep_last, keep_every, keep_best, not higher)
-    stay = _protected(folder, found, _chosen(found, kept, metric))
+    noted = _noted(Path(folder), found, metric, higher) if keep_best else _Noted({}, True)
+    kept = Kept(keep_last, keep_every, keep_best, noted.lower)
+    stay = _protected(folder, found, _chosen(found, kept, noted.by_path))
     judge = _Judge(require, tuple(trust), progress)
     choices = judge.all([_Choice(c, tuple(stay.get(c.path, ())), _nbytes(c)) for c in found])
     wrong = [c for c in choices if c.wrong]
@@ -84,7 +84,44 @@ def prune(
 # --- what stays ------------------------------------------------------------------------------------------
 
 
-def _chosen(found: Sequence[Candidate], kept: Kept, metric: str | None) -> dict[str, list[str]]:
+@dataclass(frozen=True, slots=True)
+class _Noted:
+    """The metric of each checkpoint that has one, by path, and whether a lower one is better."""
+
+    by_path: Mapping[str, float | None]
+    lower: bool
+
+
+def _noted(folder: Path, found: Sequence[Candidate], metric: str | None, higher: bool) -> _Noted:
+    if metric:
+        noted = _Noted({c.path: _metric(c, metric) for c in found}, not higher)
+        where = f"under '{printable(metric)}'; `ckpttool inspect` shows keys"
+    else:
+        metrics = _metrics_of(folder)
+        noted = _Noted(
+            {c.path: metrics.by_step.get(c.count) for c in found if c.counts}, metrics.lower and not higher
+        )
+        where = f"in {METRICS}; --metric KEY is the key of a number in each checkpoint"
+    if all(value is None for value in noted.by_path.values()):
+        raise UsageError(f"no checkpoint has a metric {where}")
+    return noted
+
+
+def _metrics_of(folder: Path) -> Metrics:
+    place = folder / METRICS
+    try:
+        return Metrics.parse(place.read_bytes())
+    except FileNotFoundError:
+        raise UsageError(
+            f"--keep-best needs --metric KEY, the key of a number in each checkpoint: there is no {METRICS}"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{printable(str(place))} – cannot be read: {error}") from None
+
+
+def _chosen(
+    found: Sequence[Candidate], kept: Kept, metrics: Mapping[str, float | None]
+) -> dict[str, list[str]]:
     """By path why checkpoints stay by what was asked for, each series of names on its own.
 
     Where no name counts anything, the order does, of all of them.
@@ -92,11 +129,6 @@ def _chosen(found: Sequence[Candidate], kept: Kept, metric: str | None) -> dict[
     numbered = any(c.counts for c in found)
     if kept.every and not numbered:
         raise UsageError("--keep-every needs a step in the names, and these count nothing")
-    metrics = {c.path: _metric(c, metric) for c in found} if metric else {}
-    if kept.best and all(value is None for value in metrics.values()):
-        raise UsageError(
-            f"no checkpoint has a number under '{printable(metric or '')}'; `ckpttool inspect` shows keys"
-        )
     series: dict[object, list[Item]] = {}
     stay: dict[str, list[str]] = {}
     for place, c in enumerate(found):

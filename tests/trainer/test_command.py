@@ -228,8 +228,9 @@ def test_tensorboard(trainers: Any, tmp_path: Path) -> None:
 
 def test_the_metric_of_each_save_is_known(trainers: Any, tmp_path: Path) -> None:
     assert trainers(tmp_path, *SHORT, "--keep", 1, "--keep-best", 1).status == 0
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
-    best = min(metrics, key=lambda step: float(metrics[step]))
+    noted = json.loads((tmp_path / "metrics.json").read_text())
+    choose = {"lower": min, "higher": max}[noted["better"]]
+    best = choose(noted["metrics"], key=lambda step: float(noted["metrics"][step]))
     assert (tmp_path / f"step-{int(best):08d}.pth").exists()
 
 

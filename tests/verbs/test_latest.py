@@ -163,13 +163,30 @@ def test_the_best_by_a_number_in_the_checkpoint(tmp_path: Path) -> None:
     assert left(tmp_path) == ["step-1.pth", "step-3.pth"]
 
 
+def test_the_best_by_what_the_store_noted(tmp_path: Path) -> None:
+    from ckpttool import CheckpointStore
+
+    with CheckpointStore(tmp_path, keep=None, lower=False) as store:
+        for step, accuracy in enumerate([0.5, 0.9, float("nan"), 0.7]):
+            store.save({"step": step}, step=step, metric=accuracy)
+    prune(tmp_path, keep_last=1, keep_best=1, delete=True)
+    assert [name for name in left(tmp_path) if name.endswith(".pth")] == [
+        "step-00000001.pth",
+        "step-00000003.pth",
+    ]
+    for notes in (b"oops", b"[]", b'{"metrics": {}}', b'{"better": "much", "metrics": {}}', b"[" * 100_000):
+        (tmp_path / "metrics.json").write_bytes(notes)
+        with pytest.raises(UsageError, match=r"metrics\.json – cannot be read"):
+            prune(tmp_path, keep_best=1)
+
+
 def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
     put(tmp_path, "a.pth")
     with pytest.raises(UsageError, match="--keep-last"):
         prune(tmp_path)
     with pytest.raises(UsageError, match="--metric"):
         prune(tmp_path, keep_best=1)
-    with pytest.raises(UsageError, match="no checkpoint has a number"):
+    with pytest.raises(UsageError, match="no checkpoint has a metric under"):
         prune(tmp_path, keep_best=1, metric="val.loss")
     with pytest.raises(UsageError, match="--keep-every needs a step"):
         prune(tmp_path, keep_every=10)
