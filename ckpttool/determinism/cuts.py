@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -155,13 +156,14 @@ def chosen(
             found.setdefault(cut, why)
     rng = random.Random(seed)
     choices = range(first, last)
+    most = min(count, math.comb(len(choices), 1) + math.comb(len(choices), 2))
     for _ in range(20 * count):
-        if len(found) >= min(count, len(choices)):
+        if len(found) >= most:
             break
         double = rng.random() < 0.25 and len(choices) > 1
         found.setdefault(tuple(sorted(rng.sample(choices, 2 if double else 1))), "random")
     for number in choices:
-        if len(found) < min(count, len(choices)):
+        if len(found) < most:
             found.setdefault((number,), "what is left")
     return tuple(found.items())[:count]
 

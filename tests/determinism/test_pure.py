@@ -207,3 +207,9 @@ def test_fields_that_the_reference_leaves_out_are_not_compared() -> None:
     step = Step(1, {"loss": "a"})
     assert differing(step, replace(step, fields={"loss": "a", "rng.python": "x"})) == ()
     assert differing(step, replace(step, fields={})) == ("loss",)
+
+
+def test_when_all_steps_are_taken_pairs_of_them_are() -> None:
+    cuts = choose(run(12), [Save(4, "", "")], 25)
+    assert len(cuts) == 25
+    assert sum(len(cut) == 1 for cut in cuts) < 9 < sum(len(cut) == 2 for cut in cuts)
