@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,7 +42,12 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 
 
 def pytest_sessionstart() -> None:
-    """Stop where torch was promised and is missing: skipping every test that needs it would look green."""
+    """Stop where torch was promised and is missing: skipping every test that needs it would look green.
+
+    Shells start background jobs with SIGINT ignored, and children inherit that: Ctrl-C could not be tested.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.environ.get("CKPTTOOL_REQUIRE_TORCH") and find_spec("torch") is None:
         pytest.exit(
             "CKPTTOOL_REQUIRE_TORCH is set, and torch is not installed",
