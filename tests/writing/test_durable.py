@@ -271,8 +271,9 @@ def test_a_read_only_disk(small_disk: Path) -> None:
 # --- writers that die ----------------------------------------------------------------------------------------
 
 WAITS = """
-    import sys, time
+    import signal, sys, time
     from ckpttool.writing.durable import replacing
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored below nohup
     with replacing(sys.argv[1]) as file:
         file.write(b"half")
         file.flush()
