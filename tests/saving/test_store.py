@@ -117,6 +117,16 @@ def test_unreadable_metrics_delete_nothing_and_are_not_written_over(tmp_path: Pa
         assert store.metrics() == {}
 
 
+def test_prune_keeps_the_best_by_what_was_noted(tmp_path: Path) -> None:
+    from ckpttool.verbs.prune import prune
+
+    with ckpttool.CheckpointStore(tmp_path, keep=None, lower=False) as store:
+        for step, accuracy in enumerate([0.5, 0.9, 0.7]):
+            store.save(state(step), step=step, metric=accuracy)
+        prune(tmp_path, keep_last=1, keep_best=1, delete=True)
+        assert steps(store) == [1, 2]
+
+
 def test_metrics_may_be_tensors_or_nan(tmp_path: Path) -> None:
     with ckpttool.CheckpointStore(tmp_path, keep=1, best=1) as store:
         for step, metric in ((1, torch.tensor(0.25)), (2, float("nan")), (3, float("inf"))):

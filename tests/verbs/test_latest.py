@@ -13,6 +13,7 @@ from ckpttool.errors import ExitCode, Unreadable, UsageError
 from ckpttool.retention import Item, Kept, reasons_to_keep
 from ckpttool.testing.samples import run_files, training_state, weights
 from ckpttool.testing.writers import safetensors_file, sharded_files, torch_file
+from ckpttool.retention import Metrics
 from ckpttool.verbs.latest import latest
 from ckpttool.verbs.prune import prune
 from ckpttool.verbs.runs import candidates, counted
@@ -164,16 +165,13 @@ def test_the_best_by_a_number_in_the_checkpoint(tmp_path: Path) -> None:
 
 
 def test_the_best_by_what_the_store_noted(tmp_path: Path) -> None:
-    from ckpttool import CheckpointStore
-
-    with CheckpointStore(tmp_path, keep=None, lower=False) as store:
-        for step, accuracy in enumerate([0.5, 0.9, float("nan"), 0.7]):
-            store.save({"step": step}, step=step, metric=accuracy)
+    for step in range(4):
+        put(tmp_path, f"step-{step:08d}.pth")
+    noted = Metrics(dict(enumerate([0.5, 0.9, float("nan"), 0.7])), lower=False)
+    (tmp_path / "metrics.json").write_bytes(noted.encoded())
+    assert repr(Metrics.parse(noted.encoded())) == repr(noted)
     prune(tmp_path, keep_last=1, keep_best=1, delete=True)
-    assert [name for name in left(tmp_path) if name.endswith(".pth")] == [
-        "step-00000001.pth",
-        "step-00000003.pth",
-    ]
+    assert [n for n in left(tmp_path) if n.endswith(".pth")] == ["step-00000001.pth", "step-00000003.pth"]
     for notes in (b"oops", b"[]", b'{"metrics": {}}', b'{"better": "much", "metrics": {}}', b"[" * 100_000):
         (tmp_path / "metrics.json").write_bytes(notes)
         with pytest.raises(UsageError, match=r"metrics\.json – cannot be read"):
