@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from ckpttool.errors import ExitCode, Unreadable, UsageError
-from ckpttool.retention import Item, Kept, reasons_to_keep
+from ckpttool.retention import Item, Kept, Metrics, reasons_to_keep
 from ckpttool.testing.samples import run_files, training_state, weights
 from ckpttool.testing.writers import safetensors_file, sharded_files, torch_file
-from ckpttool.retention import Metrics
 from ckpttool.verbs.latest import latest
 from ckpttool.verbs.prune import prune
 from ckpttool.verbs.runs import candidates, counted
