@@ -249,7 +249,7 @@ def test_no_hostile_file_makes_it_do_anything(tmp_path: Path, sound: Path, fixtu
     folder.mkdir()
     given = json.dumps([str(sound), str(folder), *paths])
     done = subprocess.run(
-        [sys.executable, "-c", WATCHED], input=given, text=True, capture_output=True, check=False
+        [sys.executable, "-B", "-c", WATCHED], input=given, text=True, capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr
 
