@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ckpttool.testing.peaks import peak_megabytes
 from ckpttool.testing.zips import placed
 from ckpttool.verbs.verify import verify
 
@@ -81,7 +81,7 @@ def run_batch(bases: Mapping[str, bytes], seed: int, count: int) -> Tally:
             bad = mutated(bases[name], rng)
             notice = _must_be_noticed(bases[name], bad, ranges[name])
             judge(tally, f"seed {seed}/{number} of {name}", Path(folder) / name, bad, notice)
-    tally.megabytes = _peak()
+    tally.megabytes = peak_megabytes()
     return tally
 
 
@@ -114,24 +114,3 @@ def _covered(data: bytes) -> list[tuple[int, int]]:
 def _must_be_noticed(good: bytes, bad: bytes, ranges: list[tuple[int, int]]) -> bool:
     """Whether a byte under a CRC changed in its place. Where bytes moved, other checks speak."""
     return len(good) == len(bad) and any(good[start:stop] != bad[start:stop] for start, stop in ranges)
-
-
-def _peak() -> float:
-    """Peak resident memory of this process in MiB; 0 where the platform does not say.
-
-    Linux's ``ru_maxrss`` starts from the peak of the process that forked it (``exec_mmap``); ``VmHWM`` does not.
-    """
-    try:
-        status = Path("/proc/self/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) / 1024
-    except (OSError, IndexError):
-        return _peak_elsewhere()
-
-
-def _peak_elsewhere() -> float:
-    try:
-        import resource
-    except ImportError:
-        return 0.0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20) if sys.platform == "darwin" else peak / 1024
