@@ -266,7 +266,7 @@ BROKEN = {
 def test_a_broken_one_is_found_and_shrunk(name: str) -> None:
     factory, moves = BROKEN[name]
     with pytest.raises(AssertionError, match=r"is not (that of|what was saved)") as caught:
-        check_resume_machine(factory, steps=4, examples=40, moves=8)
+        check_resume_machine(factory, steps=4, examples=400, moves=8)
     told = [line for note in caught.value.__notes__ for line in note.splitlines()]
     shrunk = [line.strip().removeprefix("state.") for line in told if line.strip().startswith("state.")]
     # Shrinking ends where no single move can go: a longer way to the same fault may be such a place.
