@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,14 +27,16 @@ ROOT = TESTS.parent
 
 # No deadline anywhere: a busy machine is not a bug. `ci` is derandomized, so that a red run is red again.
 settings.register_profile("dev", deadline=None, max_examples=20)
-settings.register_profile(
-    "ci",
-    deadline=None,
-    max_examples=20,
-    derandomize=True,
-    print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+# `torch` is `ci` with more examples: the plain run is made often, that environment on two processors now and then.
+for profile, examples in (("ci", 20), ("torch", 50)):
+    settings.register_profile(
+        profile,
+        deadline=None,
+        max_examples=examples,
+        derandomize=True,
+        print_blob=True,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
 settings.register_profile(
     "slow",
     deadline=None,
@@ -98,3 +104,30 @@ def junit_schema() -> xmlschema.XMLSchema:
     """The XML schema of JUnit reports; see tests/schemas/README.md."""
     xmlschema = pytest.importorskip("xmlschema", reason="xmlschema is not installed")
     return xmlschema.XMLSchema(TESTS / "schemas" / "junit-10.xsd")
+
+
+@pytest.fixture
+def disk_of(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Makes a file system of so many megabytes, where this user may mount one."""
+    with ExitStack() as mounted:
+
+        def mount(megabytes: int) -> Path:
+            place = tmp_path / "disk"
+            place.mkdir()
+            options = ["-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(place)]
+            program = shutil.which("mount")
+            if (
+                program is None
+                or subprocess.run([program, *options], check=False, capture_output=True).returncode
+            ):
+                pytest.skip("mounting is not allowed here")
+            mounted.callback(subprocess.run, ["umount", str(place)], check=True)
+            return place
+
+        yield mount
+
+
+@pytest.fixture
+def small_disk(disk_of: Callable[[int], Path]) -> Path:
+    """A file system of one megabyte."""
+    return disk_of(1)

@@ -84,7 +84,7 @@ def content(rng: random.Random, nbytes: int, flavour: str) -> bytes:
     return rng.randbytes(nbytes)
 
 
-@settings(max_examples=60)
+@settings(max_examples=3 * settings().max_examples)
 @given(
     parts=st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 3000)), min_size=1, max_size=6),
     flavour=st.sampled_from(["zeros", "constant", "pages", "floats", "random"]),

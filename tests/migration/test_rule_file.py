@@ -304,7 +304,7 @@ PIECES = [
 ]  # fmt: skip
 
 
-@settings(max_examples=60)
+@settings(max_examples=4 * settings().max_examples)
 @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=40).map("".join))
 def test_no_text_is_a_traceback(text: str) -> None:
     for start in ("", "ckpttool: 1\nrules:\n- ", "ckpttool: 1\n"):
@@ -319,7 +319,7 @@ def test_no_text_is_a_traceback(text: str) -> None:
             continue
 
 
-@settings(max_examples=40)
+@settings(max_examples=2 * settings().max_examples)
 @given(st.data())
 def test_no_damage_is_a_traceback(data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(EVERYTHING)))
@@ -373,7 +373,7 @@ def any_rules(draw: st.DrawFn) -> str:
     return "{" + ", ".join(fields) + "}"
 
 
-@settings(max_examples=50)
+@settings(max_examples=3 * settings().max_examples)
 @given(st.lists(any_rules(), min_size=1, max_size=3), st.data())
 def test_no_tensor_is_a_traceback(rules: list[str], data: st.DataObject) -> None:
     dtypes = st.sampled_from(["float32", "int64", "bool", "quint4x2", "bfloat16"])

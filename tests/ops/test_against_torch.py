@@ -267,7 +267,7 @@ def wide(x: Any) -> Any:
     return torch.view_as_real(x.to(torch.complex128)) if x.is_complex() else x.double()
 
 
-@settings(max_examples=80)
+@settings(max_examples=4 * settings().max_examples)
 @given(strategies.dtypes(), strategies.dtypes(), st.data())
 def test_casts(old: DType, new: DType, data: st.DataObject) -> None:
     if old.kind == "complex" != new.kind:

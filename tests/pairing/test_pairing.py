@@ -236,7 +236,7 @@ def scripts(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any], dict[str, 
 
 
 @given(scripts())
-@settings(max_examples=50)
+@settings(max_examples=3 * settings().max_examples)
 def test_a_rename_script_is_recovered_by_content(script: tuple[Any, Any, dict[str, str]]) -> None:
     a, b, truth = script
     found = paired(a, b)

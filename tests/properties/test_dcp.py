@@ -90,7 +90,6 @@ def said(folder: Path) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=15)
 @given(st.data())
 def test_chunks_change_neither_digests_nor_measures(data: st.DataObject) -> None:
     array = data.draw(arrays())
@@ -101,7 +100,6 @@ def test_chunks_change_neither_digests_nor_measures(data: st.DataObject) -> None
     assert repr(one) == repr(other)  # NaN is not itself
 
 
-@settings(max_examples=15)
 @given(st.data())
 def test_chunks_are_no_difference_and_a_whole_file_holds_the_same(data: st.DataObject) -> None:
     array = data.draw(arrays())
@@ -111,7 +109,6 @@ def test_chunks_are_no_difference_and_a_whole_file_holds_the_same(data: st.DataO
         assert diff(b, Path(a) / "out.pth").exit_code == 0
 
 
-@settings(max_examples=15)
 @given(st.data())
 def test_a_changed_element_is_found_wherever_it_is(data: st.DataObject) -> None:
     array = data.draw(arrays().filter(lambda a: a.size > 0))
@@ -176,7 +173,7 @@ SMALL = dcp_files(
 )
 
 
-@settings(max_examples=50)
+@settings(max_examples=3 * settings().max_examples)
 @given(st.data())
 def test_any_damage_is_a_result(data: st.DataObject) -> None:
     files = dict(SMALL)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from ckpttool.dtypes import DTYPES
 from ckpttool.expressions import Applied, Expression, Form, Leaf
@@ -118,7 +118,6 @@ def run(rules: RuleFile, names: Names, tensors: Tensors) -> tuple[Names, Tensors
     return names_after(rewriting, names), applied(rewriting, tensors)
 
 
-@settings(max_examples=25)
 @given(migrations())
 def test_the_way_back_leads_back(case: tuple[RuleFile, Names]) -> None:
     rules, names = case
@@ -132,7 +131,6 @@ def test_the_way_back_leads_back(case: tuple[RuleFile, Names]) -> None:
     }
 
 
-@settings(max_examples=20)
 @given(migrations())
 def test_back_and_forth_again(case: tuple[RuleFile, Names]) -> None:
     rules, names = case
@@ -144,7 +142,6 @@ def test_back_and_forth_again(case: tuple[RuleFile, Names]) -> None:
     assert equal(run(twice, names, tensors)[1], run(rules, names, tensors)[1])
 
 
-@settings(max_examples=20)
 @given(migrations(), st.integers(0, 5))
 def test_two_runs_do_what_one_does(case: tuple[RuleFile, Names], place: int) -> None:
     rules, names = case
@@ -158,7 +155,6 @@ def test_two_runs_do_what_one_does(case: tuple[RuleFile, Names], place: int) -> 
     assert end.items == once.items
 
 
-@settings(max_examples=20)
 @given(migrations())
 def test_printed_rules_are_the_same_rules(case: tuple[RuleFile, Names]) -> None:
     rules, names = case
@@ -169,7 +165,6 @@ def test_printed_rules_are_the_same_rules(case: tuple[RuleFile, Names]) -> None:
             assert rewrite(again, names).outputs == rewrite(rules, names).outputs
 
 
-@settings(max_examples=20)
 @given(migrations())
 def test_every_key_is_accounted_for(case: tuple[RuleFile, Names]) -> None:
     rules, names = case
