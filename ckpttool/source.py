@@ -149,7 +149,31 @@ class Memory:
         self._view = memoryview(b"")
 
 
-class RemoteFile:
+class SimpleSource:
+    """A source whose ``read`` makes new bytes each time: the rest follows from it."""
+
+    name: str
+    size: int
+
+    def read(self, start: int, nbytes: int) -> bytes:
+        raise NotImplementedError
+
+    def readinto(self, start: int, buffer: memoryview) -> int:
+        data = self.read(start, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def window(self, start: int, stop: int) -> bytes | memoryview:
+        return self.read(start, stop - start)
+
+    def changed(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+
+class RemoteFile(SimpleSource):
     """A URL read through fsspec (the ``remote`` extra): one request for each range."""
 
     def __init__(self, url: str) -> None:
@@ -176,22 +200,8 @@ class RemoteFile:
         except OSError as error:
             raise Unreadable(self.name, f"read failed at byte {start}: {error}") from error
 
-    def readinto(self, start: int, buffer: memoryview) -> int:
-        data = self.read(start, len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
 
-    def window(self, start: int, stop: int) -> bytes | memoryview:
-        return self.read(start, stop - start)
-
-    def changed(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        pass
-
-
-class Repeated:
+class Repeated(SimpleSource):
     """The same few bytes again and again: what is made up, as long as it has to be, without the memory for it."""
 
     def __init__(self, name: str) -> None:
@@ -208,20 +218,6 @@ class Repeated:
         nbytes = max(0, min(nbytes, self.size - start))
         skip = start % len(self._pattern)
         return (self._pattern * (-(-(skip + nbytes) // len(self._pattern))))[skip : skip + nbytes]
-
-    def readinto(self, start: int, buffer: memoryview) -> int:
-        data = self.read(start, len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def window(self, start: int, stop: int) -> bytes | memoryview:
-        return self.read(start, stop - start)
-
-    def changed(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        pass
 
 
 def open_source(where: str | os.PathLike[str]) -> Source:

@@ -14,7 +14,7 @@ from ckpttool.formats.stack import BytesAt, CallOf, DictOf, ListOf, Named
 from ckpttool.formats.torch_values import TorchValues
 from ckpttool.frozen import dataclass
 from ckpttool.limits import Limits
-from ckpttool.source import Source
+from ckpttool.source import SimpleSource, Source
 
 _NO_FRAME = b"N0N0N0K\x000"
 """Opcodes that do nothing, as long as the one that opens a frame: a frame's length counts bytes that are gone."""
@@ -153,7 +153,7 @@ def _single(items: list[Any], stop: int) -> int | None:
     return None
 
 
-class Closed:
+class Closed(SimpleSource):
     """A source that reads as one up to a place, frames aside, and as the closing opcodes from there on."""
 
     def __init__(self, source: Source, end: Closing) -> None:
@@ -171,14 +171,6 @@ class Closed:
         if first < stop:
             data += self._end.tail[first - self._end.at : stop - self._end.at]
         return bytes(data)
-
-    def readinto(self, start: int, buffer: memoryview) -> int:
-        data = self.read(start, len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def window(self, start: int, stop: int) -> bytes | memoryview:
-        return self.read(start, stop - start)
 
     def changed(self) -> bool:
         return self._source.changed()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ckpttool.source import Source
+from ckpttool.source import SimpleSource, Source
 
 
-class Patched:
+class Patched(SimpleSource):
     """A source with single bytes replaced, by offset. What is mapped or copied by others does not see it."""
 
     def __init__(self, source: Source, changed: Mapping[int, int]) -> None:
@@ -24,11 +24,6 @@ class Patched:
         for at, value in inside.items():
             mended[at - start] = value
         return bytes(mended)
-
-    def readinto(self, start: int, buffer: memoryview) -> int:
-        data = self.read(start, len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
 
     def window(self, start: int, stop: int) -> bytes | memoryview:
         if any(start <= at < stop for at in self._changed):
