@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from ckpttool.errors import MissingExtra, Unreadable
+from ckpttool.model import repeated
 from ckpttool.source import MAP_FROM, LocalFile, Memory, Source, open_source
 
 DATA = bytes(range(256)) * 4
@@ -131,6 +132,24 @@ def test_no_handle_is_left_behind(tmp_path: Path) -> None:
         with pytest.raises(Unreadable):
             LocalFile(tmp_path)
     assert len(list(handles.iterdir())) == before
+
+
+@pytest.mark.parametrize("pattern", [b"x", b"abc", bytes(7)])
+def test_what_is_repeated_reads_alike_in_every_way(pattern: bytes) -> None:
+    source = open_source(repeated(pattern, 0, 50).source)
+    whole = (pattern * 50)[:50]
+    assert source.size == 50
+    for start, stop in [(0, 50), (0, 0), (3, 11), (49, 60), (50, 60)]:
+        buffer = bytearray(stop - start)
+        count = source.readinto(start, memoryview(buffer))
+        assert source.read(start, stop - start) == source.window(start, stop) == whole[start:stop]
+        assert (count, bytes(buffer[:count])) == (len(whole[start:stop]), whole[start:stop])
+
+
+@pytest.mark.parametrize("name", ["repeated://", "repeated:///9", "repeated://zz/9", "repeated://00/many"])
+def test_patterns_that_are_none(name: str) -> None:
+    with pytest.raises(Unreadable, match="pattern"):
+        open_source(name)
 
 
 def test_urls_need_the_remote_extra_or_are_read_through_it() -> None:

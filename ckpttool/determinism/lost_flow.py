@@ -41,8 +41,6 @@ def _elsewhere(case: Case, step: int, seen: list[int]) -> Cause:
     lag = place - step
     text = f"step {step} trained the batch of step {place} ({lag:+d})"
     evidence = f"step {place}"
-    if place == 1 and 1 not in (began,) and lag < -NEAR:
-        place = seen[0]
     if place == began and lag:
         again = "the data start" if began == 1 else "the epoch starts"
         return Cause(
