@@ -96,9 +96,7 @@ def _is_grid(boxes: Sequence[Box]) -> bool:
 
 
 def _meet(a: Box, b: Box) -> bool:
-    return all(
-        max(i, j) < min(i + n, j + m) for i, j, n, m in zip(a.start, b.start, a.shape, b.shape, strict=True)
-    )
+    return all(max(i, j) < min(i + n, j + m) for i, j, n, m in zip(a.start, b.start, a.shape, b.shape, strict=True))
 
 
 def intersection(a: Box, b: Box) -> Box | None:

@@ -11,16 +11,7 @@ from ckpttool.frozen import dataclass
 from ckpttool.model import Json
 
 Kind: TypeAlias = Literal[
-    "added",
-    "removed",
-    "renamed",
-    "moved",
-    "retyped",
-    "reshaped",
-    "rewritten",
-    "retied",
-    "reordered",
-    "edited",
+    "added", "removed", "renamed", "moved", "retyped", "reshaped", "rewritten", "retied", "reordered", "edited"
 ]
 
 KINDS: tuple[Kind, ...] = (

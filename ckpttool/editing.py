@@ -66,9 +66,7 @@ class Editor:
         """The draft of what the root reaches, nodes numbered as a reader numbers them. ``facts`` replace fields."""
         order = list(_reached(self.nodes, self.root))
         place = {old: new for new, old in enumerate(order)}
-        used = sorted(
-            {n.storage for i in order if isinstance(n := self.nodes[i], Tensor) and n.storage is not None}
-        )
+        used = sorted({n.storage for i in order if isinstance(n := self.nodes[i], Tensor) and n.storage is not None})
         home = {old: new for new, old in enumerate(used)}
         nodes = tuple(_moved(self.nodes[i], place, home) for i in order)
         changed = replace(

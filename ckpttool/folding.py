@@ -64,14 +64,8 @@ def fold(names: Iterable[tuple[str, Mark]]) -> list[Fold[Mark]]:
     for (mark, texts), found in templates.items():
         template = _template(texts)
         merged = _merge([(tuple([(n,) for n in numbers]), place) for numbers, place in found.items()], 0)
-        rows.setdefault((mark, len(template)), []).extend(
-            (_filled(template, n), place) for n, place in merged
-        )
-    folds = [
-        (place, Fold(one, mark))
-        for (mark, _), some in rows.items()
-        for one, place in _merge(some, ALTERNATIVES)
-    ]
+        rows.setdefault((mark, len(template)), []).extend((_filled(template, n), place) for n, place in merged)
+    folds = [(place, Fold(one, mark)) for (mark, _), some in rows.items() for one, place in _merge(some, ALTERNATIVES)]
     return [one for _, one in sorted(folds, key=lambda pair: pair[0])]
 
 
@@ -98,9 +92,7 @@ def segment_text(alternatives: tuple[str, ...]) -> str:
     if len(alternatives) == 1:
         return _escape(alternatives[0])
     digits = [a for a in alternatives if _is_number(a)]
-    words = (
-        [] if len(digits) == len(alternatives) else [_escape(a) for a in alternatives if not _is_number(a)]
-    )
+    words = [] if len(digits) == len(alternatives) else [_escape(a) for a in alternatives if not _is_number(a)]
     numbers = sorted(set(map(int, digits)))
     return "{" + ",".join([*_runs(numbers), *words]) + "}"
 

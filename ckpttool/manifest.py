@@ -114,9 +114,7 @@ class Sealed:
         """The checkpoint's own files, as it names them, whose content is what was sealed."""
         intact = self.intact
         whole = not self.inside or self.manifest is None or self.same_tensors
-        return (
-            frozenset(path for path, name in self.paths.items() if name in intact) if whole else frozenset()
-        )
+        return frozenset(path for path, name in self.paths.items() if name in intact) if whole else frozenset()
 
     @property
     def same_tensors(self) -> bool:
@@ -146,11 +144,7 @@ def manifest_for(path: str) -> Path | None:
     if os.path.isdir(path):  # noqa: PTH112 - never raises
         return None
     real = os.path.realpath(path)  # `last.pth`, a link to what was sealed
-    places = (
-        sidecar(real),
-        Path(path).parent / f"ckpttool{SIDECAR}",
-        Path(real).parent / f"ckpttool{SIDECAR}",
-    )
+    places = (sidecar(real), Path(path).parent / f"ckpttool{SIDECAR}", Path(real).parent / f"ckpttool{SIDECAR}")
     return next((place for place in places if place.is_file()), None)
 
 
@@ -221,9 +215,7 @@ def from_json(text: str | bytes) -> Manifest:
         return _read(json.loads(text), depth=2)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         reason = str(error) or type(error).__name__
-        raise Malformed(
-            reason if isinstance(error, Malformed) else f"not a manifest: {reason[:120]}"
-        ) from error
+        raise Malformed(reason if isinstance(error, Malformed) else f"not a manifest: {reason[:120]}") from error
 
 
 def _read(data: object, depth: int) -> Manifest:
@@ -251,9 +243,7 @@ def _file(data: object) -> FileSeal:
         raise Malformed(f"blocks of {block} bytes, and {LEAST_BLOCK} is the least")
     if len(blocks) != -(-size // block):
         raise Malformed(f"{size} bytes in blocks of {block} are not {len(blocks)} blocks")
-    return FileSeal(
-        str(found["name"]), size, _count(found["mtime_ns"]), block, blocks, str(found.get("sha256", ""))
-    )
+    return FileSeal(str(found["name"]), size, _count(found["mtime_ns"]), block, blocks, str(found.get("sha256", "")))
 
 
 def _tensor(data: object) -> TensorSeal:

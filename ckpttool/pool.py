@@ -20,11 +20,7 @@ def workers() -> int:
 
 
 def ordered_map(
-    fn: Callable[[Item], Result],
-    items: Iterable[Item],
-    executor: Executor | None = None,
-    *,
-    window: int | None = None,
+    fn: Callable[[Item], Result], items: Iterable[Item], executor: Executor | None = None, *, window: int | None = None
 ) -> Iterator[Result]:
     """Yield ``fn(item)`` in the order of ``items``, computed by ``executor``; in this thread if it is None.
 

@@ -29,11 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Interruptions that each resume_check tries, beside those that a test names; 0 skips these tests.",
     )
     group.addoption(
-        "--resume-seed",
-        type=int,
-        default=0,
-        metavar="N",
-        help="Of the interruptions that are drawn at random.",
+        "--resume-seed", type=int, default=0, metavar="N", help="Of the interruptions that are drawn at random."
     )
 
 
@@ -100,9 +96,7 @@ def _command(
     from ckpttool.render import render
 
     if not isinstance(cuts, int):
-        raise pytest.UsageError(
-            "a command's cuts are a number: which steps can be resumed is seen from its saves"
-        )
+        raise pytest.UsageError("a command's cuts are a number: which steps can be resumed is seen from its saves")
     found = check(Command(tuple(words), tuple(resume)), Wishes(steps, cuts, seed=seed, power=False), folder)
     if found.status != "exact":
         pytest.fail(render(report(found, " ".join(words)), "text", width=100), pytrace=False)

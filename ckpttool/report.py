@@ -161,9 +161,7 @@ class Details:
     blocks: tuple[Block, ...]
 
 
-Block: TypeAlias = (
-    "Text | Table | Facts | Findings | Tree | Bars | HeatMap | Histogram | Timeline | Curves | Details"
-)
+Block: TypeAlias = "Text | Table | Facts | Findings | Tree | Bars | HeatMap | Histogram | Timeline | Curves | Details"
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,9 +53,7 @@ class Metrics:
     def encoded(self) -> bytes:
         """The content of ``metrics.json``; numbers that JSON does not have are strings."""
         by_step = {str(k): v if math.isfinite(v) else repr(v) for k, v in sorted(self.by_step.items())}
-        return json.dumps(
-            {"better": "lower" if self.lower else "higher", "metrics": by_step}, indent=1
-        ).encode()
+        return json.dumps({"better": "lower" if self.lower else "higher", "metrics": by_step}, indent=1).encode()
 
 
 def reasons_to_keep(items: Iterable[Item], kept: Kept) -> dict[str, tuple[str, ...]]:

@@ -31,9 +31,7 @@ def _names(module: str, names: str) -> set[tuple[str, str]]:
 
 _KINDS = "BFloat16 Bool Byte Char Double Float Half Int Long Short"
 _TYPED = " ".join(
-    f"{kind}{what}"
-    for kind in f"{_KINDS} ComplexDouble ComplexFloat".split()
-    for what in ("Storage", "Tensor")
+    f"{kind}{what}" for kind in f"{_KINDS} ComplexDouble ComplexFloat".split() for what in ("Storage", "Tensor")
 )
 _QUANTIZED = "QInt32Storage QInt8Storage QUInt2x4Storage QUInt4x2Storage QUInt8Storage"
 _SPARSE = " ".join(f"{kind}Tensor" for kind in _KINDS.split() if kind != "Bool")
@@ -86,9 +84,7 @@ SCHEMES: frozenset[tuple[str, str]] = frozenset(
 CONSTRUCTORS: frozenset[tuple[str, str]] = frozenset(
     _names("numpy._core.multiarray", "_reconstruct scalar")
     | _names("numpy._core.numeric", "_frombuffer")
-    | _names(
-        "numpy", "dtype bool_ int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 str_"
-    )
+    | _names("numpy", "dtype bool_ int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 str_")
     | _names(
         "numpy.dtypes",
         " ".join(
@@ -110,15 +106,11 @@ CONSTRUCTORS: frozenset[tuple[str, str]] = frozenset(
     | _names("fractions", "Fraction")
     | _names("uuid", "UUID SafeUUID")
     | _names("copyreg", "_reconstructor")
-    | _names(
-        "torch.jit._pickle", "build_intlist build_tensorlist build_doublelist build_boollist restore_type_tag"
-    )
+    | _names("torch.jit._pickle", "build_intlist build_tensorlist build_doublelist build_boollist restore_type_tag")
     | _names("torch.distributed.device_mesh", "DeviceMesh")
     | _names("torch.distributed._mesh_layout", "_MeshLayout _FlatLayout")
     | _names("torch.distributed.tensor._dtensor_spec", "DTensorSpec TensorMeta ShardOrderEntry")
-    | _names(
-        "torch.distributed._tensor.placement_types", "DTensorSpec TensorMeta Shard Replicate Partial _Partial"
-    )
+    | _names("torch.distributed._tensor.placement_types", "DTensorSpec TensorMeta Shard Replicate Partial _Partial")
     | _names("torch.distributed.tensor.placement_types", "Shard Replicate Partial _StridedShard")
     | _names("torch._dynamo.decorators", "_DimRange")
     | _names(

@@ -230,9 +230,7 @@ def open_source(where: str | os.PathLike[str]) -> Source:
 
 def _open(path: str) -> int:
     # O_NONBLOCK so that a FIFO without a writer answers instead of hanging.
-    flags = (
-        os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    )
+    flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
         return os.open(path, flags)
     except (OSError, ValueError) as error:

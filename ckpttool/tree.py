@@ -4,19 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckpttool.model import (
-    MAX_DEPTH,
-    Call,
-    Checkpoint,
-    Entry,
-    Global,
-    Mapping,
-    Node,
-    Scalar,
-    Sequence,
-    Tensor,
-    Value,
-)
+from ckpttool.model import MAX_DEPTH, Call, Checkpoint, Entry, Global, Mapping, Node, Scalar, Sequence, Tensor, Value
 
 REVISITS = 8
 """Leaves that shared containers may add, as a multiple of the arena's size; past it they are walked once only."""
@@ -38,9 +26,7 @@ def walk(checkpoint: Checkpoint, start: int | None = None, path: tuple[str, ...]
     budget = 10_000 + REVISITS * len(nodes)
     seen: set[int] = set()
     active: set[int] = set()
-    stack: list[tuple[tuple[str, ...], Iterator[tuple[tuple[str, ...], int]], int]] = [
-        (path, iter([((), first)]), -1)
-    ]
+    stack: list[tuple[tuple[str, ...], Iterator[tuple[tuple[str, ...], int]], int]] = [(path, iter([((), first)]), -1)]
     while stack:
         here, rest, opened = stack[-1]
         for step, index in rest:
@@ -92,9 +78,7 @@ def _call_children(nodes: tuple[Node, ...], node: Call) -> list[tuple[tuple[str,
                 found.append((step, child))
     elif node.state is not None:
         found.append((("state",), node.state))
-    found.extend(
-        ((f"args[{i}]",), arg) for i, arg in enumerate(node.args) if not isinstance(nodes[arg], Global)
-    )
+    found.extend(((f"args[{i}]",), arg) for i, arg in enumerate(node.args) if not isinstance(nodes[arg], Global))
     found.extend(((str(i),), item) for i, item in enumerate(node.items))
     found.extend(((key_text(nodes[k]),), v) for k, v in zip(node.keys, node.values, strict=True))
     return found
@@ -113,9 +97,7 @@ def paths_to(checkpoint: Checkpoint, wanted: set[int]) -> dict[int, tuple[str, .
             found[index] = here
         if len(here) < MAX_DEPTH:
             fresh = [
-                (here + step, child)
-                for step, child in _all_children(checkpoint.nodes, index)
-                if child not in seen
+                (here + step, child) for step, child in _all_children(checkpoint.nodes, index) if child not in seen
             ]
             seen.update(child for _, child in fresh)
             stack.extend(reversed(fresh))
@@ -127,9 +109,7 @@ def _all_children(nodes: tuple[Node, ...], index: int) -> list[tuple[tuple[str, 
     node = nodes[index]
     below = children(nodes, node)
     if isinstance(node, Tensor):
-        return [((name,), part) for name, part in node.parts] + (
-            [] if node.call is None else [((), node.call)]
-        )
+        return [((name,), part) for name, part in node.parts] + ([] if node.call is None else [((), node.call)])
     if isinstance(node, (Mapping, Sequence, Call)) and node.state is not None:
         below = [*below, (("state",), node.state)]
     if isinstance(node, Call):

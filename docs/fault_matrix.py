@@ -63,11 +63,7 @@ class Matrix:
 
     def command(self, kind: str, inject: str = "") -> Command:
         words = [*SHARED.split(), *KINDS[kind].split(), *(["--inject", inject] if inject else [])]
-        several = (
-            "-m torch.distributed.run --standalone --nproc-per-node 2".split()
-            if "--parallel" in words
-            else []
-        )
+        several = "-m torch.distributed.run --standalone --nproc-per-node 2".split() if "--parallel" in words else []
         return Command((sys.executable, *several, "-m", "ckpttool.trainer", *words), timeout=300)
 
     def wishes(self, when: str) -> Wishes:
@@ -75,14 +71,7 @@ class Matrix:
         rhythm |= {"without_evaluation": ("--eval-every", "4")} if when == "evaluate" else {}
         cuts = 3 if when == "second resume" else 1
         return Wishes(
-            STEPS,
-            cuts=cuts,
-            power=False,
-            prove=False,
-            shrink=False,
-            level="artifact",
-            ignore=IGNORED,
-            **rhythm,
+            STEPS, cuts=cuts, power=False, prove=False, shrink=False, level="artifact", ignore=IGNORED, **rhythm
         )
 
     def verdict(self, name: str, when: str) -> Verdict:
@@ -95,9 +84,7 @@ class Matrix:
 
     def reference(self, kind: str) -> Reference:
         if kind not in self.known:
-            found = reference_of(
-                self.launchers, self.command(kind), self.wishes(""), self.work / f"kind-{kind}"
-            )
+            found = reference_of(self.launchers, self.command(kind), self.wishes(""), self.work / f"kind-{kind}")
             assert not isinstance(found, Verdict), found
             self.known[kind] = found
         return self.known[kind][1]
@@ -163,11 +150,7 @@ def read_page() -> dict[str, Row]:
     for line in PAGE.read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if len(cells) == 8 and cells[0] not in ("fault", "---"):
-            name = (
-                cells[0].strip("`")
-                if cells[0].startswith("`")
-                else f"control {cells[0].removeprefix('none, ')}"
-            )
+            name = cells[0].strip("`") if cells[0].startswith("`") else f"control {cells[0].removeprefix('none, ')}"
             found[name] = Row(*cells[3:])
     return found
 
@@ -195,9 +178,7 @@ def main() -> int:
             assert not any("inject –" in line for line in found.lines), (name, found.lines)
             rows[name] = row(found)
             print(
-                f"{name}: {rows[name]} ({time.monotonic() - start:.1f} s) {found.message}",
-                file=sys.stderr,
-                flush=True,
+                f"{name}: {rows[name]} ({time.monotonic() - start:.1f} s) {found.message}", file=sys.stderr, flush=True
             )
     if not given.check:
         PAGE.write_text(page({**(read_page() if given.names else {}), **rows}), encoding="utf-8")

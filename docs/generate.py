@@ -128,11 +128,7 @@ def preset_section(found: Preset) -> Iterator[str]:
     yield f"**Source:** {visible(found.source)}"
     for name, given in (read.get("given") or {}).items():
         yield from ("", f"**Asks for** `{name}`: {visible(given['about'])}{found_at(given)}.")
-    back = (
-        "with `--reverse`"
-        if reversible(found)
-        else "none; `--reverse` names the rules that keep too little for it"
-    )
+    back = "with `--reverse`" if reversible(found) else "none; `--reverse` names the rules that keep too little for it"
     yield from ("", f"**Back:** {back}.")
     yield from ("", "```yaml", rules_text(found.text).rstrip(), "```")
 

@@ -38,11 +38,7 @@ for profile, examples in (("ci", 20), ("torch", 50)):
         suppress_health_check=[HealthCheck.too_slow],
     )
 settings.register_profile(
-    "slow",
-    deadline=None,
-    max_examples=1000,
-    print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow],
+    "slow", deadline=None, max_examples=1000, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
 
@@ -55,10 +51,7 @@ def pytest_sessionstart() -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.environ.get("CKPTTOOL_REQUIRE_TORCH") and find_spec("torch") is None:
-        pytest.exit(
-            "CKPTTOOL_REQUIRE_TORCH is set, and torch is not installed",
-            returncode=pytest.ExitCode.USAGE_ERROR,
-        )
+        pytest.exit("CKPTTOOL_REQUIRE_TORCH is set, and torch is not installed", returncode=pytest.ExitCode.USAGE_ERROR)
 
 
 @pytest.fixture(scope="session")
@@ -116,10 +109,7 @@ def disk_of(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
             place.mkdir()
             options = ["-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(place)]
             program = shutil.which("mount")
-            if (
-                program is None
-                or subprocess.run([program, *options], check=False, capture_output=True).returncode
-            ):
+            if program is None or subprocess.run([program, *options], check=False, capture_output=True).returncode:
                 pytest.skip("mounting is not allowed here")
             mounted.callback(subprocess.run, ["umount", str(place)], check=True)
             return place

@@ -8,15 +8,11 @@ from hypothesis import given, strategies as st
 from ckpttool.folding import fold, unfold
 
 words = st.one_of(
-    st.sampled_from(
-        ["", "a", "b", "weight", "0", "1", "2", "3", "10", "007", "²", "{", "}", ",", "\\", "{a,b}"]
-    ),
+    st.sampled_from(["", "a", "b", "weight", "0", "1", "2", "3", "10", "007", "²", "{", "}", ",", "\\", "{a,b}"]),
     st.text(max_size=3),
 )
 names = st.lists(words, min_size=1, max_size=5).map(".".join)
-layers = [
-    f"layers.{i}.attn.{part}.{kind}" for i in range(12) for part in "qkv" for kind in ("weight", "bias")
-]
+layers = [f"layers.{i}.attn.{part}.{kind}" for i in range(12) for part in "qkv" for kind in ("weight", "bias")]
 
 
 def texts(found: list[str]) -> list[str]:

@@ -98,9 +98,7 @@ def test_objects_are_described_as_their_saved_files(data: st.DataObject) -> None
     assert differences(checkpoint, source, value) == []
     from_file = describe_source(Memory(saved(value)))
     assert repr(checkpoint.nodes) == repr(from_file.nodes)
-    assert [(s.dtype, s.nbytes) for s in checkpoint.storages] == [
-        (s.dtype, s.nbytes) for s in from_file.storages
-    ]
+    assert [(s.dtype, s.nbytes) for s in checkpoint.storages] == [(s.dtype, s.nbytes) for s in from_file.storages]
 
 
 @pytest.mark.usefixtures("torch")
@@ -154,9 +152,7 @@ def test_other_kinds_of_tensors_keep_their_kind(torch: Any) -> None:
         "nested": torch.nested.nested_tensor([eye, eye]),
     }
     checkpoint, _ = describe_state(value, "state")
-    layouts = {
-        entry.key: node.layout for entry in checkpoint.entries() if isinstance(node := entry.node, Tensor)
-    }
+    layouts = {entry.key: node.layout for entry in checkpoint.entries() if isinstance(node := entry.node, Tensor)}
     assert layouts == {
         "coo": "sparse_coo",
         "csr": "sparse_csr",

@@ -81,10 +81,7 @@ def test_trust_is_for_that_very_name() -> None:
     assert standing("os", "popen", ["os.system"]) == "unsafe"
 
 
-@given(
-    module=st.sampled_from(sorted(sys.stdlib_module_names)),
-    name=st.text("abcdefghij_", min_size=1, max_size=12),
-)
+@given(module=st.sampled_from(sorted(sys.stdlib_module_names)), name=st.text("abcdefghij_", min_size=1, max_size=12))
 def test_the_standard_library_is_unsafe_but_for_its_data(module: str, name: str) -> None:
     plain = REFERENCES | SCHEMES | CONSTRUCTORS
     if (module, name) not in plain and module not in ("enum", "copy_reg"):

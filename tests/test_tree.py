@@ -23,13 +23,7 @@ def keys(checkpoint: Checkpoint) -> list[str]:
 
 def test_leaves_come_in_the_files_order_with_their_paths() -> None:
     tree = of(
-        Mapping("dict", (1, 2), (3, 4)),
-        Value("b"),
-        Value("a"),
-        Sequence("list", (5, 6)),
-        TENSOR,
-        Value(1),
-        Value(2),
+        Mapping("dict", (1, 2), (3, 4)), Value("b"), Value("a"), Sequence("list", (5, 6)), TENSOR, Value(1), Value(2)
     )
     assert keys(tree) == ["b.0", "b.1", "a"]
     assert [(e.path, e.index) for e in walk(tree)] == [(("b", "0"), 5), (("b", "1"), 6), (("a",), 4)]

@@ -39,13 +39,7 @@ def rule(
 
 
 def judges(
-    page: str | None,
-    code: str,
-    name: str,
-    severity: Severity,
-    *,
-    axis: Axis = "none",
-    content: bool = False,
+    page: str | None, code: str, name: str, severity: Severity, *, axis: Axis = "none", content: bool = False
 ) -> Callable[[Judge], Judge]:
     """Register the decorated function as the judge of a rule."""
 

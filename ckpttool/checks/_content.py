@@ -44,9 +44,7 @@ def shown(path: tuple[str, ...]) -> str:
     return printable(".".join(path)[:LONGEST])
 
 
-def measured(
-    context: Context, wanted: Callable[[TensorMeasure], bool] = lambda _: True
-) -> Iterator[Measured]:
+def measured(context: Context, wanted: Callable[[TensorMeasure], bool] = lambda _: True) -> Iterator[Measured]:
     """The measured tensors that are ``wanted``, in the tree's order, each node once under its first path.
 
     Parts of sparse, nested and quantized tensors come under the tensor's path and their name. Costs one look
@@ -102,9 +100,7 @@ def _view(tensor: Tensor) -> tuple[object, ...]:
     return tensor.storage, tensor.dtype, tensor.offset, tensor.shape, tensor.stride
 
 
-def listed(
-    rule: str, faults: list[tuple[str, Fault]], things: str = "tensors", hint: str = ""
-) -> Iterator[Damage]:
+def listed(rule: str, faults: list[tuple[str, Fault]], things: str = "tensors", hint: str = "") -> Iterator[Damage]:
     """Faults as damage, the first of them one by one and then their number."""
     yield from capped(rule, faults[:MOST], len(faults), things, hint)
 

@@ -34,12 +34,7 @@ def names_of(context: Context, wanted: Standing) -> list[GlobalUse]:
 
 def _standing(use: GlobalUse, vouched: frozenset[str]) -> Standing:
     # ``getattr`` that only ever names methods of project classes needs their code and nothing else.
-    if (
-        use.name == "getattr"
-        and use.module in ("builtins", "__builtin__")
-        and use.calls
-        and not use.odd_calls
-    ):
+    if use.name == "getattr" and use.module in ("builtins", "__builtin__") and use.calls and not use.odd_calls:
         return "needs-code"
     return standing(use.module, use.name, vouched)
 
@@ -52,9 +47,7 @@ def statements(context: Context, rule: str, uses: list[GlobalUse], what: str, hi
         at = f"at {printable(path)}" if path else f"in {use.where} byte {use.offset}"
         facts: Facts = {"global": use.dotted, "record": use.where, "offset": use.offset, "calls": use.calls}
         verb = "calls" if use.calls else "names"
-        yield Damage(
-            rule, printable(path or use.where), f"{verb} {printable(use.dotted)} {at}: {what}", facts, hint
-        )
+        yield Damage(rule, printable(path or use.where), f"{verb} {printable(use.dotted)} {at}: {what}", facts, hint)
     if len(uses) > SHOWN:
         rest = len(uses) - SHOWN
         yield Damage(rule, "file", f"{rest} more names of this kind", {"more": rest})

@@ -52,9 +52,7 @@ def faulty_tensors(
     yield from capped(rule, ((places[i], kept[i]) for i in list(kept)[:MOST]), len(kept), "tensors", hint)
 
 
-def capped(
-    rule: str, faults: Iterable[tuple[str, Fault]], total: int, things: str, hint: str = ""
-) -> Iterator[Damage]:
+def capped(rule: str, faults: Iterable[tuple[str, Fault]], total: int, things: str, hint: str = "") -> Iterator[Damage]:
     """The given faults as damage, and one that counts them all where ``total`` is more than were given."""
     shown = 0
     for where, (message, facts) in faults:
@@ -133,9 +131,7 @@ def storage_keys(checkpoint: Checkpoint, storages: Iterable[int]) -> dict[int, t
     return {storage: _named(checkpoint, storage, users[storage], places) for storage in users}
 
 
-def _named(
-    checkpoint: Checkpoint, storage: int, users: list[int], places: MappingABC[int, str]
-) -> tuple[str, ...]:
+def _named(checkpoint: Checkpoint, storage: int, users: list[int], places: MappingABC[int, str]) -> tuple[str, ...]:
     inner = {part for index in users for part in _same_inside(checkpoint, index)}
     rooted = [places[i] for i in users if i not in inner and not places[i].startswith("<node ")]
     return tuple(rooted[:MOST]) or (f"storage {printable(checkpoint.storages[storage].key[:LONGEST])}",)

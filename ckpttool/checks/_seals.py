@@ -85,18 +85,14 @@ def _read(context: Context) -> bool:
     """Whether every extent was read whole: what was cut is no rewrite."""
     spans = {} if context.measures is None else context.measures.spans
     return all(
-        e.name in spans and spans[e.name].read >= expected_bytes(e)
-        for e in context.checkpoint.extents
-        if e.span.nbytes
+        e.name in spans and spans[e.name].read >= expected_bytes(e) for e in context.checkpoint.extents if e.span.nbytes
     )
 
 
 def _other_tensors(seal: Sealed) -> bool:
     """Whether names, types or shapes are others than those that were sealed."""
     before = () if seal.manifest is None else seal.manifest.tensors
-    return {(t.key, t.dtype, t.shape) for t in before} != {
-        (t.key, t.dtype, t.shape) for t in seal.tensors.values()
-    }
+    return {(t.key, t.dtype, t.shape) for t in before} != {(t.key, t.dtype, t.shape) for t in seal.tensors.values()}
 
 
 def _off_by_a_bit(seal: Sealed) -> bool:

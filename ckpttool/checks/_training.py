@@ -61,9 +61,7 @@ def schedules(context: Context) -> list[tuple[str, dict[str, int]]]:
         if isinstance(node, Mapping):
             found.append((section.key, fields(context.checkpoint, section.index)))
         elif isinstance(node, Sequence):
-            found += [
-                (f"{section.key}.{i}", fields(context.checkpoint, at)) for i, at in enumerate(node.items)
-            ]
+            found += [(f"{section.key}.{i}", fields(context.checkpoint, at)) for i, at in enumerate(node.items)]
     return [(key, known) for key, known in found if known]
 
 

@@ -23,18 +23,7 @@ from ckpttool.checks._places import Fault
 from ckpttool.model import Damage
 from ckpttool.rules import Context
 
-_BY_DESIGN = (
-    "lora_b",
-    "lora_up",
-    "zero_",
-    "gate",
-    "adaln",
-    "proj_out",
-    "out_layers",
-    "to_out",
-    "hada_w",
-    "mask",
-)
+_BY_DESIGN = ("lora_b", "lora_up", "zero_", "gate", "adaln", "proj_out", "out_layers", "to_out", "hada_w", "mask")
 
 
 @judges(__doc__, "CK404", "all-zero", "warning", content=True)

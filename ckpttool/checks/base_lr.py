@@ -40,9 +40,7 @@ def base_lr(context: Context) -> Iterator[Damage]:
         wrong = [i for i, (a, b) in enumerate(zip(base, initial, strict=True)) if not close(a, b)]
         if wrong:
             i = wrong[0]
-            message = (
-                f"base_lrs says {base[i]:g}, initial_lr of group {i} of '{optimizer.key}' is {initial[i]:g}"
-            )
+            message = f"base_lrs says {base[i]:g}, initial_lr of group {i} of '{optimizer.key}' is {initial[i]:g}"
             yield Damage("base-lr", key, message, {"group": i, "scheduler": base[i], "optimizer": initial[i]})
 
 

@@ -38,8 +38,7 @@ def crc_mismatch(context: Context) -> Iterator[Damage]:
     total = sum(len(keys) for keys in held.values())
     summary = f"; {intact} of {total} tensors are intact (CRC verified)" if total else ""
     found = [
-        (_where(name, held), _fault(context, extent, held.get(name, []), summary))
-        for name, extent in wrong.items()
+        (_where(name, held), _fault(context, extent, held.get(name, []), summary)) for name, extent in wrong.items()
     ]
     yield from listed("crc-mismatch", found, "records")
 

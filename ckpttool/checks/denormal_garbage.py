@@ -35,9 +35,7 @@ def denormal_garbage(context: Context) -> Iterator[Damage]:
     found: list[tuple[str, Fault]] = []
     for one in measured(context, _garbage):
         m = one.measure
-        message = (
-            f"of {m.sampled} sampled values {m.tiny} are below 1e-30 and {m.huge} above 1e30 in magnitude"
-        )
+        message = f"of {m.sampled} sampled values {m.tiny} are below 1e-30 and {m.huge} above 1e30 in magnitude"
         found.append((one.key, (message, {"sampled": m.sampled, "tiny": m.tiny, "huge": m.huge})))
     yield from listed("denormal-garbage", found)
 

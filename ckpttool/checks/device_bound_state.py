@@ -35,9 +35,7 @@ def device_bound_state(context: Context) -> Iterator[Damage]:
     for optimizer in context.layout.optimizers:
         if _wants_gpu(context, optimizer):
             continue
-        steps = [
-            i for slot in optimizer.slots for name, i in slot.state if name == "step" and _on_gpu(context, i)
-        ]
+        steps = [i for slot in optimizer.slots for name, i in slot.state if name == "step" and _on_gpu(context, i)]
         if steps:
             message = f"{len(steps)} step counters were saved from a GPU, and no group is capturable or fused"
             yield Damage("device-bound-state", optimizer.key, message, {"steps": len(steps)})

@@ -32,9 +32,7 @@ def digest_mismatch(context: Context) -> Iterator[Damage]:
         return
     for found in altered(context):
         if found.kind == "damaged":
-            yield Damage(
-                "digest-mismatch", printable(found.file.name), message(seal, found), facts(seal, found)
-            )
+            yield Damage("digest-mismatch", printable(found.file.name), message(seal, found), facts(seal, found))
 
 
 def facts(seal: Sealed, found: Altered) -> dict[str, Json]:

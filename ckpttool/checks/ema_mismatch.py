@@ -62,20 +62,14 @@ def _compare(section: Section, weights: dict[str, Tensor], average: dict[str, Te
     if reshaped:
         key = reshaped[0]
         shapes = f"{shape_text(average[key].shape)} here, {shape_text(weights[key].shape)} in the weights"
-        message = (
-            f"{len(reshaped)} of {len(average)} averaged tensors have another shape: '{key}' is {shapes}"
-        )
+        message = f"{len(reshaped)} of {len(average)} averaged tensors have another shape: '{key}' is {shapes}"
         yield Damage("ema-mismatch", section.key, message, {"keys": json_list(reshaped)})
     # An average of the parameters alone, without buffers, is common and fine.
-    missing = [
-        key for key in weights if key not in average and not key.rpartition(".")[2].startswith("running_")
-    ]
+    missing = [key for key in weights if key not in average and not key.rpartition(".")[2].startswith("running_")]
     stray = [key for key in average if key not in weights]
     if missing and stray:
         message = f"{len(missing)} of {len(weights)} tensors have no average: {listing(missing)}"
-        yield Damage(
-            "ema-mismatch", section.key, message, {"missing": json_list(missing), "stray": json_list(stray)}
-        )
+        yield Damage("ema-mismatch", section.key, message, {"missing": json_list(missing), "stray": json_list(stray)})
     shared = [k for k in both if average[k].storage is not None and average[k].storage == weights[k].storage]
     if both and len(shared) == len(both):
         message = f"all {len(both)} averaged tensors lie in the storages of the weights: this is no average"

@@ -34,9 +34,7 @@ def half_precision_moments(context: Context) -> Iterator[Damage]:
         halved = [slot for slot in optimizer.slots if _halved(context, slot)]
         if halved:
             names = [slot.name or slot.ident for slot in halved]
-            message = (
-                f"second moments of {len(halved)} of {len(optimizer.slots)} parameters are in half precision"
-            )
+            message = f"second moments of {len(halved)} of {len(optimizer.slots)} parameters are in half precision"
             facts = {"slots": len(halved), "all": len(optimizer.slots)}
             yield Damage("half-precision-moments", optimizer.key, f"{message}: {listing(names)}", facts)
 

@@ -35,7 +35,5 @@ def huge_meta(context: Context) -> Iterator[Damage]:
 def _fault(tensor: Tensor) -> Fault | None:
     if tensor.layout != "meta" or malformed(tensor) or tensor.numel < HUGE:
         return None
-    message = (
-        f"shape {listed(tensor.shape)} has {tensor.numel} elements, {tensor.nbytes} bytes once allocated"
-    )
+    message = f"shape {listed(tensor.shape)} has {tensor.numel} elements, {tensor.nbytes} bytes once allocated"
     return message, {"numel": tensor.numel, "nbytes": tensor.nbytes}

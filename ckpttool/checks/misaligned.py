@@ -37,12 +37,9 @@ def misaligned(context: Context) -> Iterator[Damage]:
     if odd:
         name, start = odd[0]
         message = (
-            f"{len(odd)} of {len(spans)} storages do not begin on a multiple of {step} bytes, "
-            f"the first at byte {start}"
+            f"{len(odd)} of {len(spans)} storages do not begin on a multiple of {step} bytes, the first at byte {start}"
         )
-        yield Damage(
-            "misaligned", printable(name), message, {"storages": len(odd), "alignment": step, "offset": start}
-        )
+        yield Damage("misaligned", printable(name), message, {"storages": len(odd), "alignment": step, "offset": start})
 
 
 def _alignment(checkpoint: Checkpoint) -> int:

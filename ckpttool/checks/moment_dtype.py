@@ -37,12 +37,7 @@ def moment_dtype(context: Context) -> Iterator[Damage]:
                 kinds |= found
         if mixed:
             types = " and ".join(sorted(kinds))
-            message = (
-                f"{len(mixed)} of {len(optimizer.slots)} parameters have moments of {types}: {listing(mixed)}"
-            )
+            message = f"{len(mixed)} of {len(optimizer.slots)} parameters have moments of {types}: {listing(mixed)}"
             yield Damage(
-                "moment-dtype",
-                optimizer.key,
-                message,
-                {"slots": json_list(mixed), "types": json_list(sorted(kinds))},
+                "moment-dtype", optimizer.key, message, {"slots": json_list(mixed), "types": json_list(sorted(kinds))}
             )

@@ -27,9 +27,7 @@ from ckpttool.layout import Optimizer, Slot
 from ckpttool.model import Damage, Facts
 from ckpttool.rules import Context
 
-SHAPED = frozenset(
-    {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "square_avg", "acc_delta", "grad_avg"}
-)
+SHAPED = frozenset({"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "square_avg", "acc_delta", "grad_avg"})
 """Moments that one parameter keeps in one shape, whatever the optimizer."""
 
 
@@ -37,9 +35,7 @@ SHAPED = frozenset(
 def moment_shape(context: Context) -> Iterator[Damage]:
     """Slots whose moments disagree with each other or, where the file names it, with their parameter."""
     for optimizer in context.layout.optimizers:
-        faults = [
-            fault for slot in optimizer.slots if (fault := _fault(context, optimizer, slot)) is not None
-        ]
+        faults = [fault for slot in optimizer.slots if (fault := _fault(context, optimizer, slot)) is not None]
         yield from capped("moment-shape", iter(faults[:MOST]), len(faults), "slots")
 
 

@@ -30,9 +30,7 @@ def nested_bounds(context: Context) -> Iterator[Damage]:
     faults: dict[int, Fault] = {}
     for index, node in enumerate(context.checkpoint.nodes):
         if isinstance(node, Tensor) and node.layout in ("nested", "jagged"):
-            judged = (_nested if node.layout == "nested" else _jagged)(
-                context.checkpoint, context.measures, node
-            )
+            judged = (_nested if node.layout == "nested" else _jagged)(context.checkpoint, context.measures, node)
             if judged is not None:
                 faults[index] = judged
     places = keys_of(context.checkpoint, faults) if faults else {}

@@ -43,9 +43,7 @@ def _permuted(context: Context, optimizer: Optimizer) -> Iterator[Damage]:
     same = Counter(slot.shape for slot, _ in pairs) == Counter(shape for _, shape in pairs)
     if moved and same:
         names = [_name(slot) for slot in moved]
-        message = (
-            f"states of {len(moved)} of {len(pairs)} parameters fit others of them by shape: {listing(names)}"
-        )
+        message = f"states of {len(moved)} of {len(pairs)} parameters fit others of them by shape: {listing(names)}"
         yield Damage("optimizer-order", optimizer.key, message, {"slots": json_list(names)})
 
 

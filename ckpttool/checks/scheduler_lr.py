@@ -37,6 +37,4 @@ def scheduler_lr(context: Context) -> Iterator[Damage]:
         if wrong:
             i = wrong[0]
             message = f"_last_lr is {last[i]:g}, the lr of group {i} of '{optimizer.key}' is {rates[i]:g}"
-            yield Damage(
-                "scheduler-lr", key, message, {"group": i, "scheduler": last[i], "optimizer": rates[i]}
-            )
+            yield Damage("scheduler-lr", key, message, {"group": i, "scheduler": last[i], "optimizer": rates[i]})

@@ -91,9 +91,7 @@ def _compressed_bounds(
     _, columns = _grid(tensor, values, batch)
     if pointers is not None and pointers.numel:
         if pointers.first != 0 or pointers.last != plain.shape[-1]:
-            return (
-                f"its pointers go from {pointers.first} to {pointers.last}, not from 0 to {plain.shape[-1]}"
-            )
+            return f"its pointers go from {pointers.first} to {pointers.last}, not from 0 to {plain.shape[-1]}"
         if not pointers.ascending:
             return "its pointers go down"
     if others is not None and others.rows:

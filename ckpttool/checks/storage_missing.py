@@ -43,8 +43,6 @@ def _lost(storage: Storage) -> bool:
 def _fault(storage: Storage, users: tuple[str, ...]) -> Fault:
     message = f"the {storage.nbytes} bytes of storage {quoted(storage.key)} are not in the file"
     if len(users) > 1:
-        message += (
-            f", and {len(users)} tensors need them" if len(users) < MOST else ", and many tensors need them"
-        )
+        message += f", and {len(users)} tensors need them" if len(users) < MOST else ", and many tensors need them"
     tensors: list[Json] = list(users)
     return message, {"storage": printable(storage.key[:200]), "nbytes": storage.nbytes, "tensors": tensors}

@@ -54,9 +54,7 @@ def _present(storage: Storage, inflated: dict[str, int]) -> int | None:
 def _fault(checkpoint: Checkpoint, storage: Storage, present: int) -> Fault:
     gap = abs(storage.nbytes - present)
     way = "too few" if present < storage.nbytes else "too many"
-    message = (
-        f"storage {quoted(storage.key)} is declared as {storage.nbytes} bytes and has {present}: {gap} {way}"
-    )
+    message = f"storage {quoted(storage.key)} is declared as {storage.nbytes} bytes and has {present}: {gap} {way}"
     if checkpoint.format == "torch-zip" and present < storage.nbytes:
         message += "; torch.load with mmap=True does not check this"
     return message, {"storage": printable(storage.key[:200]), "declared": storage.nbytes, "present": present}

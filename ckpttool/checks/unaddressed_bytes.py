@@ -43,9 +43,7 @@ def unaddressed_bytes(context: Context) -> Iterator[Damage]:
     users = storage_keys(checkpoint, worst)
     names = listing([users[i][0] for i in worst])
     message = f"{lost} of {total} bytes in storages belong to no tensor; most behind {names}"
-    yield Damage(
-        "unaddressed-bytes", "", message, {"unaddressed": lost, "bytes": total, "storages": len(wasted)}
-    )
+    yield Damage("unaddressed-bytes", "", message, {"unaddressed": lost, "bytes": total, "storages": len(wasted)})
 
 
 def _wasted(checkpoint: Checkpoint) -> dict[int, int]:

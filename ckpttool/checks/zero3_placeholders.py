@@ -34,9 +34,5 @@ def zero3_placeholders(context: Context) -> Iterator[Damage]:
         named = [t for key, t in floats.items() if key.endswith("weight")]
         empty = [t for t in named if t.shape == (0,)]
         if len(empty) >= 2 and len(empty) > MOST_OF * len(named):
-            message = (
-                f"{len(empty)} of {len(named)} weights have no elements: their content lies in other files"
-            )
-            yield Damage(
-                "zero3-placeholders", section.key, message, {"empty": len(empty), "weights": len(named)}
-            )
+            message = f"{len(empty)} of {len(named)} weights have no elements: their content lies in other files"
+            yield Damage("zero3-placeholders", section.key, message, {"empty": len(empty), "weights": len(named)})

@@ -110,8 +110,6 @@ def _odd(one: Measured, storage: Storage, run: tuple[int, int]) -> bool:
 def _fault(one: Measured, runs: Runs) -> Fault:
     lost = sum(stop - start for start, stop in runs)
     ranges = ", ".join(f"{start}–{stop}" for start, stop in runs[:4]) + (", …" if len(runs) > 4 else "")
-    message = (
-        f"{lost} of its {one.tensor.nbytes} bytes are zero in whole pages, at bytes {ranges} of the file"
-    )
+    message = f"{lost} of its {one.tensor.nbytes} bytes are zero in whole pages, at bytes {ranges} of the file"
     pairs: list[Json] = [[start, stop] for start, stop in runs]
     return message, {"nbytes": one.tensor.nbytes, "zero": lost, "ranges": pairs}

@@ -63,9 +63,7 @@ def status(paths: Sequence[str], folder: str, to_version: str, **rendering: Any)
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path())
 @chain_option
 @version_option
-@click.option(
-    "--strict", is_flag=True, help="Fail also where a step's file has changed since it was carried out."
-)
+@click.option("--strict", is_flag=True, help="Fail also where a step's file has changed since it was carried out.")
 @output_options(FORMATS)
 def check(paths: Sequence[str], folder: str, to_version: str, strict: bool, **rendering: Any) -> None:
     """Fail where a checkpoint is not at the newest version of the chain: for CI, before a run resumes.

@@ -33,12 +33,8 @@ def command() -> None:
 
 @command.command("check", epilog=EPILOG, context_settings={"ignore_unknown_options": True})
 @click.option("--steps", type=click.IntRange(min=2), required=True, help="Optimizer steps to look at.")
-@click.option(
-    "--cuts", type=click.IntRange(min=1), default=6, show_default=True, help="Interruptions to try."
-)
-@click.option(
-    "--resume-arg", "resume", metavar="TEXT", default="", help="Added on a resume; {last}: newest save."
-)
+@click.option("--cuts", type=click.IntRange(min=1), default=6, show_default=True, help="Interruptions to try.")
+@click.option("--resume-arg", "resume", metavar="TEXT", default="", help="Added on a resume; {last}: newest save.")
 @click.option(
     "--kills", type=click.IntRange(min=0), default=6, show_default=True,
     help="Kills inside saves, at file events and at bytes, and by SIGTERM.",
@@ -51,22 +47,14 @@ def command() -> None:
     "--without-saves", metavar="TEXT", default="", help="Added for a run that saves never, or at other steps."
 )
 @click.option("--without-evaluation", metavar="TEXT", default="", help="The same for evaluation.")
-@click.option(
-    "--ignore", metavar="NAME", multiple=True, help="A value in checkpoints that is right to differ."
-)
+@click.option("--ignore", metavar="NAME", multiple=True, help="A value in checkpoints that is right to differ.")
 @click.option("--grace", type=float, default=5.0, show_default=True, help="Seconds that SIGTERM leaves.")
-@click.option(
-    "--fork/--no-fork", default=True, help="Fork runs from a process that has imported torch: much faster."
-)
+@click.option("--fork/--no-fork", default=True, help="Fork runs from a process that has imported torch: much faster.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Branches at a time.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random cuts.")
-@click.option(
-    "--timeout", type=float, default=600.0, show_default=True, help="Seconds for one run of the command."
-)
+@click.option("--timeout", type=float, default=600.0, show_default=True, help="Seconds for one run of the command.")
 @click.option("--keep", type=click.Path(file_okay=False), help="Work in this folder and keep it.")
-@click.option(
-    "--power/--no-power", default=True, help="Break parts on purpose, to see which losses would show."
-)
+@click.option("--power/--no-power", default=True, help="Break parts on purpose, to see which losses would show.")
 @click.argument("words", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 @output_options(FORMATS)
 def check(
@@ -114,11 +102,7 @@ def check(
 
 @command.command("record", epilog=RECORDED, context_settings={"ignore_unknown_options": True})
 @click.option(
-    "--trace",
-    "folder",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder to write to.",
+    "--trace", "folder", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write to."
 )
 @click.option("--steps", type=click.IntRange(min=1), help="End the command after so many optimizer steps.")
 @click.option("--full", is_flag=True, help="Digests of single tensors at every step.")

@@ -7,14 +7,7 @@ from typing import Any
 
 import click
 
-from ckpttool.cli.options import (
-    exit_status,
-    jobs_option,
-    output_of,
-    output_options,
-    selection_options,
-    stacked,
-)
+from ckpttool.cli.options import exit_status, jobs_option, output_of, output_options, selection_options, stacked
 from ckpttool.cli.output import emit
 from ckpttool.cli.progress import progress_bar
 from ckpttool.errors import UsageError
@@ -91,9 +84,7 @@ def command(
     if against is not None:
         from ckpttool.verbs.against import against as compare_keys
 
-        report = compare_keys(
-            a, against, only=only, ignore=ignore, sections=sections, top=None if everything else top
-        )
+        report = compare_keys(a, against, only=only, ignore=ignore, sections=sections, top=None if everything else top)
         click.get_current_context().exit(int(emit(report, out)))
     from ckpttool.changes import Tolerance
     from ckpttool.verbs.diff import diff

@@ -15,9 +15,7 @@ from ckpttool.cli.textconv import resolved
 from ckpttool.errors import CkpttoolError, printable
 from ckpttool.report import Block, Report, Text
 
-EPILOG = exit_status(
-    "0  always, as git demands of its drivers", "2  git gave other arguments than it documents"
-)
+EPILOG = exit_status("0  always, as git demands of its drivers", "2  git gave other arguments than it documents")
 
 NOTHING = "/dev/null"
 """What git names where a side has no such file."""

@@ -19,13 +19,9 @@ FORMATS = ("text", "json")
 
 
 @click.command("git-setup", epilog=EPILOG, short_help="Make git diff show what changed in checkpoints.")
-@click.option(
-    "--local/--global", "local", default=True, help="This repository (default), or all of this user's."
-)
+@click.option("--local/--global", "local", default=True, help="This repository (default), or all of this user's.")
 @click.option("--dry-run", is_flag=True, help="Print what would be written; write nothing.")
-@click.option(
-    "--external", is_flag=True, help="`git diff` runs `ckpttool diff` instead of comparing lines of text."
-)
+@click.option("--external", is_flag=True, help="`git diff` runs `ckpttool diff` instead of comparing lines of text.")
 @click.option(
     "--pattern", "patterns", metavar="GLOB", multiple=True,
     help="Files that are checkpoints, instead of the usual names. Repeatable.",

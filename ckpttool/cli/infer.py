@@ -37,9 +37,7 @@ FORMATS = ("text", "json", "markdown", "html")
     help="Instead of NEW: import this module of yours, call the factory and take its model's keys.",
 )
 @click.option("--no-content", is_flag=True, help="Go by names and forms alone; reads headers only.")
-@click.option(
-    "--cast", is_flag=True, help="Change element types where NEW has others; otherwise they are noted."
-)
+@click.option("--cast", is_flag=True, help="Change element types where NEW has others; otherwise they are noted.")
 @jobs_option()
 @output_options(FORMATS)
 def command(

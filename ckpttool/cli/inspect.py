@@ -64,13 +64,7 @@ def command(
 
     with _threads(jobs) if stats else nullcontext() as executor, progress_bar(out.chatty) as bar:
         report = inspect(
-            path,
-            only=only,
-            ignore=ignore,
-            sections=sections,
-            views=views,
-            executor=executor,
-            progress=bar,
+            path, only=only, ignore=ignore, sections=sections, views=views, executor=executor, progress=bar
         )
     if keys_file is not None:
         _write_keys(report, keys_file)

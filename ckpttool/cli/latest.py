@@ -25,14 +25,10 @@ FORMATS = ("text", "json")
 @click.command("latest", epilog=EPILOG, short_help="The newest checkpoint that is complete and verified.")
 @click.argument("folder", metavar="RUN_DIR", type=click.Path())
 @click.option("--require", type=click.Choice(REQUIRE), help="What must be possible with it, as in verify.")
-@click.option(
-    "--trust", metavar="MODULE.NAME", multiple=True, help="Count this global as plain data. Repeatable."
-)
+@click.option("--trust", metavar="MODULE.NAME", multiple=True, help="Count this global as plain data. Repeatable.")
 @click.option("--headers-only", is_flag=True, help="Trust the content: quicker for large checkpoints.")
 @output_options(FORMATS)
-def command(
-    folder: str, require: str | None, trust: Sequence[str], headers_only: bool, **options: Any
-) -> None:
+def command(folder: str, require: str | None, trust: Sequence[str], headers_only: bool, **options: Any) -> None:
     """Print the path of the newest checkpoint below RUN_DIR that is complete and verified.
 
     For scripts: train.py --resume "$(ckpttool latest runs/x --require exact)". Newer ones that will not do are named

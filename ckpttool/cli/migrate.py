@@ -32,9 +32,7 @@ def _list_presets(ctx: click.Context, param: click.Parameter, value: bool) -> No
     ctx.exit(0)
 
 
-def _settings(
-    ctx: click.Context, param: click.Parameter, value: Sequence[str]
-) -> dict[str, int | float | str]:
+def _settings(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> dict[str, int | float | str]:
     found: dict[str, int | float | str] = {}
     for text in value:
         name, sign, told = text.partition("=")
@@ -110,9 +108,7 @@ settings = stacked([
 ])  # fmt: skip
 
 
-@click.command(
-    "migrate", epilog=EPILOG, short_help="Other names, shapes and layouts; the whole checkpoint at once."
-)
+@click.command("migrate", epilog=EPILOG, short_help="Other names, shapes and layouts; the whole checkpoint at once.")
 @click.argument("src", type=click.Path())
 @settings
 @writing_options()

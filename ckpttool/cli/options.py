@@ -81,11 +81,7 @@ def writing_options() -> Callable[[F], F]:
 def jobs_option() -> Callable[[F], F]:
     """``--jobs``."""
     return click.option(
-        "-j",
-        "--jobs",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="Threads that read; default: processors.",
+        "-j", "--jobs", type=click.IntRange(min=1), metavar="N", help="Threads that read; default: processors."
     )
 
 
@@ -101,13 +97,7 @@ def stacked(options: Sequence[Callable[[Any], Any]]) -> Callable[[F], F]:
 
 
 def output_of(
-    formats: Sequence[str],
-    *,
-    format_: str,
-    as_json: bool,
-    reports: Sequence[str],
-    quiet: bool,
-    no_progress: bool,
+    formats: Sequence[str], *, format_: str, as_json: bool, reports: Sequence[str], quiet: bool, no_progress: bool
 ) -> Output:
     """The options of ``output_options`` as one value; raises ``UsageError`` for an unknown report format."""
     for path in reports:

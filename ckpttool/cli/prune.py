@@ -34,9 +34,7 @@ settings = stacked([
 ])  # fmt: skip
 
 
-@click.command(
-    "prune", epilog=EPILOG, short_help="Delete old checkpoints, once those that stay are verified."
-)
+@click.command("prune", epilog=EPILOG, short_help="Delete old checkpoints, once those that stay are verified.")
 @click.argument("folder", metavar="RUN_DIR", type=click.Path())
 @settings
 @output_options(FORMATS)

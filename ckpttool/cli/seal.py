@@ -10,9 +10,7 @@ from ckpttool.cli.options import exit_status, output_of, output_options
 from ckpttool.cli.output import emit
 from ckpttool.cli.progress import progress_bar
 
-EPILOG = exit_status(
-    "0  the manifest was written", "2  damaged, no checkpoint, or the manifest cannot be written"
-)
+EPILOG = exit_status("0  the manifest was written", "2  damaged, no checkpoint, or the manifest cannot be written")
 
 FORMATS = ("text", "json", "markdown", "html")
 
@@ -20,9 +18,7 @@ FORMATS = ("text", "json", "markdown", "html")
 @click.command("seal", epilog=EPILOG, short_help="Write down digests of the content, for verify to check.")
 @click.argument("path", type=click.Path())
 @click.option("--sha256", is_flag=True, help="Also the SHA-256 of each file: against changes made with care.")
-@click.option(
-    "--inside", is_flag=True, help="Write the file again with the manifest in it: nothing to lose beside."
-)
+@click.option("--inside", is_flag=True, help="Write the file again with the manifest in it: nothing to lose beside.")
 @click.option(
     "-o", "--output", metavar="FILE", type=click.Path(dir_okay=False),
     help="Where the manifest goes, or with --inside the sealed file; default: beside the checkpoint, where verify "

@@ -51,9 +51,7 @@ def _relocated(change: Change) -> str:
     return f"{_code(change.old_key or change.key)} {verb} {_code(change.key)}; {change.note}"
 
 
-def _group(
-    section: str, kinds: tuple[str, ...], group: Sequence[Change], keys: Sequence[str]
-) -> Iterator[str]:
+def _group(section: str, kinds: tuple[str, ...], group: Sequence[Change], keys: Sequence[str]) -> Iterator[str]:
     if len(group) <= FEW:
         yield from (_one(change) for change in group)
         return
@@ -124,9 +122,7 @@ def _head(key: str, depth: int) -> str:
 
 
 def _natural(key: str) -> list[tuple[int, int, str]]:
-    return [
-        (0, int(word), "") if word.isdecimal() and len(word) < 19 else (1, 0, word) for word in key.split(".")
-    ]
+    return [(0, int(word), "") if word.isdecimal() and len(word) < 19 else (1, 0, word) for word in key.split(".")]
 
 
 def _several(change: Change) -> int:

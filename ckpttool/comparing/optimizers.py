@@ -80,9 +80,7 @@ def state_key(optimizer: Optimizer, slot: Slot, moment: str) -> str:
     return ".".join([*optimizer.path, "state", name_of(slot), moment])
 
 
-def pair_states(
-    states_a: Sequence[Side], states_b: Sequence[Side], known: Sequence[Twins], layout: Layout
-) -> Pairing:
+def pair_states(states_a: Sequence[Side], states_b: Sequence[Side], known: Sequence[Twins], layout: Layout) -> Pairing:
     """State tensors paired by parameter and moment; ``layout`` is a's."""
     partner: dict[tuple[int, str], int] = {}
     for twin in known:
@@ -109,9 +107,7 @@ def pair_states(
 # --- what changed --------------------------------------------------------------------------------------
 
 
-def optimizer_changes(
-    a: Checkpoint, b: Checkpoint, known: Sequence[Twins]
-) -> tuple[list[Change], list[Edited]]:
+def optimizer_changes(a: Checkpoint, b: Checkpoint, known: Sequence[Twins]) -> tuple[list[Change], list[Edited]]:
     """Parameters in another order or group; and what differs of settings and of states that are no tensors."""
     changes: list[Change] = []
     edits: list[Edited] = []
@@ -157,9 +153,7 @@ def _order(twin: Twins) -> Iterator[Change]:
 
 def _kind(twin: Twins) -> Iterator[Edited]:
     if twin.a.kind != twin.b.kind:
-        yield Edited(
-            twin.b.path, "changed", twin.a.kind, twin.b.kind, note="the optimizer's class, by its settings"
-        )
+        yield Edited(twin.b.path, "changed", twin.a.kind, twin.b.kind, note="the optimizer's class, by its settings")
 
 
 def _settings(a: Checkpoint, b: Checkpoint, twin: Twins) -> Iterator[Edited]:

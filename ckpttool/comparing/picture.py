@@ -24,10 +24,7 @@ MEANING = "rms of the change in % of the tensor's"
 
 
 def pictures(
-    changes: Sequence[Change],
-    tensors: Iterable[tuple[str, str, int]],
-    *,
-    deltas: Mapping[int, int] | None = None,
+    changes: Sequence[Change], tensors: Iterable[tuple[str, str, int]], *, deltas: Mapping[int, int] | None = None
 ) -> tuple[Block, ...]:
     """The blocks that show what changed, none where no tensor did.
 
@@ -72,13 +69,7 @@ def heat_map(chosen: Sequence[Spot], title: str = "") -> HeatMap:
         rows.append(name)
         cells.append(tuple(_cell(name, column, groups.get(column)) for column in columns))
     return HeatMap(
-        tuple(rows),
-        columns,
-        tuple(cells),
-        title,
-        MEANING,
-        "unchanged",
-        "added, removed, or changed without a size",
+        tuple(rows), columns, tuple(cells), title, MEANING, "unchanged", "added, removed, or changed without a size"
     )
 
 
@@ -142,9 +133,7 @@ def _cell(layer: str, column: str, inside: Sequence[Spot] | None) -> Cell | None
         most = f"; {first.key}: {_why(first.change)}" if first.change else ""
     else:
         quantity, text, most = 0.0, "", ""
-    return Cell(
-        quantity, text, f"{layer} {column}: {len(changed)} of {plural(len(inside), 'tensor')} changed{most}"
-    )
+    return Cell(quantity, text, f"{layer} {column}: {len(changed)} of {plural(len(inside), 'tensor')} changed{most}")
 
 
 def _tensors(chosen: Sequence[Spot]) -> list[Block]:

@@ -10,20 +10,7 @@ import struct
 from collections.abc import Callable, Collection
 from typing import NamedTuple, TypeAlias
 
-from ckpttool.model import (
-    MAX_DEPTH,
-    Blob,
-    Call,
-    Checkpoint,
-    Global,
-    Json,
-    Mapping,
-    Node,
-    Sequence,
-    Span,
-    Tensor,
-    Value,
-)
+from ckpttool.model import MAX_DEPTH, Blob, Call, Checkpoint, Global, Json, Mapping, Node, Sequence, Span, Tensor, Value
 from ckpttool.tree import REVISITS, children, key_text
 
 DEEP = 16
@@ -72,9 +59,7 @@ def label(key: Key) -> str:
     return key.text if isinstance(key, OtherKey) else key
 
 
-def plain_tree(
-    checkpoint: Checkpoint, index: int, digest: Digest | None = None, skip: Collection[int] = ()
-) -> Plain:
+def plain_tree(checkpoint: Checkpoint, index: int, digest: Digest | None = None, skip: Collection[int] = ()) -> Plain:
     """What lies below a node, without tensors and without the nodes in ``skip``; linear, whatever the file holds.
 
     Mappings become dicts whatever their class, lists and deques lists; tuples, sets and objects dicts that name

@@ -26,9 +26,7 @@ def retied(a: Checkpoint, b: Checkpoint, pairs: Sequence[Pair]) -> dict[int, tup
     }
 
 
-def _partners(
-    checkpoint: Checkpoint, pairs: Sequence[Pair], side: Literal["a", "b"]
-) -> Mapping[int, tuple[int, ...]]:
+def _partners(checkpoint: Checkpoint, pairs: Sequence[Pair], side: Literal["a", "b"]) -> Mapping[int, tuple[int, ...]]:
     """Place of a pair -> places of all pairs that share bytes with it, itself included; nothing if alone."""
     ranges: dict[int, list[tuple[int, int, int]]] = {}
     for place, pair in enumerate(pairs):

@@ -230,6 +230,4 @@ def _reordered(b: Checkpoint, pairs: Sequence[Pair]) -> Iterator[Change]:
         note = f"{plural(moved, 'key')} of {count(total)} in another place"
         facts: dict[str, Json] = {"moved": moved, "keys": total}
         old = _star(ours) if ours != theirs else None
-        yield Change(
-            "reordered", ("reordered",), _star(theirs), old, sections[parents], note=note, facts=facts
-        )
+        yield Change("reordered", ("reordered",), _star(theirs), old, sections[parents], note=note, facts=facts)

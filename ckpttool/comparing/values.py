@@ -134,18 +134,14 @@ def _only_tensors(level: Any) -> bool:
 
 
 def _edited(level: Any, path: tuple[str, ...]) -> Edited:
-    steps: list[Key] = [
-        str(step) if isinstance(step, int) else step for step in level.path(output_format="list")
-    ]
+    steps: list[Key] = [str(step) if isinstance(step, int) else step for step in level.path(output_format="list")]
     kind = bool(steps) and isinstance(steps[-1], OtherKey) and steps[-1].kind == "kind"
     where = (*path, *(text for step in steps[1:] if (text := label(step))))
     op = {"added": "added", "removed": "removed"}.get(str(level.report_type).rsplit("_", 1)[-1], "changed")
     before = None if op == "added" else summary(level.t1)
     after = None if op == "removed" else summary(level.t2)
     several, note = _difference(level.t1, level.t2) if op == "changed" else (1, "")
-    return Edited(
-        where, op, before, after, several, "the kind of object" if kind and op == "changed" else note
-    )
+    return Edited(where, op, before, after, several, "the kind of object" if kind and op == "changed" else note)
 
 
 def _difference(a: Plain, b: Plain) -> tuple[int, str]:
@@ -201,6 +197,4 @@ def _crowd(parent: tuple[str, ...], group: list[Edited]) -> Iterator[Edited]:
     ops = {edit.op for edit in group}
     op = ops.pop() if len(ops) == 1 else "changed"
     names = ", ".join(edit.path[-1] for edit in group[:MOST])
-    yield Edited(
-        parent, op, None, None, sum(e.several for e in group), f"{len(group):,} entries {op}: {names}, …"
-    )
+    yield Edited(parent, op, None, None, sum(e.several for e in group), f"{len(group):,} entries {op}: {names}, …")

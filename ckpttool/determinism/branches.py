@@ -106,9 +106,7 @@ class Lab:
             ran.append(self.launchers.run(self.command, folder / NEW_LEG, orders, resumed=resumed, last=last))
             if failure := _failure(ran[-1], self.command.timeout, kill, is_last=is_last, first=place == 0):
                 refused = place > 0 and not any(p.steps for p in ran[-1].trace) and not ran[-1].timed_out
-                return Branch(
-                    kill.cut, tuple(ran), failure=failure, kill=kill, refused=refused, broken=("recovery",)
-                )
+                return Branch(kill.cut, tuple(ran), failure=failure, kill=kill, refused=refused, broken=("recovery",))
         return compared(kill, tuple(ran), self.reference, self.wishes)
 
     def _final(self, given: Orders | None) -> Orders:
@@ -179,9 +177,7 @@ def compared(kill: Kill, ran: tuple[Ran, ...], reference: Reference, wishes: Wis
     first = earliest(departures)
     loose = (*reference.loose_leaves, *wishes.ignore)
     artifact = artifact_departure(saves_of(reference.ran.trace), saves_of(everything), loose)
-    lost = [
-        (p, boundary(reference.ranks[p.rank], p, reference.loose, reference.start(p.rank))) for p in resumed
-    ]
+    lost = [(p, boundary(reference.ranks[p.rank], p, reference.loose, reference.start(p.rank))) for p in resumed]
     odd_process = next((p for p, names in lost if names), None)
     names = next((names for _, names in lost if names), ())
     found = replace(found, steps=steps[0], departure=first, boundary=names, artifact=artifact)
@@ -220,9 +216,7 @@ def _lost(parts: Sequence[Sequence[Process]], reference: Reference) -> str:
                 "it started from the beginning"
             )
         if taken[0].base < complete:
-            return (
-                f"the resumed command went on from step {taken[0].base}, and step {complete} had been saved"
-            )
+            return f"the resumed command went on from step {taken[0].base}, and step {complete} had been saved"
     return ""
 
 

@@ -11,16 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ckpttool.determinism.branches import NEW_LEG, Lab, Reference
-from ckpttool.determinism.comparing import (
-    Departure,
-    departure,
-    earliest,
-    saves_of,
-    steps_of,
-    unlike,
-    unseeded,
-    without,
-)
+from ckpttool.determinism.comparing import Departure, departure, earliest, saves_of, steps_of, unlike, unseeded, without
 from ckpttool.determinism.cuts import Kill, plan
 from ckpttool.determinism.levels import asked, levels
 from ckpttool.determinism.orders import Orders
@@ -125,9 +116,7 @@ def _agreed(first: Ran, second: Ran) -> tuple[Reference, Departure | None]:
     mine = {rank: without(one[rank], loose) for rank in ranks}
     theirs = {rank: without(two[rank], loose) for rank in ranks}
     saved, again = saves_of(first.trace), saves_of(second.trace)
-    leaves = {
-        n for place in saved.keys() & again.keys() for n in unlike(saved[place].leaves, again[place].leaves)
-    }
+    leaves = {n for place in saved.keys() & again.keys() for n in unlike(saved[place].leaves, again[place].leaves)}
     found = Reference(first, loose, frozenset(leaves), mine)
     departures = [replace(d, rank=r) for r in ranks if (d := departure(mine[r], theirs[r])) is not None]
     if not departures and (a := max(mine[0], default=0)) != (b := max(theirs[0], default=0)):
@@ -181,9 +170,7 @@ def _judged(lab: Lab, found: Verdict, say: Say) -> Verdict:
         ))  # fmt: skip
     if any(wanted & set(b.broken) for b in ordinary):
         return _diverged(lab, found, say)
-    if "recovery" in wanted and (
-        bad := [b for b in found.branches if b.is_about_recovery and (b.failure or b.broken)]
-    ):
+    if "recovery" in wanted and (bad := [b for b in found.branches if b.is_about_recovery and (b.failure or b.broken)]):
         return _with_levels(lab, _unrecovered(found, bad))
     silent = power(lab, found.branches, say) if lab.wishes.power else ()
     text = f"exact: {len(ordinary)} interrupted runs equal the uninterrupted one, step by step, bit for bit"
@@ -219,9 +206,7 @@ def _unrecovered(found: Verdict, bad: Sequence[Branch]) -> Verdict:
 def _diverged(lab: Lab, found: Verdict, say: Say) -> Verdict:
     wanted = set(asked(lab.wishes))
     branches, sentence = smallest(lab, found.branches, say) if lab.wishes.shrink else (found.branches, "")
-    bad = [
-        b for b in branches if not b.is_about_recovery and wanted & set(b.broken) and b.departure is not None
-    ]
+    bad = [b for b in branches if not b.is_about_recovery and wanted & set(b.broken) and b.departure is not None]
     worst = min(bad, key=lambda b: (b.kill.how != "step", len(b.cut), b.cut))
     closer = detail(lab, worst, say) if lab.wishes.prove else None
     shown = replace(worst, proof=proof(lab, worst, say) if lab.wishes.prove else ())

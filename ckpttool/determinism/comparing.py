@@ -103,9 +103,7 @@ def _place(order: Sequence[str], name: str) -> int:
     return order.index(component) if component in order else len(order)
 
 
-def _first_loss(
-    reference: Mapping[int, Step], other: Mapping[int, Step], shared: list[int], start: int
-) -> int | None:
+def _first_loss(reference: Mapping[int, Step], other: Mapping[int, Step], shared: list[int], start: int) -> int | None:
     losses = ((n, reference[n].fields.get("loss"), other[n].fields.get("loss")) for n in shared if n >= start)
     return next((n for n, mine, theirs in losses if mine != theirs), None)
 
@@ -127,14 +125,8 @@ def boundary(
     saved |= {n: d for n, d in moved.items() if component_of(n) not in (*STEPPED, *PASSING)}
     odd = [n for n in saved if found.get(n) != saved[n] and n not in loose]
     if start is not None:
-        odd += [
-            f"environment.{n}"
-            for n, value in start.environment.items()
-            if process.environment.get(n) != value
-        ]
-        odd += [
-            f"modules.{n}" for n, value in start.modules.items() if process.modules.get(n, value) != value
-        ]
+        odd += [f"environment.{n}" for n, value in start.environment.items() if process.environment.get(n) != value]
+        odd += [f"modules.{n}" for n, value in start.modules.items() if process.modules.get(n, value) != value]
     return tuple(sorted(odd, key=lambda n: (_place(BOUNDARY, n), n)))
 
 
@@ -159,9 +151,7 @@ def saves_of(processes: Iterable[Process], rank: int = 0) -> dict[tuple[int, int
 
 
 def artifact_departure(
-    reference: Mapping[tuple[int, int], Save],
-    other: Mapping[tuple[int, int], Save],
-    loose: Collection[str] = (),
+    reference: Mapping[tuple[int, int], Save], other: Mapping[tuple[int, int], Save], loose: Collection[str] = ()
 ) -> Departure | None:
     """The first checkpoint that both runs saved and that holds something else, with the names of what does."""
     for place in sorted(reference.keys() & other.keys()):

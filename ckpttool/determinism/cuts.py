@@ -36,10 +36,7 @@ class Kill:
     def name(self) -> str:
         """What its folder is called."""
         steps = "-".join(map(str, self.cut))
-        more = {
-            "event": f"save-{self.save}-event-{self.place}",
-            "byte": f"save-{self.save}-byte-{self.place}",
-        }
+        more = {"event": f"save-{self.save}-event-{self.place}", "byte": f"save-{self.save}-byte-{self.place}"}
         more |= {"rank": f"rank-{self.place}-step-{steps}", "sigterm": f"sigterm-{steps}"}
         return more.get(self.how, f"cut-{steps}")
 
@@ -138,11 +135,7 @@ def choose(steps: Mapping[int, Step], saves: Sequence[Save], count: int, seed: i
 
 
 def chosen(
-    steps: Mapping[int, Step],
-    saves: Sequence[Save],
-    count: int,
-    seed: int = 0,
-    between: Sequence[Between] = (),
+    steps: Mapping[int, Step], saves: Sequence[Save], count: int, seed: int = 0, between: Sequence[Between] = ()
 ) -> tuple[tuple[Cut, str], ...]:
     """The same, each with the reason for it."""
     last = max(steps, default=0)

@@ -121,9 +121,7 @@ def _inside(item: object) -> list[tuple[str, Any]] | None:
     """What is looked at one by one; None for a leaf."""
     if isinstance(item, Mapping):
         return [(str(key), item[key]) for key in item]
-    if isinstance(item, (list, tuple)) and any(
-        isinstance(part, (Tensor, Mapping, list, tuple)) for part in item
-    ):
+    if isinstance(item, (list, tuple)) and any(isinstance(part, (Tensor, Mapping, list, tuple)) for part in item):
         numbers = all(
             not isinstance(part, (Tensor, Mapping)) and _inside(part) is None for part in item
         )  # as the state of Python's generator
@@ -135,9 +133,7 @@ def nbytes(value: object, depth: int = 8) -> int:
     """Bytes of the tensors in plain containers: the least that a file with them has."""
     if isinstance(value, Tensor):
         return int(value.numel() * value.element_size())
-    parts = (
-        value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
-    )
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
     return sum(nbytes(part, depth - 1) for part in parts) if depth else 0
 
 
@@ -163,9 +159,7 @@ def rows_of(value: object) -> str:
 def _first_tensor(value: object, depth: int = 4) -> Tensor | None:
     if isinstance(value, Tensor):
         return value if value.layout is torch.strided and value.device.type != "meta" else None
-    parts = (
-        value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
-    )
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
     tensors = (_first_tensor(part, depth - 1) for part in parts if depth)
     return next((tensor for tensor in tensors if tensor is not None), None)
 

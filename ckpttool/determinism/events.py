@@ -137,9 +137,7 @@ def limit_files(nbytes: int) -> None:
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-    ctypes.CDLL(None).signal(
-        int(signal.SIGXFSZ), None
-    )  # Python ignores it, and lets the main thread alone change that
+    ctypes.CDLL(None).signal(int(signal.SIGXFSZ), None)  # Python ignores it, and lets the main thread alone change that
 
 
 def _for_writing(args: Any) -> bool:

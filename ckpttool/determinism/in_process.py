@@ -188,9 +188,7 @@ class Boundary:
     now: Fields
 
 
-def _diverged(
-    reference: Reference, cut: Cut, taken: dict[int, Step], odd: Departure, load: Boundary
-) -> Finding:
+def _diverged(reference: Reference, cut: Cut, taken: dict[int, Step], odd: Departure, load: Boundary) -> Finding:
     """Why, and in which element: at the load where that lost the part that is to blame, else at the step."""
     lost = tuple(n for n in _differing(load.was, load.now) if n not in reference.loose)
     state = Step(load.step, {name: digest(leaves) for name, leaves in load.now.items()})
@@ -233,11 +231,5 @@ def _elements(one: Fields, two: Fields, names: Sequence[str]) -> Iterator[Elemen
         found = first_difference(one.get(name, {}), two.get(name, {}))
         if found is not None:
             yield Element(
-                f"{name} {found.name}".strip(),
-                found.index,
-                found.one,
-                found.two,
-                found.ulps,
-                found.odd,
-                found.total,
+                f"{name} {found.name}".strip(), found.index, found.one, found.two, found.ulps, found.odd, found.total
             )

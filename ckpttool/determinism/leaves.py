@@ -173,9 +173,7 @@ def _element(name: str, one: Leaf | None, two: Leaf | None) -> Element:
         return Element(name, (), _described(one), _described(two))
     size = len(one.data) // max(_count(one.shape), 1)
     if not one.shape or one.kind in ("mapping", "sequence", "set", "object") or not size:
-        return Element(
-            name, (), _text(one, one.data), _text(two, two.data), _ulps(one.kind, one.data, two.data)
-        )
+        return Element(name, (), _text(one, one.data), _text(two, two.data), _ulps(one.kind, one.data, two.data))
     odd = _odd(one.data, two.data, size)
     mine, theirs = (leaf.data[odd[0] * size : (odd[0] + 1) * size] for leaf in (one, two))
     index = _unravelled(odd[0], one.shape)

@@ -21,16 +21,12 @@ def levels(branches: Sequence[Branch], reference: Reference, wishes: Wishes) -> 
     steps = sum(len(b.steps) for b in ordinary)
     failed = [b for b in ordinary if b.failure]
     found = [
-        _level(
-            "boundary", ordinary, failed, restarts, f"{_many(restarts, 'load')} compared with what was saved"
-        ),
+        _level("boundary", ordinary, failed, restarts, f"{_many(restarts, 'load')} compared with what was saved"),
         _level("data", ordinary, failed, steps, f"the batches of {_many(steps, 'step')}"),
         _level("trajectory", ordinary, failed, steps, f"every recorded part of {_many(steps, 'step')}"),
         _artifact(ordinary, failed, reference),
         _recovery(
-            branches,
-            wishes,
-            exact=not any("trajectory" in b.broken or "boundary" in b.broken for b in ordinary),
+            branches, wishes, exact=not any("trajectory" in b.broken or "boundary" in b.broken for b in ordinary)
         ),
     ]
     return tuple(found)
@@ -40,14 +36,10 @@ def _many(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def _level(
-    name: LevelName, branches: Sequence[Branch], failed: Sequence[Branch], amount: int, basis: str
-) -> Level:
+def _level(name: LevelName, branches: Sequence[Branch], failed: Sequence[Branch], amount: int, basis: str) -> Level:
     broken = [b for b in branches if name in b.broken]
     if broken:
-        return Level(
-            name, "broken", f"{_many(len(broken), 'interrupted run')} of {len(branches)}: {_first(broken)}"
-        )
+        return Level(name, "broken", f"{_many(len(broken), 'interrupted run')} of {len(branches)}: {_first(broken)}")
     if not amount:
         why = "no resume came so far" if failed else "nothing was compared"
         return Level(name, "not exercised", why)
@@ -66,9 +58,7 @@ def _artifact(ordinary: Sequence[Branch], failed: Sequence[Branch], reference: R
         compared += len(mine.keys() & theirs.keys())
     last = max((step for step, _ in mine), default=0)
     reach = "the last one among them" if reference.whole and last else "the run's end was not looked at"
-    return _level(
-        "artifact", ordinary, failed, compared, f"{_many(compared, 'checkpoint')} compared, {reach}"
-    )
+    return _level("artifact", ordinary, failed, compared, f"{_many(compared, 'checkpoint')} compared, {reach}")
 
 
 def _recovery(branches: Sequence[Branch], wishes: Wishes, *, exact: bool) -> Level:

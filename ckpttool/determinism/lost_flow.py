@@ -43,13 +43,9 @@ def _elsewhere(case: Case, step: int, seen: list[int]) -> Cause:
     evidence = f"step {place}"
     if place == began and lag:
         again = "the data start" if began == 1 else "the epoch starts"
-        return Cause(
-            "data-restarted", "data", f"{text}: {again} from the beginning again", evidence, POSITION
-        )
+        return Cause("data-restarted", "data", f"{text}: {again} from the beginning again", evidence, POSITION)
     if place in starts and lag > 1:
-        return Cause(
-            "epoch-cut-short", "data", f"{text}: the rest of the epoch is left out", evidence, POSITION
-        )
+        return Cause("epoch-cut-short", "data", f"{text}: the rest of the epoch is left out", evidence, POSITION)
     if _whole_epochs(starts, began, step, place):
         message = f"{text}: an earlier epoch's order comes again, its number is not restored"
         return Cause("epoch-order-repeated", "data", message, evidence, POSITION)
@@ -125,11 +121,7 @@ def generators(case: Case) -> Cause | None:
     if step > case.base + 1:
         message = f"the generators of {kinds} agree until step {step - 1}: something between two steps draws otherwise"
         return Cause(
-            "rng-drifts",
-            "rng",
-            message,
-            kinds,
-            "look at what is done before that step: a save, an evaluation",
+            "rng-drifts", "rng", message, kinds, "look at what is done before that step: a save, an evaluation"
         )
     saved = set(case.saved.leaves.values()) if case.saved is not None else set()
     right = [digest for digest in case.resumed.restored if digest in saved]
@@ -144,9 +136,7 @@ def generators(case: Case) -> Cause | None:
         f"the generators of {kinds} are not where they were after step {case.base}: "
         "not saved, not restored, or drawn from before the first step"
     )
-    remedy = (
-        "save the states of random, numpy and torch, and restore them as the very last thing before the loop"
-    )
+    remedy = "save the states of random, numpy and torch, and restore them as the very last thing before the loop"
     return Cause("rng-lost", "rng", message, kinds, remedy)
 
 
@@ -161,15 +151,9 @@ def modules(case: Case) -> Cause | None:
     names = [name.partition(".")[2] for name in odd]
     was, now = case.start.modules, case.resumed.modules
     told = [f"{name or 'the model'} was {was.get(name)}, is {now.get(name)}" for name in names]
-    mode = [
-        n
-        for n in names
-        if ("in evaluation mode" in was.get(n, "")) != ("in evaluation mode" in now.get(n, ""))
-    ]
+    mode = [n for n in names if ("in evaluation mode" in was.get(n, "")) != ("in evaluation mode" in now.get(n, ""))]
     if mode:
-        message = (
-            f"{len(mode)} modules are in another mode than before: {listed([n or 'the model' for n in mode])}"
-        )
+        message = f"{len(mode)} modules are in another mode than before: {listed([n or 'the model' for n in mode])}"
         return Cause("training-mode", "modules", message, listed(told), "call model.train() after the resume")
     message = f"modules have other settings than before: {listed(told)}"
     remedy = "make the model with the same settings; a state dict does not hold them"
@@ -184,29 +168,17 @@ def environment(case: Case) -> Cause | None:
     was, now = case.start.environment, case.resumed.environment
     names = [name.partition(".")[2] for name in odd]
     told = [f"{name} was {was.get(name)}, is {now.get(name)}" for name in names]
-    message = (
-        f"the environment is another one: {listed(told)}; sums come out in another order sooner or later"
-    )
-    return Cause(
-        "environment", "environment", message, listed(told), "set it in the script, the same way every time"
-    )
+    message = f"the environment is another one: {listed(told)}; sums come out in another order sooner or later"
+    return Cause("environment", "environment", message, listed(told), "set it in the script, the same way every time")
 
 
 def stale(case: Case) -> Cause | None:
     """Parameters that got gradients before get none."""
     step = case.departure.step
     mine, theirs = case.branch.get(step), case.reference.get(step)
-    if (
-        mine is None
-        or theirs is None
-        or mine.graded is None
-        or theirs.graded is None
-        or mine.graded >= theirs.graded
-    ):
+    if mine is None or theirs is None or mine.graded is None or theirs.graded is None or mine.graded >= theirs.graded:
         return None
-    message = (
-        f"gradients reach {mine.graded} of {theirs.graded} parameters: it is another model that computes"
-    )
+    message = f"gradients reach {mine.graded} of {theirs.graded} parameters: it is another model that computes"
     remedy = "make the optimizer, and whatever wraps the model, from the model that is trained after the load"
     return Cause("stale-model", "gradients", message, listed(case.departure.fields), remedy)
 
@@ -219,9 +191,7 @@ def accumulated(case: Case) -> Cause | None:
     odd = found & {"data", "rng", "loss", "lr"} or "gradients" not in found
     if case.boundary or odd or not batches or batches < 2 or step != case.base + 1:
         return None
-    message = (
-        f"the losses of step {step} agree, and the gradients of its {batches} batches do not: some were lost"
-    )
+    message = f"the losses of step {step} agree, and the gradients of its {batches} batches do not: some were lost"
     remedy = "save between two steps of the optimizer, or save the gradients that have been accumulated"
     return Cause("gradients-lost", "gradients", message, listed(case.departure.fields), remedy)
 
@@ -231,9 +201,7 @@ def schedule_function(case: Case) -> Cause | None:
     found = {component_of(name) for name in case.departure.fields}
     if case.boundary or "lr" not in found or found & {"data", "rng", "loss", "gradients"}:
         return None
-    message = (
-        f"the learning rate differs from step {case.departure.step} on, and the schedule's state was restored"
-    )
+    message = f"the learning rate differs from step {case.departure.step} on, and the schedule's state was restored"
     remedy = "make the schedule with the same length and functions; its state does not hold them"
     return Cause("schedule-function", "lr", message, listed(case.departure.fields), remedy)
 
@@ -249,9 +217,7 @@ def kernels(case: Case) -> Cause | None:
             "state that no one saves, or other kernels (threads, libraries)"
         )
         component = "gradients" if "loss" not in found else "loss"
-        remedy = (
-            "look for plain attributes, non-persistent buffers, train()/eval() mode, the number of threads"
-        )
+        remedy = "look for plain attributes, non-persistent buffers, train()/eval() mode, the number of threads"
         return Cause("hidden-state", component, message, "boundary and batch agree", remedy)
     if "params" in found or "optimizer" in found:
         message = (
@@ -273,9 +239,7 @@ def counters(case: Case) -> Cause | None:
         message = f"the resumed run ends after step {mine}, and the uninterrupted one after step {theirs}"
     else:
         message = f"what the script counts differs at step {case.departure.step}"
-    return Cause(
-        "counters-lost", "counters", message, listed(odd), "save every counter that decisions depend on"
-    )
+    return Cause("counters-lost", "counters", message, listed(odd), "save every counter that decisions depend on")
 
 
 def artifact(case: Case) -> Cause | None:
@@ -283,9 +247,7 @@ def artifact(case: Case) -> Cause | None:
     odd = [name.partition(".")[2] for name in case.differs("artifact")]
     if not odd:
         return None
-    message = (
-        f"training is exact, and the checkpoint of step {case.departure.step} holds another {listed(odd)}"
-    )
+    message = f"training is exact, and the checkpoint of step {case.departure.step} holds another {listed(odd)}"
     remedy = "save and restore it; where it is right to differ, leave it out by --ignore"
     return Cause("artifact", "artifact", message, listed(odd), remedy)
 

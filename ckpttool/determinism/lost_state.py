@@ -23,9 +23,7 @@ def weights(case: Case) -> Cause | None:
         message = f"the weights after the resume are others: {odd[0]} is the saved {twin[1]}{step}"
         return Cause("weights-exchanged", "params", message, listed(odd), STRICT)
     if odd and len(odd) < total:
-        message = (
-            f"{len(odd)} of {total} weights after the resume are not those of step {case.base}: {listed(odd)}"
-        )
+        message = f"{len(odd)} of {total} weights after the resume are not those of step {case.base}: {listed(odd)}"
         return Cause("weights-partial", "params", message, listed(odd), STRICT)
     message = f"the weights after the resume are not those of step {case.base}"
     return Cause("weights-changed", "params", message, listed(odd or case.boundary), STRICT)
@@ -55,16 +53,10 @@ def optimizer(case: Case) -> Cause | None:
     if odd == ("optimizer.step",):
         message = f"the optimizer's own count of steps is not that of step {case.base}: its correction of bias is wrong"
         return Cause(
-            "optimizer-steps",
-            "optimizer",
-            message,
-            listed(odd),
-            "restore the whole state dict, `step` included",
+            "optimizer-steps", "optimizer", message, listed(odd), "restore the whole state dict, `step` included"
         )
     message = f"the optimizer's state is not that of step {case.base}: {listed(odd)}"
-    remedy = (
-        "compare the checkpoint with `ckpttool diff`; look for a cast, a lower precision, or a second load"
-    )
+    remedy = "compare the checkpoint with `ckpttool diff`; look for a cast, a lower precision, or a second load"
     return Cause("optimizer-changed", "optimizer", message, listed(values or odd), remedy)
 
 
@@ -83,15 +75,8 @@ def schedule(case: Case) -> Cause | None:
     moved, rate = case.lost("scheduler"), case.lost("lr")
     if not moved and not rate:
         return None
-    if (
-        not moved
-        and case.start is not None
-        and case.resumed.state
-        and "scheduler" in case.resumed.state.fields
-    ):
-        message = (
-            f"the learning rate is not that of step {case.base}, while the schedule is: it was set afterwards"
-        )
+    if not moved and case.start is not None and case.resumed.state and "scheduler" in case.resumed.state.fields:
+        message = f"the learning rate is not that of step {case.base}, while the schedule is: it was set afterwards"
         remedy = "build the schedule before the optimizer is loaded: building it sets the rate back"
         return Cause("lr-reset", "lr", message, listed(rate), remedy)
     message = f"the learning-rate schedule is not where it was after step {case.base}"
@@ -120,18 +105,7 @@ def other_state(case: Case) -> Cause | None:
 
 def named_state(case: Case) -> Cause | None:
     """A part that the script named itself is not what was saved."""
-    known = {
-        "params",
-        "buffers",
-        "optimizer",
-        "lr",
-        "scheduler",
-        "scaler",
-        "ema",
-        "counters",
-        "modules",
-        "environment",
-    }
+    known = {"params", "buffers", "optimizer", "lr", "scheduler", "scaler", "ema", "counters", "modules", "environment"}
     odd = [name for name in case.boundary if component_of(name) not in known]
     if not odd:
         return None

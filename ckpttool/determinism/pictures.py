@@ -128,10 +128,7 @@ def curves(found: Verdict) -> list[Block]:
 
 def _resumed(branch: Branch) -> Iterator[Step]:
     """The steps that count, from the first resume on."""
-    first = min(
-        (p.steps[0].number for r in branch.ran[1:] for p in r.trace if p.rank == 0 and p.steps),
-        default=0,
-    )
+    first = min((p.steps[0].number for r in branch.ran[1:] for p in r.trace if p.rank == 0 and p.steps), default=0)
     return (step for step in branch.steps.values() if step.number >= first)
 
 

@@ -210,14 +210,10 @@ def _looked(
     shown = [n for n in (names or mine) if n in mine or n in theirs]
     if picture == "first":
         shown = [n for n in shown if component_of(n) != "gradients"]
-    odd = tuple(
-        n for n in dict.fromkeys([*shown, *(theirs if not names else ())]) if mine.get(n) != theirs.get(n)
-    )
+    odd = tuple(n for n in dict.fromkeys([*shown, *(theirs if not names else ())]) if mine.get(n) != theirs.get(n))
     order = {"gradients": 0, "optimizer": 1, "params": 2, "buffers": 3}
     ranked = sorted(odd, key=lambda n: order.get(component_of(n), 9))
-    element = first_difference(
-        {n: mine[n] for n in ranked if n in mine}, {n: theirs[n] for n in ranked if n in theirs}
-    )
+    element = first_difference({n: mine[n] for n in ranked if n in mine}, {n: theirs[n] for n in ranked if n in theirs})
     return Detail(where, tuple(ranked) or names, element, equals)
 
 
@@ -244,9 +240,7 @@ def power(lab: Lab, branches: Sequence[Branch], say: Say) -> tuple[str, ...]:
     for part in (*POWER, *(name for name in ALSO if name in fields)):
         say(f"power: {part} broken on purpose")
         tried = lab.branch(kill, f"without-{part}", Orders(lab.work, drop=part))
-        if not tried.failure and (
-            "trajectory" not in tried.broken or _only(part, tried, lab.reference.steps)
-        ):
+        if not tried.failure and ("trajectory" not in tried.broken or _only(part, tried, lab.reference.steps)):
             silent.append(part)
     return tuple(silent)
 

@@ -73,9 +73,7 @@ class Recorder:
         self.ids: list[str] = []  # what a script said of its samples
         self.given_rows: list[str] = []
         self.losses: list[float] = []
-        self.before: dict[
-            str, str
-        ] = {}  # generators and settings at the first training forward since the last step
+        self.before: dict[str, str] = {}  # generators and settings at the first training forward since the last step
         self.after: dict[str, str] = {}  # weights and generators as the last step left them
         self.evaluations = 0  # forward passes without gradients since the last step
         self.window = Window(orders)
@@ -237,9 +235,7 @@ class Recorder:
         saves = self.window.close(self.write)
         if not self.after:
             return
-        moved = [
-            name for name, digest in self.after.items() if name in self.before and self.before[name] != digest
-        ]
+        moved = [name for name, digest in self.after.items() if name in self.before and self.before[name] != digest]
         if saves or self.evaluations or self.done <= ORDINARY:
             now = self.state_fields()
             moved += [name for name in now if now[name] != self.after.get(name, now[name])]
@@ -278,11 +274,7 @@ class Recorder:
         if self.inner:
             return call()
         leaves = digesting.leaves(obj, self.ignored)
-        facts = {
-            "digest": digesting.of_group(leaves.items()),
-            "parts": digesting.parts_of(leaves),
-            "leaves": leaves,
-        }
+        facts = {"digest": digesting.of_group(leaves.items()), "parts": digesting.parts_of(leaves), "leaves": leaves}
         live = dict(self.each_tensor(gradients=False))
         number = self.window.open(self.write)
         self.write("save", step=self.base + self.done, save=number, path=path, live=live, **facts)
@@ -321,9 +313,7 @@ class Recorder:
         step = self.orders.step_of(facts)
         if step is not None and not self.done:
             self.base = max(self.base, step)
-        self.write(
-            "load", step=self.base, base=self.base if step is not None else None, path=path[:400], **facts
-        )
+        self.write("load", step=self.base, base=self.base if step is not None else None, path=path[:400], **facts)
 
     def on_event(self, event: str, args: Any) -> None:
         """Count the file events of a save; the ordered one is the last thing that happens."""
@@ -334,10 +324,7 @@ class Recorder:
 
     def state_fields(self) -> dict[str, str]:
         """Digests of everything that a step changes and the next one starts from."""
-        tensors = {
-            "params": _group(self.parameters()),
-            "buffers": _group(self.buffers()),
-        }
+        tensors = {"params": _group(self.parameters()), "buffers": _group(self.buffers())}
         return tensors | self.optimizer_fields()
 
     def settings(self) -> dict[str, str]:
@@ -348,14 +335,11 @@ class Recorder:
             states = [thing.state_dict() for thing in _in_order(things)]
             if any(states):
                 fields[name] = digesting.of_value(states)
-        averages = [
-            (f"{i}.{n}", t) for i, m in enumerate(_in_order(self.averages)) for n, t in m.state_dict().items()
-        ]
+        averages = [(f"{i}.{n}", t) for i, m in enumerate(_in_order(self.averages)) for n, t in m.state_dict().items()]
         if averages:
             fields["ema"] = _group(averages)
         return fields | {
-            name: digesting.of_group(self.extra_leaves(name, part).items())
-            for name, part in self.extra.items()
+            name: digesting.of_group(self.extra_leaves(name, part).items()) for name, part in self.extra.items()
         }
 
     def extra_leaves(self, name: str, part: Any) -> dict[str, str]:
@@ -419,11 +403,7 @@ class Recorder:
             yield name, digesting.of_value(value)
         for key, text in self.group_settings():
             yield f"optimizer.settings.{key}", text
-        for kind, things in (
-            ("scheduler", self.schedulers),
-            ("scaler", self.scalers),
-            ("ema", self.averages),
-        ):
+        for kind, things in (("scheduler", self.schedulers), ("scaler", self.scalers), ("ema", self.averages)):
             states = [thing.state_dict() for thing in _in_order(things)]
             if any(states):
                 yield from digesting.leaves({kind: {str(i): state for i, state in enumerate(states)}}).items()
@@ -446,9 +426,7 @@ class Recorder:
         self.inner += 1
         if not self.rank:
             _original(torch, "save")(read_parts(self), str(folder / f"snapshot-{name}.pt"))
-        tensors = [
-            (key, *digesting.raw(value)) for key, value in self.live_tensors() if isinstance(value, Tensor)
-        ]
+        tensors = [(key, *digesting.raw(value)) for key, value in self.live_tensors() if isinstance(value, Tensor)]
         head = [(key, kind, shape, len(data)) for key, kind, shape, data in tensors]
         with (folder / f"tensors-{self.rank}-{name}.bin").open("wb") as file:
             file.write(json.dumps(head).encode() + b"\n")

@@ -26,18 +26,12 @@ SHOWN = 8
 def report(found: Verdict, command: str, script: str = "") -> Report:
     """The report on one check. ``script`` is the file that annotations are pinned to; by default the command's."""
     good = found.status == "exact"
-    blocks: list[Block] = [
-        Text(command, "title"),
-        Text(found.status, "good" if good else "bad"),
-        Text(found.message),
-    ]
+    blocks: list[Block] = [Text(command, "title"), Text(found.status, "good" if good else "bad"), Text(found.message)]
     if found.causes:
         blocks.append(Facts(tuple(_facts(found))))
     if found.levels:
         blocks.append(
-            Table(
-                ("level", "", "what that rests on"), tuple((v.name, v.state, v.basis) for v in found.levels)
-            )
+            Table(("level", "", "what that rests on"), tuple((v.name, v.state, v.basis) for v in found.levels))
         )
     if found.branches:
         blocks.append(_table(found.branches))
@@ -68,10 +62,7 @@ def _facts(found: Verdict) -> Iterator[tuple[str, str]]:
     yield "evidence", cause.evidence
     if found.detail is not None:
         yield from _closer(found.detail)
-    yield (
-        "proof",
-        f"with {', '.join(proof)} transplanted the resumed run is exact" if proof else "none was found",
-    )
+    yield ("proof", f"with {', '.join(proof)} transplanted the resumed run is exact" if proof else "none was found")
     yield "remedy", cause.remedy
     yield "in the loss", "never, in the steps that were looked at" if seen is None else f"from step {seen}"
     if found.departure.rank:
@@ -163,9 +154,7 @@ def _findings(branch: Branch, *, gate: bool) -> Iterator[Finding]:
         yield Finding(CODE, "diverged", severity, where, f"{branch.kill} and resumed, it is not what it was")
         return
     cause = branch.causes[0]
-    yield Finding(
-        CODE, cause.name, severity, where, f"{branch.kill} and resumed: {cause.message}", {}, cause.remedy
-    )
+    yield Finding(CODE, cause.name, severity, where, f"{branch.kill} and resumed: {cause.message}", {}, cause.remedy)
 
 
 def _data(found: Verdict) -> dict[str, Json]:

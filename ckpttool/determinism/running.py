@@ -144,14 +144,7 @@ class Launchers:
             trace = read_files(written) if written else ()
         except TraceError:
             trace = ()
-        return Ran(
-            answer["status"],
-            answer["timed_out"],
-            _last_lines(output),
-            trace,
-            answer["left"],
-            answer["seconds"],
-        )
+        return Ran(answer["status"], answer["timed_out"], _last_lines(output), trace, answer["left"], answer["seconds"])
 
     def _answered(self, order: dict[str, Any], program: Program | None) -> Any:
         interpreter = None if program is None else program.interpreter

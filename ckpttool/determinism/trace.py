@@ -176,9 +176,7 @@ def _lines(path: Path) -> list[Line]:
             lines.append(json.loads(text))
         except (ValueError, RecursionError):
             if place + 1 < len(texts):
-                raise TraceError(
-                    f"{path} – line {place + 1} is not JSON: not a trace, or a damaged one"
-                ) from None
+                raise TraceError(f"{path} – line {place + 1} is not JSON: not a trace, or a damaged one") from None
     if not texts:
         return []
     _check_version(path, lines[0] if lines else None)
@@ -196,9 +194,7 @@ def _check_version(path: Path, head: object) -> None:
         theirs = schema.partition("/")[2]
         text = f"a trace of version {theirs}, and this ckpttool reads version {version}"
         newer = theirs.isdecimal() and int(theirs[:9]) > int(version)
-        raise TraceError(
-            f"{path} – {text}" + (": it was recorded by a newer one; upgrade this one" if newer else "")
-        )
+        raise TraceError(f"{path} – {text}" + (": it was recorded by a newer one; upgrade this one" if newer else ""))
     raise TraceError(f"{path} – not a trace: its first line does not say {SCHEMA}")
 
 

@@ -99,9 +99,7 @@ def _tensors(one: Side, two: Side, found: Departure) -> list[str]:
 
 def _environment(one: Side, two: Side) -> tuple[tuple[str, str, str], ...]:
     here, there = one.processes[0].environment, two.processes[0].environment
-    return tuple(
-        (k, here.get(k, ""), there.get(k, "")) for k in {**here, **there} if here.get(k) != there.get(k)
-    )
+    return tuple((k, here.get(k, ""), there.get(k, "")) for k in {**here, **there} if here.get(k) != there.get(k))
 
 
 def _alone(side: Side, shared: dict[int, list[int]]) -> int:
@@ -128,14 +126,11 @@ def _blocks(
         if left := _alone(side, shared):
             yield Text(f"{left} steps are in {side.name} alone", "dim")
     if left_out := sorted(_unshared(one, two, ranks)):
-        yield Text(
-            f"recorded in one of the two alone, and not compared: {', '.join(left_out[:NAMES])}", "dim"
-        )
+        yield Text(f"recorded in one of the two alone, and not compared: {', '.join(left_out[:NAMES])}", "dim")
     if loose := sorted({n for rank in ranks for n in _shared(one, two, rank) - _compared(one, two, rank)}):
         names = ", ".join(name.partition(".")[2] for name in loose)
         yield Text(
-            f"left out: the generators of {names} are never seeded, and nothing that is recorded uses them",
-            "dim",
+            f"left out: the generators of {names} are never seeded, and nothing that is recorded uses them", "dim"
         )
     if odd := _environment(one, two):
         yield Table(("environment", one.name, two.name), odd)
@@ -148,10 +143,7 @@ def _facts(one: Side, two: Side, found: Departure) -> Iterator[tuple[str, str]]:
     if odd := _tensors(one, two, found):
         more = f" and {len(odd) - NAMES} more" if len(odd) > NAMES else ""
         yield "tensors", ", ".join(odd[:NAMES]) + more
-    yield (
-        "in the loss",
-        "never, in these steps" if found.loss_step is None else f"from step {found.loss_step}",
-    )
+    yield ("in the loss", "never, in these steps" if found.loss_step is None else f"from step {found.loss_step}")
 
 
 def _unshared(one: Side, two: Side, ranks: list[int]) -> set[str]:

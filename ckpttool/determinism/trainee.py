@@ -155,10 +155,7 @@ def state_fields(trainee: Trainee) -> Fields:
     """Everything that a trainee says, or shows, to be its state."""
     parts = _parts(trainee)
     names = {
-        id(p): f"{own}.{name}"
-        for own, part in parts.items()
-        if _is_module(part)
-        for name, p in part.named_parameters()
+        id(p): f"{own}.{name}" for own, part in parts.items() if _is_module(part) for name, p in part.named_parameters()
     }
     found: dict[str, dict[str, Any]] = {}
     for name, part in parts.items():

@@ -27,15 +27,9 @@ def beside(reference: Reference) -> Odd | None:
     gaps = reference.between
     usual = {name for gap in gaps if not gap.saves and not gap.evaluations for name in gap.moved}
     for gap in gaps:
-        names = [
-            n
-            for n in gap.moved
-            if component_of(n) in STEPPED and n not in usual and n != "optimizer.settings"
-        ]
+        names = [n for n in gap.moved if component_of(n) in STEPPED and n not in usual and n != "optimizer.settings"]
         if names and (gap.saves or gap.evaluations):
-            return _odd(
-                "saving" if gap.saves and not _evaluates_so(gaps, names) else "evaluation", gap, names
-            )
+            return _odd("saving" if gap.saves and not _evaluates_so(gaps, names) else "evaluation", gap, names)
     return None
 
 

@@ -12,9 +12,7 @@ from ckpttool.determinism.leaves import Element
 from ckpttool.determinism.running import Ran
 from ckpttool.determinism.trace import Save, Step
 
-Status: TypeAlias = Literal[
-    "exact", "diverged", "not-reproducible", "command-failed", "recovery-failed", "no-power"
-]
+Status: TypeAlias = Literal["exact", "diverged", "not-reproducible", "command-failed", "recovery-failed", "no-power"]
 LevelName: TypeAlias = Literal["boundary", "data", "trajectory", "artifact", "recovery"]
 LEVELS: tuple[LevelName, ...] = ("boundary", "data", "trajectory", "artifact", "recovery")
 """From the narrowest to the widest; who asks for one asks for those before it."""

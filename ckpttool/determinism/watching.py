@@ -76,12 +76,7 @@ class Recorder:
             facts: dict[str, Any] = {"digest": digest_of_files(Path(path)), "parts": {}, "leaves": {}}
             live = dict(recorder.each_tensor(gradients=False))
             recorder.write(
-                "save",
-                step=recorder.base + recorder.done,
-                save=number,
-                path=os.fspath(path),
-                live=live,
-                **facts,
+                "save", step=recorder.base + recorder.done, save=number, path=os.fspath(path), live=live, **facts
             )
             recorder.write("saved", save=number)
 
@@ -93,9 +88,7 @@ class Recorder:
             if step is not None and not recorder.done:
                 recorder.base = max(recorder.base, step)
             base = None if step is None else recorder.base
-            recorder.write(
-                "load", step=recorder.base, base=base, path=os.fspath(path), digest=digest, parts={}
-            )
+            recorder.write("load", step=recorder.base, base=base, path=os.fspath(path), digest=digest, parts={})
 
 
 def _watch(recorder: live.Recorder, name: str, part: Any) -> None:

@@ -25,7 +25,6 @@ def read_started(source: Source, limits: Limits) -> tuple[Checkpoint, int] | Non
     if found.root is None or len(found.nodes) < 2:
         return None
     extents = tuple(
-        replace(one, span=Span(one.span.source, one.span.start, min(one.span.stop, end.at)))
-        for one in found.extents
+        replace(one, span=Span(one.span.source, one.span.start, min(one.span.stop, end.at))) for one in found.extents
     )
     return replace(found, extents=extents, nbytes=source.size), end.at

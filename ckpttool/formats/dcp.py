@@ -109,15 +109,10 @@ def _assemble(
     root, flat = nested(items, nodes)
     if flat:
         message = f"{len(flat)} names have paths that lead nowhere; they stand under their flat names"
-        damage.append(
-            Damage("index-malformed", METADATA, message, {"names": len(flat), "first": [*flat[:20]]})
-        )
+        damage.append(Damage("index-malformed", METADATA, message, {"names": len(flat), "first": [*flat[:20]]}))
     tables = [str(folder.path / name) for name in names]
     left = [str(folder.path / name) for name in folder.files if name.endswith(".tmp") and name not in names]
-    extents = [
-        Extent(name, Span(file, 0, Path(file).stat().st_size))
-        for name, file in zip(names, tables, strict=True)
-    ]
+    extents = [Extent(name, Span(file, 0, Path(file).stat().st_size)) for name, file in zip(names, tables, strict=True)]
     return Checkpoint(
         path,
         NAME,
@@ -159,12 +154,7 @@ def _node(entry: Entry, slices: Slices, nodes: list[Node]) -> int | None:
     for box in boxes:
         index = slices.root(entry.name, box.start)
         node = None if index is None else nodes[index]
-        if (
-            isinstance(node, Tensor)
-            and node.shape == box.shape
-            and node.dtype == entry.dtype
-            and index is not None
-        ):
+        if isinstance(node, Tensor) and node.shape == box.shape and node.dtype == entry.dtype and index is not None:
             parts.append((named(box.start), index))
     nodes.append(_whole(entry.dtype, entry.shape, tuple(parts)))
     return len(nodes) - 1

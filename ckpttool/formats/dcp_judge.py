@@ -37,8 +37,7 @@ def _geometry(entries: Iterable[Entry]) -> Found:
         wrong = next((box for box in entry.boxes if not fits(box, entry.shape)), None)
         if wrong is not None:
             message = (
-                f"a chunk of shape {_text(wrong.shape)} at {_text(wrong.start)} "
-                f"lies outside of {_text(entry.shape)}"
+                f"a chunk of shape {_text(wrong.shape)} at {_text(wrong.start)} lies outside of {_text(entry.shape)}"
             )
             yield Damage("chunk-mismatch", _shown(entry.name), message)
             continue
@@ -104,9 +103,7 @@ def _lacking(where: str, why: str, keys: Sequence[Key]) -> Damage:
     first = ", ".join(_said(key) for key in keys[:3]) + (", …" if len(keys) > 3 else "")
     message = f"{why}: {plural(len(keys), 'chunk')} missing ({first})"
     facts: dict[str, Json] = {"chunks": len(keys), "first": [_said(key) for key in keys[:20]]}
-    return Damage(
-        "chunk-missing", where, message, facts, "fetch this file again, with the same save's others"
-    )
+    return Damage("chunk-missing", where, message, facts, "fetch this file again, with the same save's others")
 
 
 # --- what is there and is something else -----------------------------------------------------------------
@@ -169,9 +166,7 @@ def _capped(found: Found) -> Found:
             yield damage
     for rule, count in seen.items():
         if count > MOST:
-            yield Damage(
-                rule, "", f"{count} such places in all; the first {MOST} are listed", {"count": count}
-            )
+            yield Damage(rule, "", f"{count} such places in all; the first {MOST} are listed", {"count": count})
 
 
 def _shown(name: str) -> str:

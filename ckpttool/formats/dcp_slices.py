@@ -126,9 +126,7 @@ def _apart(claims: dict[Place, Key], size: int, shared: list[tuple[Key, Key]]) -
     return kept
 
 
-def _described(
-    source: Source, place: Place, describe_file: Describe, templates: Templates | None
-) -> Checkpoint:
+def _described(source: Source, place: Place, describe_file: Describe, templates: Templates | None) -> Checkpoint:
     known = None if templates is None else templates.read(source, place.start, place.nbytes)
     if known is not None:
         return known

@@ -210,16 +210,12 @@ class _Reader:
 
     def _place(self, index: int) -> Place | None:
         known = fields(self.checkpoint, index)
-        file, start, nbytes = (
-            plain(self.checkpoint, known.get(n)) for n in ("relative_path", "offset", "length")
-        )
+        file, start, nbytes = (plain(self.checkpoint, known.get(n)) for n in ("relative_path", "offset", "length"))
         if not isinstance(file, str) or type(start) is not int or type(nbytes) is not int:
             return None
         if start < 0 or nbytes < 0:
             return None
-        listed = (
-            plain(self.checkpoint, i) for i in items(self.checkpoint, known.get("transform_descriptors"))
-        )
+        listed = (plain(self.checkpoint, i) for i in items(self.checkpoint, known.get("transform_descriptors")))
         return Place(file, start, nbytes, tuple(str(x) for x in listed))
 
     # --- planner_data ------------------------------------------------------------------------------------

@@ -24,9 +24,7 @@ _WIDE = rb"(r.{4})"
 ONE = re.compile(_arguments(rb"(q.|r.{4}|)", rb"(N?)"), re.DOTALL)
 """The arguments of one tensor: 18 groups, six of which are memo slots that may be left out."""
 
-NEXT = re.compile(
-    _arguments(_WIDE, b"") + _WIDE + rb"X(.{4})([ -~]{0,250}?)" + _WIDE + _GET + rb"(?=\(\()", re.DOTALL
-)
+NEXT = re.compile(_arguments(_WIDE, b"") + _WIDE + rb"X(.{4})([ -~]{0,250}?)" + _WIDE + _GET + rb"(?=\(\()", re.DOTALL)
 """The arguments of one tensor of a long state dict, then the next one's name up to its MARK: 21 groups.
 
 The name is the shortest that fits, and it counts only if it is as long as its length says.
@@ -51,9 +49,7 @@ class Sizes(dict[bytes, tuple[tuple[int, ...], int]]):
     """A tuple of integers and the number of operations that make it; each spelling is decoded once."""
 
     def __missing__(self, spelled: bytes) -> tuple[tuple[int, ...], int]:
-        found = [
-            int.from_bytes(one[1:], "little", signed=one[:1] == b"J") for one in _INTEGER.findall(spelled)
-        ]
+        found = [int.from_bytes(one[1:], "little", signed=one[:1] == b"J") for one in _INTEGER.findall(spelled)]
         marked = spelled[:1] == b"("
         self[spelled] = made = tuple(found), len(found) + 1 + marked
         return made

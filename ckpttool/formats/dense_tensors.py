@@ -32,18 +32,7 @@ LEAST, MOST = 4, 2000
 _DOUBTS = 16
 """Runs that turn out to be none until no more are looked for: looking twice at every byte must stay rare."""
 
-_LENGTH, _KEY, _COUNT, _OFFSET, _SIZE, _STRIDE, _GRAD, _HOOKS, _NAME_LENGTH, _NAME = (
-    2,
-    3,
-    6,
-    8,
-    9,
-    11,
-    13,
-    14,
-    18,
-    19,
-)
+_LENGTH, _KEY, _COUNT, _OFFSET, _SIZE, _STRIDE, _GRAD, _HOOKS, _NAME_LENGTH, _NAME = (2, 3, 6, 8, 9, 11, 13, 14, 18, 19)
 _HEAD = (0, 1, 5, 14, 21)
 _PUTS = (4, 7, 10, 12, 15, 16, 17, 20)
 """Groups of ``NEXT``: operands; what is read from the memo; memo slots in the order in which they are written."""
@@ -89,9 +78,7 @@ class DenseTensors:
 
     # --- one tensor ------------------------------------------------------------------------------------
 
-    def _single(
-        self, match: re.Match[bytes], stack: list[Any], memo: Memo, most: int
-    ) -> tuple[int, int] | None:
+    def _single(self, match: re.Match[bytes], stack: list[Any], memo: Memo, most: int) -> tuple[int, int] | None:
         (word, cls, length, key, put_key, device, count, none, put_pid, offset, size, put_size,
          stride, put_stride, grad, hooks, put_hooks, put_args) = match.groups()  # fmt: skip
         numbers = self._numbers
@@ -122,10 +109,7 @@ class DenseTensors:
         return match.end(), operations
 
     def _is_form(self, target: Any) -> bool:
-        known = type(target) is Named and (target.module, target.name) == (
-            "torch._utils",
-            "_rebuild_tensor_v2",
-        )
+        known = type(target) is Named and (target.module, target.name) == ("torch._utils", "_rebuild_tensor_v2")
         self._form = target if known else self._form
         return known
 
@@ -150,9 +134,7 @@ class DenseTensors:
         heads = {gets: self._head(gets, first, memo) for gets in set(spelled)}
         numels = list(map(number, columns[_COUNT]))
         sizes, strides = list(map(look_up, columns[_SIZE])), list(map(look_up, columns[_STRIDE]))
-        operations = (
-            (PLAIN + len(_PUTS) + _BETWEEN) * len(rows) - 1 + sum([n for _, n in chain(sizes, strides)])
-        )
+        operations = (PLAIN + len(_PUTS) + _BETWEEN) * len(rows) - 1 + sum([n for _, n in chain(sizes, strides)])
         if None in heads.values() or min(numels) < 0 or not _whole(columns) or operations > most:
             return 0
         classes, devices, dtypes = zip(*[heads[gets] for gets in spelled], strict=True)
@@ -179,9 +161,7 @@ class DenseTensors:
         slots = [self._numbers[get] for get in gets]
         word, cls, device, hooks, form = [memo.get(slot) for slot in slots]
         dtype = self._dtype(word, cls, device, hooks)
-        return (
-            None if dtype is None or form is not self._form or max(slots) >= first else (cls, device, dtype)
-        )
+        return None if dtype is None or form is not self._form or max(slots) >= first else (cls, device, dtype)
 
 
 def _first_slot(rows: list[Row]) -> int:

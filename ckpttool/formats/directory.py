@@ -12,16 +12,7 @@ from pathlib import Path
 from ckpttool.errors import Unreadable
 from ckpttool.formats import json_tree
 from ckpttool.formats.deepspeed_ranks import missing_ranks, world_size
-from ckpttool.formats.folders import (
-    DEEPSPEED,
-    META,
-    STATE_FILES,
-    Folder,
-    inner_folders,
-    layout_of,
-    look,
-    parts_of,
-)
+from ckpttool.formats.folders import DEEPSPEED, META, STATE_FILES, Folder, inner_folders, layout_of, look, parts_of
 from ckpttool.formats.merge import merge
 from ckpttool.formats.meta_ranks import missing_parts
 from ckpttool.formats.targets import find_targets

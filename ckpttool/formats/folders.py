@@ -25,17 +25,13 @@ META = "Meta Llama"
 SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".pkl", ".tar")
 """Names of checkpoint files, and of the parts of a composite one."""
 
-STATE_FILES = frozenset(
-    {"trainer_state.json", "train_state.json", "config.json", "adapter_config.json", "params.json"}
-)
+STATE_FILES = frozenset({"trainer_state.json", "train_state.json", "config.json", "adapter_config.json", "params.json"})
 """JSON files of a composite checkpoint that are read as parts of its tree."""
 
 INDEX = ".index.json"
 
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
-_WEIGHTS = re.compile(
-    r"(pytorch_model|model|adapter_model|diffusion_pytorch_model)\b.*\.(bin|safetensors|json)"
-)
+_WEIGHTS = re.compile(r"(pytorch_model|model|adapter_model|diffusion_pytorch_model)\b.*\.(bin|safetensors|json)")
 _ACCELERATE = re.compile(r"random_states_\d+\.pkl")
 _DEEPSPEED = re.compile(r"(.*_)?mp_rank_\d+(_\d+)?_(model|optim)_states\.pt|.*_optim_states\.pt")
 _SHARD = re.compile(r"(.*)-\d{5}-of-\d{5}(\.\w+)", re.DOTALL)
@@ -59,9 +55,7 @@ def look(path: Path) -> Folder:
         with os.scandir(path) as found:
             entries = sorted(found, key=lambda entry: natural(entry.name))
         folders = tuple(e.name for e in entries if e.is_dir(follow_symlinks=False))
-        files = tuple(
-            e.name for e in entries if e.is_file() or (e.is_symlink() and not Path(e.path).exists())
-        )
+        files = tuple(e.name for e in entries if e.is_file() or (e.is_symlink() and not Path(e.path).exists()))
     except OSError as error:
         raise Unreadable(str(path), error.strerror or str(error)) from error
     return Folder(path, files, folders)

@@ -196,10 +196,5 @@ def _result(source: Source, verdict: Verdict) -> Checkpoint:
     facts = {"kind": verdict.ident, **verdict.facts}
     damage = Damage("not-a-checkpoint", "", verdict.message, facts, verdict.hint)
     return Checkpoint(
-        source.name,
-        verdict.ident,
-        damage=(damage,),
-        files=(source.name,),
-        nbytes=source.size,
-        kind=verdict.title,
+        source.name, verdict.ident, damage=(damage,), files=(source.name,), nbytes=source.size, kind=verdict.title
     )

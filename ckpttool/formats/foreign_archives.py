@@ -27,9 +27,7 @@ def gzipped(source: Source, head: bytes) -> Verdict | None:
     what = f" around {inside}" if inside else ""
     hint = "gunzip it (tar xzf where it holds a tar) and verify what comes out"
     facts: dict[str, Json] = {"inside": inside}
-    return Verdict(
-        "gzip", "gzip-compressed data", f"gzip-compressed data{what}, {size(source.size)}", hint, facts
-    )
+    return Verdict("gzip", "gzip-compressed data", f"gzip-compressed data{what}, {size(source.size)}", hint, facts)
 
 
 def _inside(head: bytes) -> str:
@@ -74,9 +72,7 @@ def plain_zip(source: Source, head: bytes) -> Verdict | None:
 def _archive(ident: str, title: str, noun: str, names: list[str], command: str) -> Verdict:
     held = [name for name in names if name.lower().endswith(SUFFIXES)]
     facts: dict[str, Json] = {f"{noun}s": len(names), "checkpoints": [*held[:100]]}
-    message = (
-        f"{title} with {plural(len(names), noun)}: {_some(held or names)}" if names else f"{title}, empty"
-    )
+    message = f"{title} with {plural(len(names), noun)}: {_some(held or names)}" if names else f"{title}, empty"
     hint = f"unpack it ({command}) and verify {_some(held)}" if held else ""
     return Verdict(ident, title, message, hint, facts)
 

@@ -73,9 +73,7 @@ def json_text(source: Source, head: bytes) -> Verdict | None:
         return Verdict("json", "an index of shards", "an index of shards, not a shard", hint)
     said = _said(value)
     what = f"a JSON text: {said!r}" if said else f"a JSON text, {size(source.size)}"
-    hint = (
-        "the server answered with this instead of the file: check the link and fetch it again" if said else ""
-    )
+    hint = "the server answered with this instead of the file: check the link and fetch it again" if said else ""
     return Verdict("json", "a JSON text", what, hint, {"title": said})
 
 

@@ -21,17 +21,13 @@ def read(source: Source, limits: Limits) -> Checkpoint:
     if source.size > bound:
         message = f"{source.size} bytes of JSON, and {bound} are read at most"
         damage = Damage("over-limit", "", message, {"needs": source.size, "have": bound})
-        return Checkpoint(
-            source.name, NAME, extents=extents, damage=(damage,), files=files, nbytes=source.size
-        )
+        return Checkpoint(source.name, NAME, extents=extents, damage=(damage,), files=files, nbytes=source.size)
     parsed = parse(source.read(0, source.size))
     if parsed.error:
         message = f"the file cannot be used: {parsed.error}"
         bad = Damage("unreadable-part", "", message, hint="take the checkpoint before this one")
         return Checkpoint(source.name, NAME, extents=extents, damage=(bad,), files=files, nbytes=source.size)
-    return Checkpoint(
-        source.name, NAME, nodes_of(parsed.value), 0, extents=extents, files=files, nbytes=source.size
-    )
+    return Checkpoint(source.name, NAME, nodes_of(parsed.value), 0, extents=extents, files=files, nbytes=source.size)
 
 
 def nodes_of(value: Json) -> tuple[Node, ...]:

@@ -84,11 +84,7 @@ def _ends_system(source: Source) -> bool:
 
 
 SYSTEM = pickle.dumps(
-    {
-        "protocol_version": torch_legacy.PROTOCOL,
-        "little_endian": True,
-        "type_sizes": {"short": 2, "int": 4, "long": 4},
-    },
+    {"protocol_version": torch_legacy.PROTOCOL, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}},
     protocol=2,
 )
 """The facts about the system as every little-endian machine writes them."""
@@ -164,9 +160,7 @@ def _payloads(source: Source, keys: list[str], at: int, like: Checkpoint) -> Ite
         known += [width] if width not in known else []
     for place, key in enumerate(keys):
         count = int.from_bytes(source.read(at, 8), "little", signed=True)
-        fits = [
-            w for w in widths.get(count, ()) if _continues(source, at + 8 + count * w, widths, place, keys)
-        ]
+        fits = [w for w in widths.get(count, ()) if _continues(source, at + 8 + count * w, widths, place, keys)]
         if len(fits) != 1:
             return
         stop = at + 8 + count * fits[0]
@@ -206,9 +200,7 @@ def _in_order(wanted: list[Storage], here: list[str], spans: Mapping[str, Span])
         return
     # What was damaged is one run: before it the orders agree from the front, behind it from the end.
     front = next((i for i, (a, b) in enumerate(zip(sizes, found, strict=False)) if a != b), len(found))
-    back = next(
-        (i for i, (a, b) in enumerate(zip(sizes[::-1], found[::-1], strict=False)) if a != b), len(found)
-    )
+    back = next((i for i, (a, b) in enumerate(zip(sizes[::-1], found[::-1], strict=False)) if a != b), len(found))
     if front + back < len(found):
         blocks = SequenceMatcher(None, sizes, found, autojunk=False).get_matching_blocks()
         yield from ((a + i, here[b + i]) for a, b, size in blocks for i in range(size))
@@ -218,9 +210,7 @@ def _in_order(wanted: list[Storage], here: list[str], spans: Mapping[str, Span])
     yield from ((len(sizes) - i, here[len(found) - i]) for i in range(1, back - extra + 1))
 
 
-def _by_size(
-    wanted: list[tuple[int, Storage]], homes: Mapping[int, str], spans: Mapping[str, Span]
-) -> dict[int, str]:
+def _by_size(wanted: list[tuple[int, Storage]], homes: Mapping[int, str], spans: Mapping[str, Span]) -> dict[int, str]:
     """What is left, where only one of a size is."""
     taken = set(homes.values())
     left = [(i, s) for i, s in wanted if i not in homes]

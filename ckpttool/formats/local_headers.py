@@ -49,9 +49,7 @@ def locate(
     none where ``following``, the byte at which the directory begins, is given and the derived layout leads from
     record to record right there.
     """
-    derived = (
-        None if following is None or not torch_writer else _derived(records, alignment, origin, following)
-    )
+    derived = None if following is None or not torch_writer else _derived(records, alignment, origin, following)
     if derived is not None:
         return derived, []
     located: list[Record] = []
@@ -89,9 +87,7 @@ def is_torch_writer(records: tuple[Record, ...]) -> bool:
     """Whether flags and versions in the directory are those of torch's writer, in all but a few damaged entries."""
     if not records:
         return False
-    typical = sum(
-        r.flags in (WITH_DESCRIPTOR, UTF8) and r.inert[0] == 0 and not any(r.inert[2:4]) for r in records
-    )
+    typical = sum(r.flags in (WITH_DESCRIPTOR, UTF8) and r.inert[0] == 0 and not any(r.inert[2:4]) for r in records)
     return typical * 4 >= len(records) * 3
 
 
@@ -189,13 +185,9 @@ def record_hazards(record: Record) -> Iterator[Damage]:
     """What the directory's flags and method say that a loader would stumble over."""
     where = printable(record.name)
     if record.flags & ENCRYPTED:
-        yield Damage(
-            "encrypted-record", where, f"the record is marked as encrypted (flags 0x{record.flags:x})"
-        )
+        yield Damage("encrypted-record", where, f"the record is marked as encrypted (flags 0x{record.flags:x})")
     elif record.flags & PATCHED:
-        yield Damage(
-            "encrypted-record", where, f"the record is marked as patch data (flags 0x{record.flags:x})"
-        )
+        yield Damage("encrypted-record", where, f"the record is marked as patch data (flags 0x{record.flags:x})")
     if record.method == 8:
         sizes = {"compressed": record.csize, "bytes": record.usize}
         message = f"deflated from {record.usize} to {record.csize} bytes"

@@ -67,16 +67,11 @@ def _placed(root: _Branch, path: Path, index: int, branches: list[_Branch]) -> b
 
 
 def _container(branch: _Branch, made: dict[int, int], nodes: list[Node]) -> int:
-    found = {
-        step: made[id(below)] if isinstance(below, _Branch) else below
-        for step, below in branch.places.items()
-    }
+    found = {step: made[id(below)] if isinstance(below, _Branch) else below for step, below in branch.places.items()}
     numbers = [step for step in found if isinstance(step, int)]
     if branch.is_list and max(numbers, default=-1) < 2 * len(numbers) + GAPS:
         listed = [found.get(i) for i in range(max(numbers, default=-1) + 1)]
-        return _put(
-            nodes, Sequence("list", tuple(_put(nodes, Value(None)) if i is None else i for i in listed))
-        )
+        return _put(nodes, Sequence("list", tuple(_put(nodes, Value(None)) if i is None else i for i in listed)))
     keys = tuple(_put(nodes, Value(step)) for step in found)
     return _put(nodes, Mapping("dict", keys, tuple(found.values())))
 

@@ -14,19 +14,7 @@ from collections.abc import Sequence as SequenceABC
 
 from ckpttool.dtypes import DTYPES, DType
 from ckpttool.frozen import dataclass
-from ckpttool.model import (
-    Blob,
-    Call,
-    Damage,
-    Global,
-    Node,
-    Scalar,
-    Sequence,
-    Span,
-    Storage,
-    Tensor,
-    Value,
-)
+from ckpttool.model import Blob, Call, Damage, Global, Node, Scalar, Sequence, Span, Storage, Tensor, Value
 
 CORE = frozenset({"numpy.core", "numpy._core"})
 FORM = "numpy._core.multiarray._reconstruct"
@@ -171,9 +159,7 @@ def _made(nodes: SequenceABC[Node], shape: int, dtype: int, *, fortran: bool, da
 def _tensor(array: Array, storage: int, call: int) -> Tensor | Damage:
     needs, have = array.dtype.nbytes(math.prod(array.shape)), array.nbytes
     if needs != have:
-        message = (
-            f"{list(array.shape)[:8]} of {array.dtype.name} take {needs} bytes, and the pickle holds {have}"
-        )
+        message = f"{list(array.shape)[:8]} of {array.dtype.name} take {needs} bytes, and the pickle holds {have}"
         return Damage("storage-size", "numpy array", message, {"needs": needs, "have": have})
     stride = _strides(array.shape[::-1])[::-1] if not array.fortran else _strides(array.shape)
     return Tensor(array.dtype, array.shape, stride, 0, storage, form=FORM, call=call)

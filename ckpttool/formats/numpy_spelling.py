@@ -11,11 +11,7 @@ from ckpttool.model import Call, Global, Node, Scalar, Sequence, Span, Storage, 
 
 
 def respelled(
-    nodes: list[Node],
-    tensor: Tensor,
-    storage: Storage,
-    arrays: MappingABC[int, bytes],
-    read: Callable[[Span], bytes],
+    nodes: list[Node], tensor: Tensor, storage: Storage, arrays: MappingABC[int, bytes], read: Callable[[Span], bytes]
 ) -> int:
     """The index of the call that makes the array. Where its own does no longer, a new one is put behind the nodes.
 

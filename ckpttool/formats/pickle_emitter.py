@@ -37,9 +37,7 @@ ENTRIES = 64
 PARAMETER = "torch._utils._rebuild_parameter"
 
 
-def emit(
-    checkpoint: Checkpoint, *, legacy: bool = False, arrays: MappingABC[int, bytes] | None = None
-) -> bytes:
+def emit(checkpoint: Checkpoint, *, legacy: bool = False, arrays: MappingABC[int, bytes] | None = None) -> bytes:
     """The tree as a pickle of protocol 2; deterministic, linear, without recursion.
 
     Storage keys and devices are those of ``checkpoint.storages``. ``legacy`` adds the sixth item that persistent
@@ -98,13 +96,7 @@ class Emitter:
         return b"".join(self._words.out)
 
     def _write(self, root: int) -> None:
-        out, stack, memo, nodes, handlers = (
-            self._words.out,
-            self._stack,
-            self._memo,
-            self._nodes,
-            self._handlers,
-        )
+        out, stack, memo, nodes, handlers = (self._words.out, self._stack, self._memo, self._nodes, self._handlers)
         stack.append(root)
         while stack:
             step = stack.pop()
@@ -248,9 +240,7 @@ class Emitter:
         elif node.kind == "defaultdict":
             self._enter(index)
             self._words.named("collections", "defaultdict")
-            self._then(
-                *self._arguments(node.extra), spell.REDUCE, partial(self._built, (index,), (*filled, *rest))
-            )
+            self._then(*self._arguments(node.extra), spell.REDUCE, partial(self._built, (index,), (*filled, *rest)))
         elif node.kind == "Counter":
             self._enter(index)
             self._words.named("collections", "Counter")

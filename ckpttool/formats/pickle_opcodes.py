@@ -203,8 +203,7 @@ def _check_key(m: Machine, key: Any) -> None:
             stack.extend(top[:left])
     if stack:
         m._report(
-            "hash-bomb",
-            f"a dict key unfolds to more than {m.limits.key_leaves} values: hashing it may never end",
+            "hash-bomb", f"a dict key unfolds to more than {m.limits.key_leaves} values: hashing it may never end"
         )
 
 

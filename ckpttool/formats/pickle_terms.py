@@ -42,9 +42,7 @@ u64 = struct.Struct("<Q").unpack_from
 f64 = struct.Struct(">d").unpack_from
 
 
-def nothing_known(
-    stack: list[Any], data: bytes | memoryview, at: int, memo: dict[int, Any], left: int
-) -> None:
+def nothing_known(stack: list[Any], data: bytes | memoryview, at: int, memo: dict[int, Any], left: int) -> None:
     """The recogniser that leaves everything to the machine."""
 
 

@@ -80,9 +80,7 @@ def read_pickle(
     return Tree(root, outcome, values)
 
 
-def note_globals(
-    reading: Reading, names: dict[tuple[str, str], Named], where: str, *, beside: bool = False
-) -> None:
+def note_globals(reading: Reading, names: dict[tuple[str, str], Named], where: str, *, beside: bool = False) -> None:
     """Record what the pickle asked to import."""
     reading.globals.extend(
         GlobalUse(n.module, n.name, where, n.offset, n.mentions, n.calls, n.odd_calls, n.largest, beside)

@@ -73,9 +73,7 @@ def _safetensors(source: Source, limits: Limits, like: Checkpoint | None) -> Reb
         base = _base(source, entries, stop) if entries else 0
         if entries and not bad:
             wrong = base != 8 + int.from_bytes(source.read(0, 8), "little")
-            return (
-                _built(source, entries, base, (), "the length of the header is put right") if wrong else None
-            )
+            return _built(source, entries, base, (), "the length of the header is put right") if wrong else None
     entries = [entry for match in _ENTRY.finditer(head) if (entry := _entry(match)) is not None]
     if not entries:
         return _adopted(source, like)

@@ -12,18 +12,7 @@ from ckpttool.formats.strict_json import Parsed, parse
 from ckpttool.frozen import dataclass
 from ckpttool.limits import Limits
 from ckpttool.manifest import INSIDE_KEY
-from ckpttool.model import (
-    Checkpoint,
-    Damage,
-    Extent,
-    Json,
-    Mapping,
-    Node,
-    Span,
-    Storage,
-    Tensor,
-    Value,
-)
+from ckpttool.model import Checkpoint, Damage, Extent, Json, Mapping, Node, Span, Storage, Tensor, Value
 from ckpttool.source import Source
 
 NAME = "safetensors"
@@ -119,9 +108,7 @@ def _swapped(source: Source, prefix: bytes, bound: int) -> _Header | None:
 def _bad_length(length: int, size: int, bound: int) -> Damage:
     facts: dict[str, Json] = {"needs": str(length) if length >> 53 else length, "have": size - 8}
     if length > bound:
-        message = (
-            f"the header claims {length} bytes; {bound} is the most there may be, and the file has {size}"
-        )
+        message = f"the header claims {length} bytes; {bound} is the most there may be, and the file has {size}"
         return Damage("over-limit", "header", message, facts)
     message = f"the header claims {length} bytes, and {size - 8} follow: no tensor is intact"
     return Damage("truncated", "header", message, facts, "fetch the file again: it ends within its header")

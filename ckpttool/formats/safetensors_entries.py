@@ -111,9 +111,7 @@ def _form(dtype: DType, shape: tuple[int, ...]) -> _Form:
 def _misfit(name: str, dtype: DType, form: _Form, start: int, stop: int) -> Damage:
     shape = _short(list(form.shape))
     if form.nbits is None or not 0 <= start < WORD or not 0 <= stop < WORD:
-        return Damage(
-            "header-ambiguous", name, f"the shape {shape} or the offsets {start} and {stop} overflow 64 bits"
-        )
+        return Damage("header-ambiguous", name, f"the shape {shape} or the offsets {start} and {stop} overflow 64 bits")
     if start > stop:
         return Damage("header-malformed", name, f"its bytes begin at {start} and end before, at {stop}")
     needs = (form.nbits + 7) // 8
@@ -123,9 +121,7 @@ def _misfit(name: str, dtype: DType, form: _Form, start: int, stop: int) -> Dama
 
 def _extra(name: str, info: dict[str, Json]) -> Damage:
     extra = [printable(key[:40]) for key in info if key not in _FIELDS]
-    return Damage(
-        "header-odd", name, f"the description has fields of its own: {', '.join(map(repr, extra[:5]))}"
-    )
+    return Damage("header-odd", name, f"the description has fields of its own: {', '.join(map(repr, extra[:5]))}")
 
 
 # --- the layout ------------------------------------------------------------------------------------------

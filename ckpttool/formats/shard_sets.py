@@ -55,9 +55,7 @@ def _lacking(weight_map: dict[str, str], shards: SequenceABC[Shard]) -> Iterator
         keys = expected.get(shard.name, [])
         gone = [key for key in keys if key not in shard.keys]
         if gone and shard.whole:
-            message = (
-                f"{len(gone)} of {plural(len(keys), 'key')} of the index are not in the shard: {_some(gone)}"
-            )
+            message = f"{len(gone)} of {plural(len(keys), 'key')} of the index are not in the shard: {_some(gone)}"
             yield Damage("key-not-in-shard", shard.name, message, _facts(gone))
 
 
@@ -110,9 +108,7 @@ def judge_names(folder: Path, names: SequenceABC[str]) -> Iterator[Damage]:
         match = _COUNTED.fullmatch(name)
         if match and (match[1], match[4]) in families:
             message = "a shard that the index does not mention"
-            yield Damage(
-                "unreferenced-shard", name, message, hint="it may belong to another save of this model"
-            )
+            yield Damage("unreferenced-shard", name, message, hint="it may belong to another save of this model")
 
 
 def _counts(counted: SequenceABC[re.Match[str]]) -> Iterator[Damage]:
@@ -122,9 +118,7 @@ def _counts(counted: SequenceABC[re.Match[str]]) -> Iterator[Damage]:
         where = f"{family[0]}…{family[1]}"
         if len(totals) > 1:
             shown = " and ".join(map(str, totals[:_SHOWN]))
-            yield Damage(
-                "shard-count", where, f"the names count {shown} shards", {"counts": [*totals[:_KEPT]]}
-            )
+            yield Damage("shard-count", where, f"the names count {shown} shards", {"counts": [*totals[:_KEPT]]})
             continue
         numbers = {int(match[2]) for match in members}
         first = 0 if 0 in numbers else 1

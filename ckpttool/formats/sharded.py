@@ -108,12 +108,8 @@ def _weight_map(where: str, found: Json, damage: list[Damage]) -> dict[str, str]
     named = {key: name for key, name in found.items() if isinstance(name, str)}
     outside = sorted({name for name in named.values() if not is_plain(name)})
     for name in outside[:20]:
-        message = (
-            f"the index names {printable(name)[:200]!r}, which is not a file of this folder; it is not opened"
-        )
-        damage.append(
-            Damage("shard-path", where, message, {"name": name}, "take the index from a source you trust")
-        )
+        message = f"the index names {printable(name)[:200]!r}, which is not a file of this folder; it is not opened"
+        damage.append(Damage("shard-path", where, message, {"name": name}, "take the index from a source you trust"))
     return {key: name for key, name in named.items() if is_plain(name)}
 
 
@@ -135,9 +131,7 @@ def _total(value: Json) -> int | None:
 # --- the shards ------------------------------------------------------------------------------------------
 
 
-def _read_shards(
-    path: str, index: Index, describe_file: Describe, damage: list[Damage]
-) -> dict[str, Checkpoint]:
+def _read_shards(path: str, index: Index, describe_file: Describe, damage: list[Damage]) -> dict[str, Checkpoint]:
     folder = Path(path).parent
     keys: dict[str, int] = {}
     for name in index.weight_map.values():

@@ -112,9 +112,7 @@ def _masked(tail: bytes, holes: tuple[tuple[int, int], ...]) -> bytes:
 
 def _told(one: _Template, tail: bytes, name: str, start: int) -> Checkpoint | None:
     """What the archive is read as; None where its two copies of a checksum differ, or none is recorded."""
-    crc, ids = (
-        {int.from_bytes(tail[at : at + 4], "little") for at in places} for places in (one.own, one.ids)
-    )
+    crc, ids = ({int.from_bytes(tail[at : at + 4], "little") for at in places} for places in (one.own, one.ids))
     if len(crc) != 1 or len(ids) != 1 or 0 in crc | ids:
         return None
     fresh = Checksum("crc32", crc.pop())

@@ -57,9 +57,7 @@ def lifted(found: Checkpoint, start: int) -> Checkpoint:
     return replace(
         found,
         nodes=nodes,
-        storages=tuple(
-            s if s.span is None else replace(s, span=_moved(s.span, start)) for s in found.storages
-        ),
+        storages=tuple(s if s.span is None else replace(s, span=_moved(s.span, start)) for s in found.storages),
         extents=tuple(replace(extent, span=_moved(extent.span, start)) for extent in found.extents),
     )
 

@@ -67,9 +67,7 @@ def _join(path: str, step: str) -> str:
 def like(tensor: Tensor, *, requires_grad: bool, form: str, layout: str | None = None) -> Tensor:
     """A tensor with the same geometry, rebuilt by another function."""
     kept = tensor.layout if layout is None else layout
-    return Tensor(
-        tensor.dtype, tensor.shape, tensor.stride, tensor.offset, tensor.storage, requires_grad, kept, form
-    )
+    return Tensor(tensor.dtype, tensor.shape, tensor.stride, tensor.offset, tensor.storage, requires_grad, kept, form)
 
 
 def storage_dtype(cls: Any) -> DType | None:

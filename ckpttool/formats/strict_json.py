@@ -56,13 +56,9 @@ def parse(data: bytes, depth: int = DEPTH) -> Parsed:
         text = data.decode("utf-8")
         value = json.loads(text, object_pairs_hook=keep, parse_float=note, parse_constant=_refuse)
     except UnicodeDecodeError as error:
-        return Parsed(
-            error=f"not UTF-8 at byte {error.start}: 0x{data[error.start]:02x}", rule="header-malformed"
-        )
+        return Parsed(error=f"not UTF-8 at byte {error.start}: 0x{data[error.start]:02x}", rule="header-malformed")
     except json.JSONDecodeError as error:
-        return Parsed(
-            error=f"not JSON: {error.msg[:80].lower()}, at character {error.pos}", rule="header-malformed"
-        )
+        return Parsed(error=f"not JSON: {error.msg[:80].lower()}, at character {error.pos}", rule="header-malformed")
     except (ValueError, RecursionError) as error:
         # An integer of more than 4300 digits, NaN, or a nesting that the scan above let through.
         return Parsed(error=f"JSON that no other parser takes: {str(error)[:80]}", rule="header-ambiguous")

@@ -87,9 +87,7 @@ def _read_header(reading: Reading, source: Source, data: bytes | memoryview) -> 
     if type(magic) is not int or magic != MAGIC:
         reading.report("header-malformed", "byte 0", "the magic number is not torch's")
     if type(protocol) is not int or protocol != PROTOCOL:
-        reading.report(
-            "header-malformed", "byte 15", f"protocol version {_text(protocol)}, and torch reads {PROTOCOL}"
-        )
+        reading.report("header-malformed", "byte 15", f"protocol version {_text(protocol)}, and torch reads {PROTOCOL}")
     return _system_facts(reading, system), at
 
 
@@ -124,12 +122,7 @@ class _Table:
 
 
 def _read_table(
-    reading: Reading,
-    source: Source,
-    data: bytes | memoryview,
-    tree: Tree,
-    start: int,
-    header: dict[str, Json],
+    reading: Reading, source: Source, data: bytes | memoryview, tree: Tree, start: int, header: dict[str, Json]
 ) -> list[Extent]:
     outcome = Machine(data, tree.outcome.end, limits=reading.limits).run()
     note_globals(reading, outcome.names, "storage key list")
@@ -161,10 +154,7 @@ def _report_cut_list(reading: Reading, source: Source, *, cut: bool) -> None:
         reading.report("storage-table", "storage key list", "is not a list of keys")
     else:
         reading.report(
-            "truncated",
-            f"byte {source.size}",
-            "the file ends before its list of storages",
-            "fetch the file again",
+            "truncated", f"byte {source.size}", "the file ends before its list of storages", "fetch the file again"
         )
 
 
@@ -195,9 +185,7 @@ def _place(reading: Reading, source: Source, table: _Table, index: int) -> list[
     return [Extent(f"count of {record}", Span(source.name, start - 8, start)), Extent(record, span)]
 
 
-def _wrong_count(
-    reading: Reading, table: _Table, storage: Storage, head: bytes, said: int, numel: int
-) -> None:
+def _wrong_count(reading: Reading, table: _Table, storage: Storage, head: bytes, said: int, numel: int) -> None:
     where = f"storage {storage.key}"
     if int.from_bytes(head, "big", signed=True) == numel:
         table.swapped = True
@@ -213,9 +201,7 @@ def _wrong_count(
     reading.report("storage-table", where, message, recorded=said, expected=numel)
 
 
-def _judge_table(
-    reading: Reading, source: Source, table: _Table, keys: list[str], by_key: dict[str, int]
-) -> None:
+def _judge_table(reading: Reading, source: Source, table: _Table, keys: list[str], by_key: dict[str, int]) -> None:
     listed = set(keys)
     if len(listed) < len(keys):
         message = f"{len(keys) - len(listed)} storages stand twice in the key list"
@@ -226,9 +212,7 @@ def _judge_table(
         message += "torch.load leaves their memory uninitialized"
         reading.report("storage-table", "storage key list", message, missing=len(lacking))
     if table.missing:
-        message = (
-            f"the file ends {table.missing} bytes early: {table.whole} of {len(by_key)} storages are whole"
-        )
+        message = f"the file ends {table.missing} bytes early: {table.whole} of {len(by_key)} storages are whole"
         hint = "fetch the file again, or use the checkpoint before this one"
         reading.report(
             "truncated",
@@ -241,6 +225,4 @@ def _judge_table(
         )
     elif source.size > table.at and not lacking:
         extra = source.size - table.at
-        reading.report(
-            "trailing-bytes", f"byte {table.at}", f"{extra} bytes follow the last storage", bytes=extra
-        )
+        reading.report("trailing-bytes", f"byte {table.at}", f"{extra} bytes follow the last storage", bytes=extra)

@@ -71,9 +71,7 @@ def spelled_storages(checkpoint: Checkpoint, *, legacy: bool = False) -> tuple[S
     return tuple(found)
 
 
-def _spelled(
-    storage: Storage, seen: Iterable[str], untyped: bool, mentioned: set[tuple[str, str]]
-) -> Spelled:
+def _spelled(storage: Storage, seen: Iterable[str], untyped: bool, mentioned: set[tuple[str, str]]) -> Spelled:
     types = set(seen)
     kept = types.pop() if len(types) == 1 else storage.dtype.name
     cls = CLASS_OF.get(kept)

@@ -43,9 +43,7 @@ def read(source: Source, limits: Limits) -> Checkpoint:
     reading = Reading(source.name, limits)
     found = {member.name.removeprefix("./"): member for member in members(source, 16)}
     hint = "load it with a torch that still reads it, and save it again"
-    reading.report(
-        "tar-layout", "", "a tar of torch 0.1.10 or older; torch.load(weights_only=True) refuses it", hint
-    )
+    reading.report("tar-layout", "", "a tar of torch 0.1.10 or older; torch.load(weights_only=True) refuses it", hint)
     for name in NAMES:
         if name not in found:
             reading.report("missing-record", name, f"the archive has no member {name!r}")
@@ -96,9 +94,7 @@ class _Table:
             nbytes = numel * dtype.itemsize
             start = cursor.at
             if start + nbytes > cursor.end:
-                cursor.stop(
-                    "truncated", f"a storage of {nbytes} bytes, and {max(cursor.end - start, 0)} are left"
-                )
+                cursor.stop("truncated", f"a storage of {nbytes} bytes, and {max(cursor.end - start, 0)} are left")
                 return
             self._add(head, dtype, Span(self.source.name, start, start + nbytes))
             cursor.at = start + nbytes
@@ -109,9 +105,7 @@ class _Table:
         record = f"storage {key}"
         self.by_key[key] = (len(self.reading.storages), 0)
         device = location if type(location) is str else "cpu"
-        self.reading.storages.append(
-            Storage(str(key), dtype, span.nbytes, span, device=device, record=record)
-        )
+        self.reading.storages.append(Storage(str(key), dtype, span.nbytes, span, device=device, record=record))
         self.extents.append(Extent(record, span))
 
     def _read_views(self, cursor: _Cursor) -> None:
@@ -231,20 +225,13 @@ def _judge_end(reading: Reading, source: Source, found: list[Member]) -> None:
 def _extents(source: Source, found: list[Member], storages: list[Extent]) -> list[Extent]:
     """The members, and the storages inside of theirs."""
     extents = [
-        Extent(m.name, Span(source.name, m.start, min(m.stop, source.size)))
-        for m in found
-        if m.start < source.size
+        Extent(m.name, Span(source.name, m.start, min(m.stop, source.size))) for m in found if m.start < source.size
     ]
     return [*extents, *storages]
 
 
 def _storage_dtype(head: Any) -> DType | None:
-    if (
-        type(head) is not tuple
-        or len(head) != 3
-        or type(head[2]) is not Named
-        or type(head[0]) not in (int, str)
-    ):
+    if type(head) is not tuple or len(head) != 3 or type(head[2]) is not Named or type(head[0]) not in (int, str):
         return None
     return STORAGE_CLASSES.get(head[2].name) if head[2].module in ("torch", "torch.cuda") else None
 

@@ -174,14 +174,7 @@ class TorchValues:
             return NOT_MINE
         dtype = self.storages[args[0].index - self.first].dtype
         tensor = Tensor(
-            dtype,
-            size,
-            stride,
-            args[1],
-            args[0].index,
-            args[5] is True,
-            "quantized",
-            "torch._utils._rebuild_qtensor",
+            dtype, size, stride, args[1], args[0].index, args[5] is True, "quantized", "torch._utils._rebuild_qtensor"
         )
         parts = [(f"quantizer[{i}]", part) for i, part in enumerate(args[4]) if is_tensor(part)]
         return TensorOf(tensor, self._call("torch._utils", "_rebuild_qtensor", args), parts)
@@ -200,9 +193,7 @@ class TorchValues:
         values = bare(data[len(names) - 1])
         tensor = Tensor(values.dtype, size, (), 0, None, False, layout, "torch._utils._rebuild_sparse_tensor")
         return TensorOf(
-            tensor,
-            self._call("torch._utils", "_rebuild_sparse_tensor", args),
-            list(zip(names, data, strict=False)),
+            tensor, self._call("torch._utils", "_rebuild_sparse_tensor", args), list(zip(names, data, strict=False))
         )
 
     def _nested(self, args: tuple[Any, ...]) -> Any:
@@ -213,9 +204,7 @@ class TorchValues:
         form = "torch._utils._rebuild_nested_tensor"
         tensor = Tensor(buffer.dtype, buffer.shape, (), 0, None, False, "nested", form)
         return TensorOf(
-            tensor,
-            self._call("torch._utils", "_rebuild_nested_tensor", args),
-            list(zip(names, args, strict=True)),
+            tensor, self._call("torch._utils", "_rebuild_nested_tensor", args), list(zip(names, args, strict=True))
         )
 
     def _jagged(self, args: tuple[Any, ...]) -> Any:

@@ -48,11 +48,7 @@ class TorchWords:
         self._dense_anew(tensor, requires_grad, function.rpartition(".")[2])
         if function.endswith("_v2") and ":" not in device:
             names, texts = self._words.names, self._words.texts
-            slots = [
-                names[_UTILS, "_rebuild_tensor_v2"],
-                texts["storage"],
-                names[spelled.module, spelled.cls],
-            ]
+            slots = [names[_UTILS, "_rebuild_tensor_v2"], texts["storage"], names[spelled.module, spelled.cls]]
             start, *rest = map(spell.get, slots)
             hooks = spell.get(names[_HOOKS]) + spell.EMPTY_TUPLE + spell.REDUCE
             head = b"".join((start, spell.MARK, spell.MARK, *rest))
@@ -86,9 +82,7 @@ class TorchWords:
             words.named("torch", tensor.dtype.name)
         words.reduced(4)  # or more: all of them stand behind the MARK
 
-    def _dense_again(
-        self, tensor: Tensor, requires_grad: bool, head: bytes, device: bytes, hooks: bytes
-    ) -> None:
+    def _dense_again(self, tensor: Tensor, requires_grad: bool, head: bytes, device: bytes, hooks: bytes) -> None:
         """The same, where every name has its slot: what nearly all of a checkpoint's tensors are."""
         assert tensor.storage is not None
         words, put = self._words, spell.put

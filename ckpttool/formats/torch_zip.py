@@ -8,13 +8,7 @@ from __future__ import annotations
 from ckpttool.errors import printable
 from ckpttool.formats import zip_audit
 from ckpttool.formats.pickled import Reading, Tree, lift_arrays, read_pickle, scan_rest
-from ckpttool.formats.zip_archive import (
-    Directory,
-    Record,
-    is_exported,
-    looks_like_zip,
-    read_directory,
-)
+from ckpttool.formats.zip_archive import Directory, Record, is_exported, looks_like_zip, read_directory
 from ckpttool.formats.zip_contents import Archive, inflate
 from ckpttool.formats.zip_open import open_archive
 from ckpttool.formats.zip_records import check_chain, judge_names, scan_foreign, small_records
@@ -116,9 +110,7 @@ def _read_trees(reading: Reading, archive: Archive) -> list[tuple[str, Tree]]:
         if record is not None:
             trees.append((folder, _read_tree(reading, archive, record)))
     if not trees and archive.directory is not None:
-        reading.report(
-            "missing-record", f"{archive.prefix}data.pkl", "the archive has no data.pkl: no tree to read"
-        )
+        reading.report("missing-record", f"{archive.prefix}data.pkl", "the archive has no data.pkl: no tree to read")
     return trees
 
 
@@ -127,14 +119,10 @@ def _read_tree(reading: Reading, archive: Archive, record: Record) -> Tree:
     where = printable(record.name)
     if record.name.rpartition("/")[2] not in ("data.pkl", "constants.pkl"):
         reading.report(
-            "case-name",
-            where,
-            "torch finds this record although its name differs in case; other readers do not",
+            "case-name", where, "torch finds this record although its name differs in case; other readers do not"
         )
     if record.csize > limits.pickle_bytes:
-        reading.report(
-            "over-limit", where, f"a pickle of {record.csize} bytes, and {limits.pickle_bytes} is the limit"
-        )
+        reading.report("over-limit", where, f"a pickle of {record.csize} bytes, and {limits.pickle_bytes} is the limit")
     stop = min(record.stop, record.data + limits.pickle_bytes, archive.source.size)
     data: bytes | memoryview = archive.source.window(record.data, stop)
     if record.method:
@@ -162,11 +150,7 @@ def _root(reading: Reading, trees: list[tuple[str, Tree]]) -> int | None:
 
 
 def _attach(
-    reading: Reading,
-    archive: Archive,
-    extents: tuple[Extent, ...],
-    trees: list[tuple[str, Tree]],
-    swapped: bool,
+    reading: Reading, archive: Archive, extents: tuple[Extent, ...], trees: list[tuple[str, Tree]], swapped: bool
 ) -> tuple[Storage, ...]:
     """Give each storage of each tree its bytes."""
     exact = dict(zip([record.name for record in archive.records], range(len(extents)), strict=True))

@@ -43,9 +43,7 @@ def read_folder(home: Path, limits: Limits = DEFAULT) -> Checkpoint:
     tree = read_pickle(reading, data, PICKLE)
     if tree.outcome.complete:
         scan_rest(reading, data, tree.outcome.end, PICKLE)
-    small: dict[str, Json] = {
-        name.lstrip("."): _text(home / name) for name in _TEXTS if (home / name).is_file()
-    }
+    small: dict[str, Json] = {name.lstrip("."): _text(home / name) for name in _TEXTS if (home / name).is_file()}
     swapped = small.get("byteorder") == "big"
     storages = tuple(_with_file(home, storage, swapped) for storage in reading.storages)
     nodes, storages = lift_arrays(reading, storages, PICKLE)

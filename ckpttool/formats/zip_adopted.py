@@ -78,6 +78,4 @@ def _taken(storage: Storage, extent: Extent | None, prefix: str) -> Storage:
     if not fits:
         return bare
     checksum: Checksum | None = extent.checksum
-    return replace(
-        bare, span=Span(extent.span.source, extent.span.start, extent.span.stop), checksum=checksum
-    )
+    return replace(bare, span=Span(extent.span.source, extent.span.start, extent.span.stop), checksum=checksum)

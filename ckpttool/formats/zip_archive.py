@@ -199,9 +199,7 @@ def _with_zip64(source: Source, end: _End) -> _End:
                 damage.append(_claim(locator, "zip64 end record", pointed, place))
             return _merge64(end, record, place, locator, damage)
     damage.append(
-        Damage(
-            "directory-damaged", "zip64 locator", f"no zip64 end record at byte {pointed}, where it points"
-        )
+        Damage("directory-damaged", "zip64 locator", f"no zip64 end record at byte {pointed}, where it points")
     )
     return replace(end, locator=locator, damage=tuple(damage))
 
@@ -232,9 +230,7 @@ def _merge64(end: _End, record: bytes, place: int, locator: int, damage: list[Da
     # The zip64 values decide where they are possible; the short ones are the second witness.
     sane = size <= end.offset and start <= end.offset
     count, size, start = (count, size, start) if sane else (end.count, end.size, end.start)
-    return replace(
-        end, count=count, size=size, start=start, end64=place, locator=locator, damage=tuple(damage)
-    )
+    return replace(end, count=count, size=size, start=start, end64=place, locator=locator, damage=tuple(damage))
 
 
 def _claim(offset: int, what: str, said: int, have: int) -> Damage:
@@ -273,10 +269,7 @@ def _shift_damage(source: Source, shift: int, leading: bool) -> Damage:
     if leading:
         head = source.read(0, 16)
         return Damage(
-            "leading-bytes",
-            "byte 0",
-            f"{shift} bytes stand before the archive, beginning {head[:8].hex(' ')}",
-            facts,
+            "leading-bytes", "byte 0", f"{shift} bytes stand before the archive, beginning {head[:8].hex(' ')}", facts
         )
     what = f"{shift} bytes were inserted" if shift > 0 else f"{-shift} bytes are missing"
     where = "later" if shift > 0 else "earlier"
@@ -296,11 +289,7 @@ def read_entries(data: bytes | memoryview, base: int, limits: Limits) -> tuple[l
         fields = CENTRAL_FIXED.unpack_from(data, at)
         if fields[0] != CENTRAL:
             damage.append(
-                Damage(
-                    "directory-damaged",
-                    f"byte {base + at}",
-                    f"directory entry {len(records)} has no signature",
-                )
+                Damage("directory-damaged", f"byte {base + at}", f"directory entry {len(records)} has no signature")
             )
             after = bytes(data[at : at + (1 << 16)]).find(CENTRAL, 1)
             if after < 0:
@@ -311,11 +300,7 @@ def read_entries(data: bytes | memoryview, base: int, limits: Limits) -> tuple[l
         records.append(record)
     if at != len(data) and len(records) < limits.records:
         damage.append(
-            Damage(
-                "directory-damaged",
-                f"byte {base + at}",
-                f"{len(data) - at} bytes of the directory are no entry",
-            )
+            Damage("directory-damaged", f"byte {base + at}", f"{len(data) - at} bytes of the directory are no entry")
         )
     if len(records) >= limits.records:
         damage.append(Damage("over-limit", "central directory", f"more than {limits.records} records"))

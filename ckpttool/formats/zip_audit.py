@@ -8,13 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckpttool.errors import printable
-from ckpttool.formats.zip_archive import (
-    DESCRIPTOR,
-    HAS_DESCRIPTOR,
-    LOCAL,
-    Directory,
-    Record,
-)
+from ckpttool.formats.zip_archive import DESCRIPTOR, HAS_DESCRIPTOR, LOCAL, Directory, Record
 from ckpttool.formats.zip_layout import central_entry, descriptor, end_records
 from ckpttool.model import Damage
 from ckpttool.source import Source
@@ -35,9 +29,7 @@ def audit(source: Source, directory: Directory, torch_writer: bool) -> Iterator[
         yield from _check_directory_bytes(source, directory)
 
 
-def _check_descriptor(
-    source: Source, record: Record, torch_writer: bool, origin: int
-) -> tuple[int, list[Damage]]:
+def _check_descriptor(source: Source, record: Record, torch_writer: bool, origin: int) -> tuple[int, list[Damage]]:
     """Where the record ends, its descriptor included, and what is wrong with the descriptor."""
     if torch_writer:
         expected = descriptor(record, origin)
@@ -79,9 +71,7 @@ def _described(source: Source, record: Record) -> bytes:
 
 def _check_ownership(source: Source, directory: Directory, ends: list[int]) -> Iterator[Damage]:
     """Every byte has one owner: no gap between records, no overlap, nothing behind the directory."""
-    owned = sorted(
-        (record.header, stop, record.name) for record, stop in zip(directory.records, ends, strict=True)
-    )
+    owned = sorted((record.header, stop, record.name) for record, stop in zip(directory.records, ends, strict=True))
     owned.append((directory.start, directory.stop, "the directory"))
     reach, owner = 0, "the start of the file"
     count = 0

@@ -121,10 +121,7 @@ class Finds:
             stop = min(stop, data + entry.csize)
         values = TorchValues()
         machine = Machine(
-            self.source.window(data, stop),
-            reducers=values.reducers,
-            persistent=values.persistent,
-            limits=self.limits,
+            self.source.window(data, stop), reducers=values.reducers, persistent=values.persistent, limits=self.limits
         )
         outcome = machine.run()
         if self.own_tree:

@@ -45,9 +45,7 @@ def local_header(record: Record, alignment: int, origin: int = 0) -> bytes:
     extra = zip64 + b"FB" + padding.to_bytes(2, "little") + b"Z" * padding
     flags = WITH_DESCRIPTOR if record.usize else UTF8
     version = 20 if record.method else 0
-    fixed_part = LOCAL_FIXED.pack(
-        LOCAL, version, flags, record.method, 0, 0, 0, 0, 0, len(record.raw), len(extra)
-    )
+    fixed_part = LOCAL_FIXED.pack(LOCAL, version, flags, record.method, 0, 0, 0, 0, 0, len(record.raw), len(extra))
     return fixed_part + record.raw + extra
 
 

@@ -28,9 +28,7 @@ def name_places(finds: Finds, places: Places) -> None:
         else:
             strangers.append(one)
     directory = _Directory(finds.listed.values())
-    finds.strangers = [
-        one for one in strangers if not directory.claims(finds, one) and not _is_note(finds, one)
-    ]
+    finds.strangers = [one for one in strangers if not directory.claims(finds, one) and not _is_note(finds, one)]
     for name, one in finds.placed.items():
         listed = finds.listed.get(name)
         if listed is not None and listed.usize == one.size and listed.crc and listed.crc not in one.crcs:

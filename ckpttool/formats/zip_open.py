@@ -75,9 +75,7 @@ def _extend_some(reading: Reading, damage: list[Damage]) -> None:
         same = [d for d in damage if d.rule == rule]
         reading.damage.extend(same[:_SHOWN])
         if len(same) > _SHOWN:
-            reading.report(
-                rule, "archive", f"{len(same) - _SHOWN} more records with {rule}", more=len(same) - _SHOWN
-            )
+            reading.report(rule, "archive", f"{len(same) - _SHOWN} more records with {rule}", more=len(same) - _SHOWN)
 
 
 def _alignment(source: Source, records: tuple[Record, ...]) -> int:

@@ -39,9 +39,7 @@ def small_records(reading: Reading, archive: Archive) -> dict[str, str]:
         small["migrations"] = archive.content(noted, _NOTED).decode("utf-8", "replace")
     if archive.find("version") is None and archive.directory is not None and archive.records:
         reading.report(
-            "missing-record",
-            f"{archive.prefix}version",
-            "the archive has no version record: torch.load refuses it",
+            "missing-record", f"{archive.prefix}version", "the archive has no version record: torch.load refuses it"
         )
     return small
 
@@ -55,9 +53,7 @@ def _judge_small(reading: Reading, name: str, text: str, record: Record) -> None
         ".data/serialization_id": text.isdigit() and len(text) == 40,
     }[name]
     if not good:
-        reading.report(
-            "bad-version-record", printable(record.name), f"holds {text[:40]!r}, which no torch writes"
-        )
+        reading.report("bad-version-record", printable(record.name), f"holds {text[:40]!r}, which no torch writes")
 
 
 def check_chain(source: Source, directory: Directory) -> Iterator[Damage]:
@@ -68,9 +64,7 @@ def check_chain(source: Source, directory: Directory) -> Iterator[Damage]:
             text = source.read(record.data, min(record.usize, 64))
             computed = len(text) == 40 and text.isdigit() and any(crcs) and text.strip(b"0")
             if computed and int(text[20:]) != chain(crcs):
-                message = (
-                    f"records {int(text[20:])} over the checksums before it, and they give {chain(crcs)}"
-                )
+                message = f"records {int(text[20:])} over the checksums before it, and they give {chain(crcs)}"
                 yield Damage("serialization-id", printable(record.name), message, {"records": len(crcs)})
             return
         if record.usize:
@@ -95,9 +89,7 @@ def judge_names(reading: Reading, archive: Archive) -> None:
         if problem:
             reading.report("bad-record-name", printable(record.name), problem)
     if archive.records and archive.prefix == "":
-        reading.report(
-            "bad-record-name", "archive", "the records stand in no top folder: torch.load refuses the file"
-        )
+        reading.report("bad-record-name", "archive", "the records stand in no top folder: torch.load refuses the file")
 
 
 def _name_problem(name: str, prefix: str) -> str:

@@ -159,9 +159,7 @@ def _alignment(finds: Finds, order: tuple[str, ...]) -> int:
 
 def _alignments(finds: Finds) -> tuple[int, ...]:
     noted = finds.placed.get(finds.home + ".storage_alignment")
-    text = (
-        finds.source.read(noted.data, 8)[: noted.size] if noted is not None and 0 < noted.size <= 8 else b""
-    )
+    text = finds.source.read(noted.data, 8)[: noted.size] if noted is not None and 0 < noted.size <= 8 else b""
     said = (int(text),) if text.isdigit() and 0 < int(text) <= 1 << 15 else ()
     return tuple(dict.fromkeys((*said, 64, 4096)))
 

@@ -64,10 +64,7 @@ def _by_place(
 ) -> Placed | None:
     raw = name.encode("utf-8", "surrogateescape")
     starts = [
-        data
-        for start, stop in open_
-        if stop > floor
-        for _, data in named_headers(finds.source, start, stop, raw)
+        data for start, stop in open_ if stop > floor for _, data in named_headers(finds.source, start, stop, raw)
     ]
     for header in dict.fromkeys((floor, *([entry.header] if entry is not None else []))):
         record = Record(name, raw, header, 0, size, size, 0, 0, WITH_DESCRIPTOR)

@@ -47,9 +47,7 @@ def walk_records(source: Source, size_of: SizeOf, limits: Limits) -> Walk:
             return Walk(tuple(records), parsed[0].data, message, parsed[0])
         if record.stop > source.size:
             missing = record.stop - source.size
-            return Walk(
-                tuple(records), source.size, f"the file ends inside {printable(record.name)}", record, missing
-            )
+            return Walk(tuple(records), source.size, f"the file ends inside {printable(record.name)}", record, missing)
         record, at = _with_descriptor(source, record)
         records.append(record)
     return Walk(tuple(records), at, f"more than {limits.records} records")
@@ -99,7 +97,5 @@ def _with_descriptor(source: Source, record: Record) -> tuple[Record, int]:
     raw = source.read(record.stop, 24)
     if raw[:4] != DESCRIPTOR:
         return record, record.stop
-    wide = (
-        int.from_bytes(raw[8:16], "little") == record.csize and record.csize != 0 and raw[16:24] == raw[8:16]
-    )
+    wide = int.from_bytes(raw[8:16], "little") == record.csize and record.csize != 0 and raw[16:24] == raw[8:16]
     return record._replace(crc=int.from_bytes(raw[4:8], "little")), record.stop + (24 if wide else 16)

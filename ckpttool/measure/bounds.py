@@ -21,9 +21,7 @@ MOST_BYTES = 1 << 30
 _FLOAT_PARTS = ("quantizer",)
 
 
-def measure_bounds(
-    checkpoint: Checkpoint, run: str, measured: Mapping[int, TensorMeasure]
-) -> dict[int, Bounds]:
+def measure_bounds(checkpoint: Checkpoint, run: str, measured: Mapping[int, TensorMeasure]) -> dict[int, Bounds]:
     """Bounds of the measured parts of sparse, nested, jagged and quantized tensors, by node."""
     found: dict[int, Bounds] = {}
     left = MOST_BYTES
@@ -64,9 +62,7 @@ def _bounds(content: Content) -> Bounds:
             low, high = piece.min().item(), piece.max().item()
             new = start % length == 0
             found = [*found, (low, high)] if new else [*found[:-1], _wider(found[-1], low, high)]
-            ascending &= bool((piece[1:] >= piece[:-1]).all()) and (
-                new or before is None or piece[0] >= before
-            )
+            ascending &= bool((piece[1:] >= piece[:-1]).all()) and (new or before is None or piece[0] >= before)
             before = piece[-1].item()
         at += len(array)
         values += array.tolist() if tensor.numel <= MOST_VALUES else []

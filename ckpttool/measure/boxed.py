@@ -97,8 +97,7 @@ class BoxedBytes:
             shared = intersection(box, piece.box)
             if shared is not None:
                 where = tuple(
-                    slice(s - t, s - t + n)
-                    for s, t, n in zip(shared.start, box.start, shared.shape, strict=True)
+                    slice(s - t, s - t + n) for s, t, n in zip(shared.start, box.start, shared.shape, strict=True)
                 )
                 target[where] = self._read(piece, shared, target.dtype)
 

@@ -13,9 +13,7 @@ from ckpttool.measures import TensorMeasure
 from ckpttool.model import Checkpoint, Extent, Span, Tensor
 
 
-def boxed_of(
-    checkpoint: Checkpoint, tensor: Tensor, deflated: dict[Span, Extent]
-) -> tuple[Boxed, bool] | None:
+def boxed_of(checkpoint: Checkpoint, tensor: Tensor, deflated: dict[Span, Extent]) -> tuple[Boxed, bool] | None:
     """Where the boxes of a chunked tensor lie, and whether they are big-endian.
 
     None where some elements are in no box or in two, or not in a file as they are.
@@ -61,9 +59,7 @@ def _piece(checkpoint: Checkpoint, box: Box, part: Tensor, deflated: dict[Span, 
     return Piece(box, place.source, base + start, part.stride)
 
 
-def add_wholes(
-    checkpoint: Checkpoint, made: Plan, parts: Mapping[int, Part], found: dict[int, TensorMeasure]
-) -> None:
+def add_wholes(checkpoint: Checkpoint, made: Plan, parts: Mapping[int, Part], found: dict[int, TensorMeasure]) -> None:
     """Add the measures of chunked tensors to those of their boxes, which are the same however they are cut.
 
     What is in no box, or was not read, makes the whole unread, in the plan's ``unread``.
@@ -79,12 +75,7 @@ def add_wholes(
         for name, part_index in tensor.parts:
             here = first.get(part_index, part_index)
             start, part = start_of(name), checkpoint.nodes[part_index]
-            if (
-                here not in parts
-                or part_index in made.unread
-                or start is None
-                or not isinstance(part, Tensor)
-            ):
+            if here not in parts or part_index in made.unread or start is None or not isinstance(part, Tensor):
                 continue
             placed = _placed(parts[here], Box(start, part.shape), tensor.shape)
             whole = placed if whole is None else combined(whole, placed)

@@ -131,12 +131,7 @@ def _odd(a: Floats, b: Floats, pair: int) -> tuple[int, int, int, int]:
     """New and lost NaN and infinities; an element that has both counts as NaN."""
     nan_a, nan_b = (_either(np.isnan(side), pair) for side in (a, b))
     inf_a, inf_b = _either(np.isinf(a), pair) & ~nan_a, _either(np.isinf(b), pair) & ~nan_b
-    return (
-        _count(nan_b & ~nan_a),
-        _count(nan_a & ~nan_b),
-        _count(inf_b & ~inf_a),
-        _count(inf_a & ~inf_b),
-    )
+    return (_count(nan_b & ~nan_a), _count(nan_a & ~nan_b), _count(inf_b & ~inf_a), _count(inf_a & ~inf_b))
 
 
 def _max_rel(distance: Floats, greater: Floats, ratio: float) -> float:

@@ -67,11 +67,7 @@ def differences(
 
 
 def _compared(
-    tasks: Sequence[Task],
-    unit: int,
-    executor: Executor | None,
-    window: int | None,
-    report: Callable[[int], None],
+    tasks: Sequence[Task], unit: int, executor: Executor | None, window: int | None, report: Callable[[int], None]
 ) -> list[Tally]:
     """The tally of each task. Equal pieces of tensors that differ elsewhere are summed up in the end."""
     pieces = [(number, piece) for number, task in enumerate(tasks) for piece in _pieces(task, unit)]
@@ -108,10 +104,7 @@ def _part(content: Content, begin: int, end: int) -> Content:
 
 
 def _run(
-    pieces: Sequence[tuple[int, Task]],
-    executor: Executor | None,
-    window: int | None,
-    report: Callable[[int], None],
+    pieces: Sequence[tuple[int, Task]], executor: Executor | None, window: int | None, report: Callable[[int], None]
 ) -> list[Tally]:
     batches = list(_batches(task for _, task in pieces))
     tallies: list[Tally] = []
@@ -145,9 +138,7 @@ def _nothing(checkpoint: Checkpoint, index: int) -> Difference:
 def _finished(task: Task, tally: Tally) -> Difference:
     numel = task.numel
     if not tally.changed:
-        return Difference(
-            numel, tally.compared, 0, 0, cosine=_cosine_of_equals(tally), max_ulp=_ulps(task, 0)
-        )
+        return Difference(numel, tally.compared, 0, 0, cosine=_cosine_of_equals(tally), max_ulp=_ulps(task, 0))
     distance, squares, product, left, right = (_total(column) for column in zip(*tally.sums, strict=True))
     mean = distance / tally.finite if tally.finite else 0.0
     rms = math.sqrt(squares / tally.finite) if tally.finite else 0.0

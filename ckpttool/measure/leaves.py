@@ -75,9 +75,7 @@ def packed_content_of(
     return _content(checkpoint, as_bytes, run, deflated)
 
 
-def _content(
-    checkpoint: Checkpoint, tensor: Tensor, run: str, deflated: dict[Span, Extent] | None
-) -> Content | None:
+def _content(checkpoint: Checkpoint, tensor: Tensor, run: str, deflated: dict[Span, Extent] | None) -> Content | None:
     if tensor.layout == "chunked":
         found = boxed_of(checkpoint, tensor, deflated_extents(checkpoint) if deflated is None else deflated)
         return None if found is None else _boxed(tensor, run, *found)
@@ -151,9 +149,7 @@ def _shaped(data: memoryview, tensor: Tensor, scheme: Scheme) -> NDArray[np.unsi
     return np.lib.stride_tricks.as_strided(flat, shape, steps, writeable=False)
 
 
-def _chunks(
-    array: NDArray[np.unsignedinteger], shape: tuple[int, ...]
-) -> Iterator[NDArray[np.unsignedinteger]]:
+def _chunks(array: NDArray[np.unsignedinteger], shape: tuple[int, ...]) -> Iterator[NDArray[np.unsignedinteger]]:
     """Cut along the first dimensions so that no piece has more than a leaf's elements."""
     axis = next((k for k in range(len(shape)) if math.prod(shape[k + 1 :]) <= LEAF), len(shape) - 1)
     many = max(1, LEAF // math.prod(shape[axis + 1 :]))

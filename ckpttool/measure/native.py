@@ -99,20 +99,7 @@ def _request(item: Item) -> tuple[int, ...]:
     s = scheme_of(item.dtype)
     step = sample_step((item.stop - item.start) // (s.width * s.pair))
     style = _STYLES[s.style]
-    return (
-        item.start,
-        item.stop,
-        1,
-        s.width,
-        s.pair,
-        style,
-        s.mask,
-        s.infinity,
-        s.tiny,
-        s.huge,
-        step,
-        *results,
-    )
+    return (item.start, item.stop, 1, s.width, s.pair, style, s.mask, s.infinity, s.tiny, s.huge, step, *results)
 
 
 def _runs(space: bytearray, count: int) -> dict[int, list[tuple[int, int]]]:
@@ -138,15 +125,11 @@ def _read(
             left.append(item)
         elif numel:
             scheme = scheme_of(item.dtype)
-            parts.append(
-                (item.index, _part(scheme, numel, first, second, low, high, differs, zeros, tiny, huge))
-            )
+            parts.append((item.index, _part(scheme, numel, first, second, low, high, differs, zeros, tiny, huge)))
     return Outcome(unit.place.source, tuple(spans), tuple(parts), unit.nbytes), left
 
 
-def _part(
-    scheme: Scheme, numel: int, first: int, second: int, low: int, high: int, differs: int, *counts: int
-) -> Part:
+def _part(scheme: Scheme, numel: int, first: int, second: int, low: int, high: int, differs: int, *counts: int) -> Part:
     first |= second << 8 * scheme.width
     if not scheme.floating:
         return Part(numel, first, not differs)

@@ -146,9 +146,7 @@ def sealed_at_once(
     known: dict[int, str] = {}
     for path, block in files:
         mine = spans.get(path, {})
-        blocks[path], digests_here = file_digests(
-            path, block, sorted(mine), executor=executor, progress=progress
-        )
+        blocks[path], digests_here = file_digests(path, block, sorted(mine), executor=executor, progress=progress)
         known.update((index, digests_here[span]) for span, those in mine.items() for index in those)
     rest = [index for _, index in found if index not in known]
     known.update(digests(checkpoint, rest, executor=executor))

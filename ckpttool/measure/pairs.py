@@ -18,12 +18,7 @@ Key = tuple[object, ...]
 
 
 def planned(
-    a: Checkpoint,
-    b: Checkpoint,
-    pairs: Sequence[Pair],
-    token: str,
-    tolerance: Tolerance,
-    unique: dict[Key, Task],
+    a: Checkpoint, b: Checkpoint, pairs: Sequence[Pair], token: str, tolerance: Tolerance, unique: dict[Key, Task]
 ) -> dict[Pair, Key | None]:
     """Which of the ``unique`` tasks answers for a pair; None where nothing of it can be compared."""
     content_a, content_b = _contents(a, token), _contents(b, token)
@@ -52,15 +47,7 @@ def _task(left: Content, right: Content, tensor: Tensor, tolerance: Tolerance) -
     packed = tensor.dtype if tensor.dtype.bits % 8 else None
     parted = plain(left) and plain(right)
     raw = parted and left.tensor.dtype == right.tensor.dtype and left.swapped == right.swapped
-    return Task(
-        left,
-        right,
-        tolerance,
-        parted=parted and packed is None,
-        raw=raw,
-        packed=packed,
-        numel=tensor.numel,
-    )
+    return Task(left, right, tolerance, parted=parted and packed is None, raw=raw, packed=packed, numel=tensor.numel)
 
 
 def _contents(checkpoint: Checkpoint, token: str) -> Callable[[int], tuple[Content | None, Key]]:

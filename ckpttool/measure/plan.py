@@ -197,9 +197,7 @@ def _plan_tensor(
         made.unread[index] = f"it needs bytes {start} to {start + span} of a storage that has {nbytes}"
         return
     if place.source and not place.deflated and base + start + span > size_of(place.source):
-        made.unread[index] = (
-            f"the file ends at byte {size_of(place.source)}, its bytes at {base + start + span}"
-        )
+        made.unread[index] = f"the file ends at byte {size_of(place.source)}, its bytes at {base + start + span}"
         return
     assert tensor.storage is not None
     asked[tensor.storage] = asked.get(tensor.storage, 0) + span

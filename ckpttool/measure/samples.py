@@ -70,10 +70,7 @@ def thinned(tensor: Tensor) -> Tensor:
 
 
 def correlations(
-    ours: Mapping[int, NDArray[np.float64]],
-    theirs: Mapping[int, NDArray[np.float64]],
-    rows: int,
-    columns: int,
+    ours: Mapping[int, NDArray[np.float64]], theirs: Mapping[int, NDArray[np.float64]], rows: int, columns: int
 ) -> NDArray[np.float64]:
     """How far samples vary together, each of ours (0 to ``rows``) with each of theirs; 0 where one is lacking."""
     found = np.zeros((rows, columns))

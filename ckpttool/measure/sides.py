@@ -55,9 +55,7 @@ def _packed(a: Bits, b: Bits, dtype: DType) -> Sides:
     if dtype.kind != "float":
         return _neither_float(a, b)
     sign = 1 << dtype.bits - 1
-    table = np.array(
-        [decoded(code & sign - 1, dtype) * (-1 if code & sign else 1) for code in range(2 * sign)]
-    )
+    table = np.array([decoded(code & sign - 1, dtype) * (-1 if code & sign else 1) for code in range(2 * sign)])
     low, high = a & (sign - 1), b & (sign - 1)
     apart = np.maximum(low, high) - np.minimum(low, high)
     return Sides(table[a], table[b], a != b, ulps=np.where((a ^ b) & sign, low + high, apart))
@@ -94,16 +92,12 @@ def _neither_float(a: NDArray[np.integer], b: NDArray[np.integer]) -> Sides:
     left, right = (side.astype("i8" if side.dtype.kind == "i" else "u8") for side in (a, b))
     if left.dtype == right.dtype:
         apart = np.maximum(left, right).view("u8") - np.minimum(left, right).view("u8")
-        return Sides(
-            left.astype(np.float64), right.astype(np.float64), left != right, apart.astype(np.float64)
-        )
+        return Sides(left.astype(np.float64), right.astype(np.float64), left != right, apart.astype(np.float64))
     signed, unsigned = (left, right) if left.dtype.kind == "i" else (right, left)
     negative = signed < 0
     size = np.where(negative, np.uint64(0) - signed.view("u8"), signed.view("u8"))
     apart = np.maximum(size, unsigned) - np.minimum(size, unsigned)
-    distance = np.where(
-        negative, size.astype(np.float64) + unsigned.astype(np.float64), apart.astype(np.float64)
-    )
+    distance = np.where(negative, size.astype(np.float64) + unsigned.astype(np.float64), apart.astype(np.float64))
     changed = negative | (size != unsigned)
     return Sides(left.astype(np.float64), right.astype(np.float64), changed, distance)
 

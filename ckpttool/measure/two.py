@@ -125,9 +125,7 @@ def _run(task: Task) -> Tally:
 def _same(task: Task) -> Tally:
     """One range of one file twice: its last byte shows that the file has it."""
     try:
-        last = opened(task.a.run, task.a.place, whole=False).readinto(
-            task.a.stop - 1, memoryview(bytearray(1))
-        )
+        last = opened(task.a.run, task.a.place, whole=False).readinto(task.a.stop - 1, memoryview(bytearray(1)))
         some = any(_some(leaf, task.a) for leaf in leaves(task.a))
     except Unreadable:
         return Tally()

@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 class _Decorator(ModuleType):
     """What makes ``ckpttool.migration`` the decorator too, whichever of module and decorator is asked for first."""
 
-    def __call__(
-        self, from_: str | int, to: str | int, *, scope: Scope = "weights"
-    ) -> Callable[[Function], Migration]:
+    def __call__(self, from_: str | int, to: str | int, *, scope: Scope = "weights") -> Callable[[Function], Migration]:
         from ckpttool.migration.code_steps import migration
 
         return migration(from_, to, scope=scope)

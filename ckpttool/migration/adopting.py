@@ -15,18 +15,12 @@ Adopted = dict[int, dict[int, tuple[int, str]]]
 
 
 def adopted(
-    shop: Workshop,
-    aligned: Sequence[Aligned],
-    parameters: Sequence[Product],
-    trains: Trains,
-    target: Target | None,
+    shop: Workshop, aligned: Sequence[Aligned], parameters: Sequence[Product], trains: Trains, target: Target | None
 ) -> Adopted:
     """New parameters go where the target has them, into the only group, or to their like or their neighbours."""
     homes = [_home(product, aligned) for product in parameters]
     known = [
-        None
-        if home is None or (tensor := shop.tensor(product.index)) is None
-        else (product.name, tensor.shape, i)
+        None if home is None or (tensor := shop.tensor(product.index)) is None else (product.name, tensor.shape, i)
         for i, (home, product) in enumerate(zip(homes, parameters, strict=True))
     ]
     found: Adopted = {}
@@ -40,8 +34,7 @@ def adopted(
         places = sorted({home for home in homes if home is not None})
         ranks = {home: rank for rank, home in enumerate(places)}
         seen = [
-            None if one is None or (home := homes[one[2]]) is None else (one[0], one[1], ranks[home])
-            for one in known
+            None if one is None or (home := homes[one[2]]) is None else (one[0], one[1], ranks[home]) for one in known
         ]
         choice = adopt(product.name, tensor.shape, seen, at)
         if choice is not None:

@@ -41,16 +41,12 @@ def align(
 
     ``ordered`` is False where the file does not keep the model's order: there is none to assume then.
     """
-    by_place = {
-        place_of(checkpoint, s.parameter): s for s in reversed(optimizer.slots) if s.parameter is not None
-    }
+    by_place = {place_of(checkpoint, s.parameter): s for s in reversed(optimizer.slots) if s.parameter is not None}
     if optimizer.named != "none" or not optimizer.slots:
         return Aligned(optimizer, dict(_slots(checkpoint, scopes, by_place)), note=_note(optimizer))
     models = [list(parameters(checkpoint, scope, trains)) for scope in scopes]
     fitting = [model for model in models if _fits(checkpoint, optimizer, model)]
-    stateless = (
-        not any(slot.state for slot in optimizer.slots) and len({s.group for s in optimizer.slots}) == 1
-    )
+    stateless = not any(slot.state for slot in optimizer.slots) and len({s.group for s in optimizer.slots}) == 1
     if len(fitting) == 1 and ((assume_order and ordered) or stateless):
         pairs = list(zip(fitting[0], optimizer.slots, strict=True))
         named = tuple(replace(slot, name=leaf.name, parameter=leaf.index) for leaf, slot in pairs)
@@ -127,10 +123,7 @@ def _unordered(optimizer: Optimizer) -> str:
 def _why(optimizer: Optimizer, models: Sequence[Sequence[Leaf]], fitting: int) -> str:
     head = f"{printable(optimizer.key)} – records no names for its {len(optimizer.slots)} parameters, and "
     if fitting > 1:
-        return (
-            head
-            + f"{fitting} of the models have as many of the same shapes; leave it out with --section weights"
-        )
+        return head + f"{fitting} of the models have as many of the same shapes; leave it out with --section weights"
     sizes = " or ".join(str(len(model)) for model in models)
     if not fitting:
         return head + (

@@ -45,9 +45,7 @@ def code_links(text: str, name: str, where: str) -> Iterator[Link]:
             from_, to = _versions(call, f"{where}:{call.lineno}")
             about = (ast.get_docstring(function) or "").partition("\n")[0]
             place = f"{where}:{function.lineno}"
-            yield Link(
-                name, place, from_, to, digest, about, None, function.name, backs.get(function.name, "")
-            )
+            yield Link(name, place, from_, to, digest, about, None, function.name, backs.get(function.name, ""))
             count += 1
     if not count:
         raise ChainError(
@@ -84,9 +82,7 @@ def _versions(call: ast.Call, where: str) -> tuple[str, str]:
     values = [one.value for one in said[:2] if isinstance(one, ast.Constant)]
     texts = [str(one) for one in values if isinstance(one, (str, int)) and not isinstance(one, bool)]
     if len(texts) < 2 or not all(texts):
-        raise ChainError(
-            f"{printable(where)} – the versions are written as texts: @ckpttool.migration('1', '2')"
-        )
+        raise ChainError(f"{printable(where)} – the versions are written as texts: @ckpttool.migration('1', '2')")
     return texts[0], texts[1]
 
 
@@ -98,9 +94,7 @@ def settings_of(text: str, where: str) -> tuple[str, str]:
     document = read_yaml(text, where)
     reading = Reading(where)
     if not isinstance(document, Table):
-        raise reading.fault(
-            document, f"the file holds {kind_of(document)}; it is a mapping, as in {{unstamped: '1'}}"
-        )
+        raise reading.fault(document, f"the file holds {kind_of(document)}; it is a mapping, as in {{unstamped: '1'}}")
     reading.check_keys(document, ("about", "version", "unstamped"), "a chain")
     key = document.get("version")
     if isinstance(key, Table):

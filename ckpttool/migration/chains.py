@@ -80,9 +80,7 @@ class Chain:
         if name == HEAD:
             return self.head
         known = ", ".join(map(shown, self.versions))
-        raise ChainError(
-            f"{printable(what or self.where)} – the chain has no version {shown(name)}; it has {known}"
-        )
+        raise ChainError(f"{printable(what or self.where)} – the chain has no version {shown(name)}; it has {known}")
 
     def way(self, from_: str, to: str) -> tuple[Turn, ...]:
         """The steps from one version of the chain to another one; none where they are the same."""

@@ -37,9 +37,7 @@ class Migration:
         return self.up(keys)
 
 
-def migration(
-    from_: str | int, to: str | int, *, scope: Scope = "weights"
-) -> Callable[[Function], Migration]:
+def migration(from_: str | int, to: str | int, *, scope: Scope = "weights") -> Callable[[Function], Migration]:
     """A decorator for a step of a chain: the function is given ``Keys``, and edits them or returns others.
 
     ``scope`` ``tree`` gives it every key of the checkpoint instead of each state dict's. The versions are written as
@@ -77,16 +75,12 @@ def rewrite_by(code: Code, names: Names, fetch: Fetch | None, edits: dict[str, S
     if isinstance(keys.plain, Plain):
         edits.update(keys.plain.edits)
     name = getattr(code.function, "__name__", "step")
-    return rewriting_of(
-        names, keys, RuleUse(f"{name}()", code.where, 0, code.lossy), as_listed=found is not None
-    )
+    return rewriting_of(names, keys, RuleUse(f"{name}()", code.where, 0, code.lossy), as_listed=found is not None)
 
 
 def _replace(keys: Keys, found: Any, code: Code) -> None:
     if not isinstance(found, Mapping):
-        raise MigrationError(
-            f"{code.where} – the step gave a {type(found).__name__}, not a mapping of names or None"
-        )
+        raise MigrationError(f"{code.where} – the step gave a {type(found).__name__}, not a mapping of names or None")
     items = list(found.items())
     keys.clear()
     keys.update(items)

@@ -70,11 +70,7 @@ class Compiled:
     def name(self, target: Side, binding: Binding, key: str) -> str:
         """A name that the rule makes of ``key``. Raises ``RuleError`` where its arithmetic has no result."""
         try:
-            return (
-                target.write(binding)
-                if isinstance(target, Template)
-                else write(target, binding, self.numbers)
-            )
+            return target.write(binding) if isinstance(target, Template) else write(target, binding, self.numbers)
         except ArithmeticFault as fault:
             raise self.fault(str(fault), key) from None
 
@@ -125,11 +121,7 @@ def made_from(rule: Rule) -> tuple[str, ...]:
     """The names that a rule matches: its sources; for ``add`` the tensor that it makes another one like."""
     if rule.kind != "add":
         return rule.sources
-    found = [
-        str(rule.option(name))
-        for name in ("zeros_like", "ones_like", "copy", "like", "for")
-        if rule.has(name)
-    ]
+    found = [str(rule.option(name)) for name in ("zeros_like", "ones_like", "copy", "like", "for") if rule.has(name)]
     return (indexed(found[0])[0],) if found else ()
 
 
@@ -158,24 +150,16 @@ def _compiled(
         for place, pattern in enumerate(patterns)
     ]
     spreads = rule.kind in ("split", "unstack") and len(rule.targets) == 1
-    targets = tuple(
-        resolve(pattern_of(text, settings), reference, strict=not spreads) for text in rule.targets
-    )
+    targets = tuple(resolve(pattern_of(text, settings), reference, strict=not spreads) for text in rule.targets)
     spread = _spread(rule, reference, targets) if spreads else ""
     counted = frozenset(
-        name
-        for p in (*patterns, *targets)
-        for c in p.captures
-        if c.term is not None
-        for name in variables(c.term)
+        name for p in (*patterns, *targets) for c in p.captures if c.term is not None for name in variables(c.term)
     )
     matchers = tuple(compile_pattern(pattern, numbers, counted) for pattern in patterns)
     _check_keys(patterns, targets, spread, numbers)
     shared = _keys(targets[0], numbers) if targets and kind.many == "sources" else ()
     gathered = tuple(tuple(k for k in _keys(p, numbers) if k not in shared) for p in patterns)
-    return Compiled(
-        rule, number, kind, tuple(patterns), matchers, targets, numbers, settings, shared, gathered, spread
-    )
+    return Compiled(rule, number, kind, tuple(patterns), matchers, targets, numbers, settings, shared, gathered, spread)
 
 
 def _keys(pattern: Pattern, numbers: Mapping[str, int]) -> tuple[str, ...]:
@@ -193,9 +177,7 @@ def _spread(rule: Rule, source: Pattern, targets: tuple[Pattern, ...]) -> str:
     return fresh[0]
 
 
-def _check_keys(
-    patterns: list[Pattern], targets: tuple[Pattern, ...], spread: str, numbers: Mapping[str, int]
-) -> None:
+def _check_keys(patterns: list[Pattern], targets: tuple[Pattern, ...], spread: str, numbers: Mapping[str, int]) -> None:
     for pattern in patterns or [Pattern("", ((),))]:
         known = {*pattern.keys, spread, *numbers}
         for target in targets:
@@ -204,9 +186,7 @@ def _check_keys(
                 shown = next((c.text for c in target.captures if c.key == lacking), "{" + lacking + "}")
                 if not patterns:
                     raise PatternFault(f"nothing tells what {shown} is: say 'for' which names there are")
-                raise PatternFault(
-                    f"{shown} in '{printable(target.text)}' is not in '{printable(pattern.text)}'"
-                )
+                raise PatternFault(f"{shown} in '{printable(target.text)}' is not in '{printable(pattern.text)}'")
 
 
 def term_of(value: object, numbers: Mapping[str, int], shape: tuple[int, ...]) -> int:

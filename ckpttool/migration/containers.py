@@ -47,9 +47,7 @@ def rebuild(editor: Editor, scope: Scope, entries: Sequence[Entry]) -> None:
         path, key_node = _place(entry, known)
         box = _opened(boxes, path[:-1], entry)
         if path[-1] in box.items:
-            raise MigrationError(
-                f"{printable(scope.key(entry.name))} – two keys of the result have this name"
-            )
+            raise MigrationError(f"{printable(scope.key(entry.name))} – two keys of the result have this name")
         box.items[path[-1]] = (key_node, entry.index)
     if scope.role == "other" and not scope.path:
         for path, box in boxes.items():
@@ -140,9 +138,7 @@ def _settle(editor: Editor, box: _Box, old: int | None) -> None:
         box.items = {key: box.items[key] for key in keys}
 
 
-def _close(
-    editor: Editor, scope: Scope, boxes: MappingABC[Path, _Box], path: Path, made: dict[Path, int]
-) -> None:
+def _close(editor: Editor, scope: Scope, boxes: MappingABC[Path, _Box], path: Path, made: dict[Path, int]) -> None:
     """Make the mapping of one container; those below are made already."""
     box = boxes[path]
     old = scope.containers.get(path)

@@ -50,10 +50,7 @@ class Moved:
         """Whether every tensor has kept its content and its place in the order: ids without names then still fit."""
         now = [p.index for _, products in self.moves for p in products if self.shop.tensor(p.index)]
         return now == [
-            leaf.index
-            for scope in self.scopes
-            for leaf in scope.named.values()
-            if self.shop.tensor(leaf.index)
+            leaf.index for scope in self.scopes for leaf in scope.named.values() if self.shop.tensor(leaf.index)
         ]
 
     @cached_property

@@ -33,9 +33,7 @@ def read_guard(reading: Reading, item: Item, key: str) -> Guard:
         exists=reading.patterns(given["exists"], "'exists'") if "exists" in given else (),
         missing=reading.patterns(given["missing"], "'missing'") if "missing" in given else (),
         shape=_shape(reading, given["shape"]) if "shape" in given else None,
-        dtype=tuple(reading.dtype(i, "'dtype'") for i in reading.many(given["dtype"]))
-        if "dtype" in given
-        else (),
+        dtype=tuple(reading.dtype(i, "'dtype'") for i in reading.many(given["dtype"])) if "dtype" in given else (),
         metadata=_conditions(reading, given.get("metadata"), "metadata"),
         version=_conditions(reading, given.get("version"), "version"),
     )
@@ -45,9 +43,7 @@ def _shape(reading: Reading, item: Item) -> tuple[Option, ...]:
     """Sizes: numbers, arithmetic, or ``*`` for any."""
     if not isinstance(item, Listing):
         raise reading.fault(item, f"'shape' is {kind_of(item)}; it is a list, as in [2304, '*']")
-    return tuple(
-        "*" if isinstance(i, Leaf) and i.text == "*" else reading.term(i, "'shape'") for i in item.items
-    )
+    return tuple("*" if isinstance(i, Leaf) and i.text == "*" else reading.term(i, "'shape'") for i in item.items)
 
 
 def _conditions(reading: Reading, item: Item | None, what: str) -> tuple[tuple[str, tuple[Scalar, ...]], ...]:
@@ -92,9 +88,7 @@ class Surroundings:
         return self.known[bound.text]
 
 
-def holds(
-    guard: Guard | None, source: Pattern | None, name: str, binding: Binding, around: Surroundings
-) -> bool:
+def holds(guard: Guard | None, source: Pattern | None, name: str, binding: Binding, around: Surroundings) -> bool:
     """Whether every condition is met for a matched name."""
     if guard is None:
         return True
@@ -117,14 +111,10 @@ def _put_in(pattern: Pattern, binding: Binding, numbers: Mapping[str, int]) -> P
     segments = []
     for segment in pattern.segments:
         whole = Pattern("", (segment,))
-        bound = (
-            segment if any(key not in binding for key in whole.keys) else (write(whole, binding, numbers),)
-        )
+        bound = segment if any(key not in binding for key in whole.keys) else (write(whole, binding, numbers),)
         if bound != ("",) or segment == ("",):
             segments.append(bound)
-    text = ".".join(
-        "".join(escape(p) if isinstance(p, str) else p.text for p in segment) for segment in segments
-    )
+    text = ".".join("".join(escape(p) if isinstance(p, str) else p.text for p in segment) for segment in segments)
     return replace(pattern, text=text, segments=tuple(segments))
 
 
@@ -137,8 +127,7 @@ def _fits(guard: Guard, form: Form | None, numbers: Mapping[str, int]) -> bool:
         return True
     sizes = {**numbers, **{f"d{place}": size for place, size in enumerate(form.shape)}}
     return len(guard.shape) == len(form.shape) and all(
-        wanted == "*" or _sized(wanted, sizes) == size
-        for wanted, size in zip(guard.shape, form.shape, strict=True)
+        wanted == "*" or _sized(wanted, sizes) == size for wanted, size in zip(guard.shape, form.shape, strict=True)
     )
 
 

@@ -20,9 +20,7 @@ def inverse(rules: RuleFile) -> RuleFile:
     Raises ``RuleError`` that names every rule which cannot be undone, and why.
     """
     faults: list[tuple[Rule, str]] = []
-    stages = [
-        stage for old in reversed(rules.stages) for stage in _stages(old, rules.names, faults) if stage.rules
-    ]
+    stages = [stage for old in reversed(rules.stages) for stage in _stages(old, rules.names, faults) if stage.rules]
     if faults:
         first, _ = faults[0]
         said = "; ".join(f"{rule.where}, {rule.text}: {why}" for rule, why in faults)
@@ -98,9 +96,7 @@ def _guard(rule: Rule, with_content: bool) -> Guard | None:
         return rule.back
     content = _role(rule) == "content"
     if guard.version or (guard.speaks_of_names and not content):
-        said = (
-            "recorded versions are found by names" if guard.version else "its guard speaks of the old names"
-        )
+        said = "recorded versions are found by names" if guard.version else "its guard speaks of the old names"
         raise OneWay(f"{said}, which are others on the way back: say reverse_when, or reverse_when: always")
     reshapes = rule.kind not in ("roll", "reorder", "cast") if content else with_content
     if guard.speaks_of_content and (reshapes or (guard.dtype and rule.kind == "cast")):
@@ -118,9 +114,7 @@ def _rename(rule: Rule, options: Options) -> list[Rule]:
     if not isinstance(back, Conditions):
         raise OneWay("a regular expression is not undone by itself: say reverse: {regex: …, to: …}")
     if back.get("to") is None or (back.get("regex") is None) == (back.get("name") is None):
-        raise OneWay(
-            "'reverse' lacks 'to'" if back.get("to") is None else "'reverse' has one of regex and name"
-        )
+        raise OneWay("'reverse' lacks 'to'" if back.get("to") is None else "'reverse' has one of regex and name")
     regex = back.get("regex")
     source = str(back.get("name") if regex is None else regex)
     forth = Conditions((("regex", rule.sources[0]), ("to", rule.targets[0])))
@@ -160,14 +154,7 @@ def _drop(rule: Rule, options: Options) -> list[Rule]:
 def _add(rule: Rule, options: Options) -> list[Rule]:
     restore = Conditions(rule.options)
     return [
-        replace(
-            rule,
-            kind="drop",
-            sources=rule.targets,
-            targets=(),
-            options=(("restore", restore),),
-            optional=True,
-        )
+        replace(rule, kind="drop", sources=rule.targets, targets=(), options=(("restore", restore),), optional=True)
     ]
 
 
@@ -183,13 +170,7 @@ def _strip(rule: Rule, options: Options) -> list[Rule]:
     if wrap is None:
         raise OneWay("which keys were wrapped, and by what, is not kept: say wrap, as in wrap: module")
     return [
-        replace(
-            rule,
-            kind="rename",
-            sources=("{rest...}",),
-            targets=(escape(str(wrap)) + ".{rest...}",),
-            options=(),
-        )
+        replace(rule, kind="rename", sources=("{rest...}",), targets=(escape(str(wrap)) + ".{rest...}",), options=())
     ]
 
 

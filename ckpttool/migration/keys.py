@@ -47,12 +47,7 @@ class Key:
         return self.keys.read(self)
 
     def map(
-        self,
-        function: Function,
-        *,
-        shape: tuple[int, ...] | None = None,
-        dtype: str | None = None,
-        moves: bool = False,
+        self, function: Function, *, shape: tuple[int, ...] | None = None, dtype: str | None = None, moves: bool = False
     ) -> Key:
         """What a function makes of the tensor; see ``Keys.compute``."""
         return self.keys.compute(function, self, shape=shape, dtype=dtype, moves=moves)
@@ -150,9 +145,7 @@ class Plain(MutableMapping[str, Scalar]):
 
     def __setitem__(self, key: str, value: Scalar) -> None:
         if key not in self._facts:
-            raise MigrationError(
-                f"{printable(self._where)} – the checkpoint has no plain value '{printable(key)}'"
-            )
+            raise MigrationError(f"{printable(self._where)} – the checkpoint has no plain value '{printable(key)}'")
         if value is not None and not isinstance(value, (bool, int, float, str)):
             raise MigrationError(
                 f"{printable(self._where)} – '{printable(key)}' is set to a {type(value).__name__}; plain values are "
@@ -161,9 +154,7 @@ class Plain(MutableMapping[str, Scalar]):
         self.edits[key] = value
 
     def __delitem__(self, key: str) -> None:
-        raise MigrationError(
-            f"{printable(self._where)} – a plain value is dropped by a step with scope='tree'"
-        )
+        raise MigrationError(f"{printable(self._where)} – a plain value is dropped by a step with scope='tree'")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._facts)

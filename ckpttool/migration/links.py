@@ -49,9 +49,7 @@ class Links:
         a, b = couple
         return form(a) == form(b) and id(a) in self.texts and self.texts[id(a)] == self.texts.get(id(b))
 
-    def _take(
-        self, couples: Sequence[Couple], sure: Confidence, why: str, score: float = 1.0, axes: Axes = ()
-    ) -> None:
+    def _take(self, couples: Sequence[Couple], sure: Confidence, why: str, score: float = 1.0, axes: Axes = ()) -> None:
         """Couples one by one; what content proved says where the tensors around it went."""
         for couple in couples:
             self._add([couple], sure, why, reshaping(couple, axes), axes, score)

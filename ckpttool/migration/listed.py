@@ -155,9 +155,7 @@ def _rewritten(moved: Moved, one: Listing, order: Order) -> bool:
     editor = moved.shop.editor
     place = dict(zip(_flat(order.old), _flat(one.groups), strict=True))
     given: set[int] = set()
-    made = tuple(
-        tuple(_tensor(moved, one, product, place, given) for product in group) for group in order.new
-    )
+    made = tuple(tuple(_tensor(moved, one, product, place, given) for product in group) for group in order.new)
     if made == one.groups:
         return False
     node = editor.nodes[one.index]

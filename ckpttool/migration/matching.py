@@ -75,11 +75,7 @@ def compile_pattern(pattern: Pattern, numbers: Mapping[str, int], counted: froze
     _check_solvable(pattern, numbers)
     counted |= {name for c in pattern.captures if c.term is not None for name in variables(c.term)}
     return Matcher(
-        re.compile(_regex(pattern, counted), re.DOTALL),
-        pattern.captures,
-        numbers,
-        _words(pattern),
-        _tail(pattern),
+        re.compile(_regex(pattern, counted), re.DOTALL), pattern.captures, numbers, _words(pattern), _tail(pattern)
     )
 
 
@@ -87,9 +83,7 @@ def write(pattern: Pattern, binding: Binding, numbers: Mapping[str, int]) -> str
     """The name that a pattern stands for. Raises ``ArithmeticFault`` where a number comes out below 0."""
     segments = []
     for segment in pattern.segments:
-        text = "".join(
-            [part if isinstance(part, str) else _written(part, binding, numbers) for part in segment]
-        )
+        text = "".join([part if isinstance(part, str) else _written(part, binding, numbers) for part in segment])
         if text or not (len(segment) == 1 and isinstance(segment[0], Capture) and segment[0].kind == "rest"):
             segments.append(text)
     return ".".join(segments)
@@ -113,9 +107,7 @@ def _regex(pattern: Pattern, counted: frozenset[str]) -> str:
     last = len(pattern.segments) - 1
     for place, segment in enumerate(pattern.segments):
         if len(segment) == 1 and isinstance(segment[0], Capture) and segment[0].kind == "rest":
-            pieces.append(
-                "(.*)" if dotted and place == last else "(?:(.+)\\.)?" if dotted else r"(?:\.(.+))?"
-            )
+            pieces.append("(.*)" if dotted and place == last else "(?:(.+)\\.)?" if dotted else r"(?:\.(.+))?")
             continue
         if not dotted:
             pieces.append(r"\.")

@@ -48,15 +48,11 @@ def dropped_modules(modules: Iterable[str], pairs: Pairs, known: Sequence[str]) 
     """Those that are gone because no key of them leads anywhere, or of what they stand in."""
     before = _ancestors([*known, *(source for _, source in pairs)])
     alive = _ancestors(source for _, source in pairs)
-    nearest = (
-        (name, next((one for one in (name, *above_of(name)) if one in before), "")) for name in modules
-    )
+    nearest = ((name, next((one for one in (name, *above_of(name)) if one in before), "")) for name in modules)
     return {name for name, home in nearest if home in before and home not in alive}
 
 
-def _followed(
-    module: str, places: Mapping[str, str], before: Collection[str], alive: Collection[str]
-) -> list[str]:
+def _followed(module: str, places: Mapping[str, str], before: Collection[str], alive: Collection[str]) -> list[str]:
     """Where a module without keys goes: below what has become of the module that it stands in."""
     for above in above_of(module):
         if above in places:
@@ -164,9 +160,7 @@ def _upwards(new: str, old: str) -> Iterator[tuple[str, str]]:
 # --- order ----------------------------------------------------------------------------------------------------
 
 
-def _with_new(
-    found: Mapping[str, str | None], needed: Mapping[str, None]
-) -> Iterator[tuple[str, str | None]]:
+def _with_new(found: Mapping[str, str | None], needed: Mapping[str, None]) -> Iterator[tuple[str, str | None]]:
     """The modules, and those that the renaming brings about: each before what stands in it, else behind what stands
     before it among the keys.
     """

@@ -100,8 +100,4 @@ def version_at(checkpoint: Checkpoint, index: int) -> str:
     """What is recorded of a module in one word: its version, or that there is more than one."""
     known = fields(checkpoint, index)
     version = checkpoint.nodes[known["version"]] if "version" in known else None
-    return (
-        repr(version.value)
-        if isinstance(version, Value) and len(known) == 1
-        else f"{sorted(known)} at {index}"
-    )
+    return repr(version.value) if isinstance(version, Value) and len(known) == 1 else f"{sorted(known)} at {index}"

@@ -46,9 +46,7 @@ class State:
 class Moments:
     """Makes the states of one optimizer's parameters. A state is handed on once; whoever comes next gets a copy."""
 
-    def __init__(
-        self, shop: Workshop, optimizer: Optimizer, states: dict[str, int], read: Read | None
-    ) -> None:
+    def __init__(self, shop: Workshop, optimizer: Optimizer, states: dict[str, int], read: Read | None) -> None:
         self.shop = shop
         self.optimizer = optimizer
         self.states = states
@@ -74,9 +72,7 @@ class Moments:
         if ident not in self._given or not isinstance(node, Mapping):
             self._given.add(ident)
             return index
-        values = tuple(
-            self._copy(value, key_text(self.shop.editor.nodes[key])) for key, value in _items(node)
-        )
+        values = tuple(self._copy(value, key_text(self.shop.editor.nodes[key])) for key, value in _items(node))
         return self.shop.editor.put(Mapping(node.kind, node.keys, values, None, node.extra))
 
     def _copy(self, index: int, name: str) -> int:
@@ -102,9 +98,7 @@ class Moments:
         found: list[int] = []
         for name in listed[0]:
             if name in FACTORED:
-                return State(
-                    None, f"'{printable(name)}' cannot follow through {words}, so the state starts anew"
-                )
+                return State(None, f"'{printable(name)}' cannot follow through {words}, so the state starts anew")
             below = [table.values[keys.index(name)] for table, keys in zip(tables, listed, strict=True)]
             made = self._item(member, expression, name, below)
             if made is None:
@@ -122,8 +116,7 @@ class Moments:
         shapes = [t.shape if (t := self.shop.tensor(leaf.index)) else None for leaf in member.product.sources]
         single = all(t is None or t.numel == 1 for t in tensors)
         if single and (
-            name in SCALARS
-            or all(t is None or t.shape != shape for t, shape in zip(tensors, shapes, strict=True))
+            name in SCALARS or all(t is None or t.shape != shape for t, shape in zip(tensors, shapes, strict=True))
         ):
             self._agree(member, name, below)
             slot = member.slots[0].ident
@@ -131,9 +124,7 @@ class Moments:
         if any(t is None or t.shape != shape for t, shape in zip(tensors, shapes, strict=True)):
             return None
         bound = {leaf.name or "": index for leaf, index in zip(member.product.sources, below, strict=True)}
-        return self.shop.make(
-            expression, bound, None, f"{self.optimizer.key}.state.{member.product.name}.{name}"
-        )
+        return self.shop.make(expression, bound, None, f"{self.optimizer.key}.state.{member.product.name}.{name}")
 
     def _agree(self, member: Member, name: str, below: Sequence[int]) -> None:
         """Raise ``MigrationError`` unless a counter of merged parameters is the same for all of them."""

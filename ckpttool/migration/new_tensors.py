@@ -13,9 +13,7 @@ def index_ops(text: str, form: Form) -> tuple[Op, ...]:
     """``:, 0, 2:5`` as operations: slices, then a reshape that leaves out indexed dimensions. Raises ``OpError``."""
     parts = [part.strip() for part in text.split(",")]
     if len(parts) > len(form.shape):
-        raise OpError(
-            f"the index [{text}] has {len(parts)} places; the tensor has {len(form.shape)} dimensions"
-        )
+        raise OpError(f"the index [{text}] has {len(parts)} places; the tensor has {len(form.shape)} dimensions")
     found: list[Op] = []
     kept: list[int] = []
     for dim, size in enumerate(form.shape):
@@ -38,9 +36,7 @@ def _range(part: str, size: int, text: str) -> tuple[int, int]:
             return at % size, at % size + 1
         start, stop, _ = slice(int(first) if first else None, int(last) if last else None).indices(size)
     except ValueError as error:
-        raise (
-            error if isinstance(error, OpError) else OpError(f"[{text}] is no index: as in [:, 0, 2:5]")
-        ) from None
+        raise (error if isinstance(error, OpError) else OpError(f"[{text}] is no index: as in [:, 0, 2:5]")) from None
     return start, max(start, stop)
 
 
@@ -67,9 +63,7 @@ def new_tensor(compiled: Compiled, like: Form | None) -> Op:
         count = Asked(compiled, like or Form(DTYPES["float32"], ())).size("arange") or 0
         dtype = DTYPES["int64"] if stated is None else dtype_from(stated)
         return ops.Arange(count, dtype=dtype, shape=(-1,) if shape is None else shape)
-    dtype = (
-        dtype_from(stated) if stated is not None else like.dtype if like is not None else DTYPES["float32"]
-    )
+    dtype = dtype_from(stated) if stated is not None else like.dtype if like is not None else DTYPES["float32"]
     value = 0 if rule.has("zeros_like") else 1 if rule.has("ones_like") else rule.option("full")
     if isinstance(value, str) and value.lower().replace(".", "") in ("inf", "-inf", "nan"):
         value = float(value.lower().replace(".", ""))

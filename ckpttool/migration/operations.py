@@ -64,9 +64,7 @@ def _transpose(asked: Asked) -> Op:
     dims = asked.sizes("dims")
     if dims is None:
         if len(asked.form.shape) != 2:
-            raise OpError(
-                f"transpose without 'dims' takes 2 dimensions, this tensor has {len(asked.form.shape)}"
-            )
+            raise OpError(f"transpose without 'dims' takes 2 dimensions, this tensor has {len(asked.form.shape)}")
         return ops.Transpose()
     if len(dims) != 2:
         raise OpError(f"transpose swaps 2 dimensions; 'dims' has {len(dims)}")
@@ -135,9 +133,7 @@ _CONTENT: dict[str, Callable[[Asked], Op]] = {
 }
 
 
-_SETTLING = frozenset(
-    {"cast", "reshape", "pad", "expand", "interpolate", "resize_patches", "resize_positions"}
-)
+_SETTLING = frozenset({"cast", "reshape", "pad", "expand", "interpolate", "resize_patches", "resize_positions"})
 """Kinds of rules that have nothing to do where the tensor is as they would make it."""
 
 
@@ -148,10 +144,7 @@ def content_op(compiled: Compiled, form: Form) -> Op | None:
     Raises ``OpError`` or ``ArithmeticFault`` where the rule does not fit it.
     """
     asked = Asked(compiled, form)
-    if (
-        compiled.rule.kind == "cast"
-        and dtype_from(compiled.rule.option("dtype")).kind == "float" != form.dtype.kind
-    ):
+    if compiled.rule.kind == "cast" and dtype_from(compiled.rule.option("dtype")).kind == "float" != form.dtype.kind:
         return None
     _check_old(asked)
     op = _CONTENT[compiled.rule.kind](asked)

@@ -77,9 +77,7 @@ def _write_state(shop: Workshop, optimizer: Optimizer, seats: Seats) -> None:
     for seat in everyone(seats):
         if seat.state.index is not None:
             places = [before[slot.ident] for slot in seat.member.slots if slot.ident in before]
-            rows.append(
-                (min(places, default=len(before)), _key(shop, optimizer, seat.ident), seat.state.index)
-            )
+            rows.append((min(places, default=len(before)), _key(shop, optimizer, seat.ident), seat.state.index))
     taken = {seat.ident for seat in everyone(seats)}
     free = 1 + max((int(ident) for ident in [*taken, *before] if ident.isdecimal()), default=-1)
     for place in (before[orphan] for orphan in optimizer.orphans):

@@ -34,17 +34,13 @@ def ordered(names: Sequence[str], rewriting: Rewriting) -> Rewriting:
     Keys that are only renamed never cause this: they stay at their place.
     """
     uses = Counter(name for output in rewriting.outputs for name in output.inputs)
-    parts = [
-        o.name for o in rewriting.outputs if len(o.inputs) > 1 or any(uses[name] > 1 for name in o.inputs)
-    ]
+    parts = [o.name for o in rewriting.outputs if len(o.inputs) > 1 or any(uses[name] > 1 for name in o.inputs)]
     if not parts or by_module(names) != list(names):
         return rewriting
     homes = {home_of(name) for name in parts}
     order = by_module((output.name for output in rewriting.outputs), homes)
     places = {name: at for at, name in enumerate(order)}
-    return replace(
-        rewriting, outputs=tuple(sorted(rewriting.outputs, key=lambda output: places[output.name]))
-    )
+    return replace(rewriting, outputs=tuple(sorted(rewriting.outputs, key=lambda output: places[output.name])))
 
 
 def comes_back(names: Sequence[str], rewriting: Rewriting) -> bool:

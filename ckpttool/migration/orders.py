@@ -67,8 +67,7 @@ def _of_optimizers(moved: Moved, followed: Sequence[Followed]) -> Iterator[Order
         if any(slot.ident not in leaf_of for slot in slots):
             continue
         listed = [
-            tuple(leaf_of[slot.ident] for slot in slots if slot.group == number)
-            for number in range(len(one.groups))
+            tuple(leaf_of[slot.ident] for slot in slots if slot.group == number) for number in range(len(one.groups))
         ]
         products = [tuple(m.product for m in group if m.product is not None) for group in one.groups]
         yield Order(tuple(listed), tuple(products))

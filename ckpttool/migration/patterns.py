@@ -252,6 +252,4 @@ def _check_open(pattern: Pattern) -> None:
                 )
     count = sum(capture.kind == "rest" for capture in pattern.captures)
     if count > MAX_OPEN:
-        raise PatternFault(
-            f"'{printable(pattern.text)}' has {count} open-ended parts; up to {MAX_OPEN} are read"
-        )
+        raise PatternFault(f"'{printable(pattern.text)}' has {count} open-ended parts; up to {MAX_OPEN} are read")

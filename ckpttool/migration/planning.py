@@ -112,8 +112,7 @@ def _move(
     twin: bool = False,
 ) -> list[Product]:
     names = replace(
-        names_of(shop.editor.original, scope, facts),
-        contents=lambda name: shop.content(scope.named[name].index, name),
+        names_of(shop.editor.original, scope, facts), contents=lambda name: shop.content(scope.named[name].index, name)
     )
     asked = reduced(rewrite(names), names)
     known = [item.name for item in names.items]
@@ -149,9 +148,7 @@ def _summed(known: Sequence[RuleUse], more: Sequence[RuleUse]) -> list[RuleUse]:
     """The uses of the same rules on several state dicts, added up."""
     if len(known) != len(more):
         return [*known, *more] if not known else list(known)
-    return [
-        replace(a, hits=a.hits + b.hits, lossy=a.lossy or b.lossy) for a, b in zip(known, more, strict=True)
-    ]
+    return [replace(a, hits=a.hits + b.hits, lossy=a.lossy or b.lossy) for a, b in zip(known, more, strict=True)]
 
 
 def _move_twins(
@@ -176,9 +173,7 @@ def _move_twins(
         if not fits and holds_lists(original, section.index):
             continue
         if not fits:
-            book.notes.append(
-                f"{printable(section.key)} – has none of the weights' names and is left as it is"
-            )
+            book.notes.append(f"{printable(section.key)} – has none of the weights' names and is left as it is")
             continue
         scope = without_prefix(scope, fits[0][0])
         whole = scope.named.keys() >= fits[0][1].named.keys()
@@ -199,11 +194,7 @@ def _follow(moved: Moved, wishes: Wishes, trains: Trains, read: Read | None, boo
 
 
 def _move_keyed(
-    shop: Workshop,
-    layout: Layout,
-    moves: Sequence[tuple[Scope, list[Product]]],
-    wishes: Wishes,
-    book: _Notebook,
+    shop: Workshop, layout: Layout, moves: Sequence[tuple[Scope, list[Product]]], wishes: Wishes, book: _Notebook
 ) -> None:
     if wishes.under is None and not wishes.sections:
         for scope, products in moves:

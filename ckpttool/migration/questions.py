@@ -37,8 +37,7 @@ def ask(rest: Rest, whole: Rest, contents: bool) -> tuple[Question, ...]:
             lost = any(counts.shrink((other, one)) and _like(other, one) for other in candidates)
             groups["layers" if lost else key].append((one, candidates))
     return tuple(
-        _layers(some, counts) if key == "layers" else _question(some, contents)
-        for key, some in groups.items()
+        _layers(some, counts) if key == "layers" else _question(some, contents) for key, some in groups.items()
     )
 
 
@@ -80,11 +79,7 @@ def _layers(some: Sequence[tuple[One, list[One]]], counts: Counts) -> Question:
     at = next(n for n, word in enumerate(other.words) if word in ours)
     head, to = ".".join(other.words[:at]), ".".join(one.words[:at])
     kept = len(theirs)
-    last = (
-        [str(number) for number in range(kept, len(ours))]
-        if ours == {str(n) for n in range(len(ours))}
-        else []
-    )
+    last = [str(number) for number in range(kept, len(ours))] if ours == {str(n) for n in range(len(ours))} else []
     rules = [*(f'- drop: "{head}.{number}.{{rest...}}"' for number in last)]
     first = [str(number) for number in range(len(ours) - kept)] if last else []
     rules += ["# or, if the last ones stayed:"] if last else []

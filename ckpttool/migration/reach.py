@@ -57,9 +57,7 @@ def _under(checkpoint: Checkpoint, layout: Layout, key: str) -> Scope:
             role = layout.section_of(path) if path else "weights"
             apart = [s.index for s in layout.sections if s.path != path and s.path[: len(path)] == path]
             return scope_at(checkpoint, role, path, index, apart)
-    raise MigrationError(
-        f"{printable(key)} – no dict stands there; run ckpttool inspect --tree to see the keys"
-    )
+    raise MigrationError(f"{printable(key)} – no dict stands there; run ckpttool inspect --tree to see the keys")
 
 
 def _containers(checkpoint: Checkpoint) -> Iterator[tuple[tuple[str, ...], int]]:

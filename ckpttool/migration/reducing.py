@@ -40,9 +40,7 @@ def _saved(expression: Expression, simplifier: Simplifier) -> Expression:
     whole = simplifier.simple(expression)
     if isinstance(whole, Leaf):
         return whole
-    parts = Applied(
-        expression.op, tuple(_saved(part, simplifier) for part in expression.inputs), expression.part
-    )
+    parts = Applied(expression.op, tuple(_saved(part, simplifier) for part in expression.inputs), expression.part)
     return whole if _count(whole) < _count(parts) else parts
 
 

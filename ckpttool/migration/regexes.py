@@ -43,9 +43,7 @@ def compiled(text: str) -> re.Pattern[str]:
         raise PatternFault(f"this is no regular expression: {printable(str(error))}") from None
     why = _endless(text)
     if why:
-        raise PatternFault(
-            f"matching this regular expression may take for ever: {why}; patterns need none of it"
-        )
+        raise PatternFault(f"matching this regular expression may take for ever: {why}; patterns need none of it")
     return found
 
 

@@ -141,9 +141,7 @@ def _repeats(stages: Stages, items: Mapping[str, Item], context: Context) -> boo
         after = _run(stages, again, context, tally)
     except RuleError:
         return True
-    return any(_differs(item.name, item.expression) and not item.tied for item in after.values()) or bool(
-        tally.dropped
-    )
+    return any(_differs(item.name, item.expression) and not item.tied for item in after.values()) or bool(tally.dropped)
 
 
 def _differs(name: str, expression: Expression) -> bool:

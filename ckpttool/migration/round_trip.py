@@ -21,9 +21,7 @@ def names_after(rewriting: Rewriting, names: Names) -> Names:
     """The names of the result with their forms; facts and versions are those of the input."""
     forms = {named.name: named.form for named in names.items if named.form is not None}
     return Names(
-        tuple(Named(output.name, _form(output, forms)) for output in rewriting.outputs),
-        names.facts,
-        names.versions,
+        tuple(Named(output.name, _form(output, forms)) for output in rewriting.outputs), names.facts, names.versions
     )
 
 

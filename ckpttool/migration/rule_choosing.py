@@ -54,9 +54,7 @@ def _name(target: Pattern, binding: Binding) -> str:
 
 
 def _matcher(pattern: Pattern, rule: Rule) -> Matcher:
-    counted = frozenset(
-        c.key for text in rule.targets for c in parse_pattern(text).captures if c.kind == "digits"
-    )
+    counted = frozenset(c.key for text in rule.targets for c in parse_pattern(text).captures if c.kind == "digits")
     arithmetic = any(c.term is not None for text in rule.targets for c in parse_pattern(text).captures)
     return compile_pattern(pattern, {}, counted if arithmetic else frozenset())
 

@@ -68,8 +68,7 @@ def _check_version(reading: Reading, document: Table) -> None:
         raise reading.fault(document, "the version of the rule language is missing: begin with 'ckpttool: 1'")
     if not isinstance(item, Leaf) or item.value != LANGUAGE or isinstance(item.value, bool):
         raise reading.fault(
-            item,
-            f"'ckpttool' is {kind_of(item)}; this ckpttool reads version {LANGUAGE} of the rule language",
+            item, f"'ckpttool' is {kind_of(item)}; this ckpttool reads version {LANGUAGE} of the rule language"
         )
 
 

@@ -46,12 +46,7 @@ def gather(claims: Mapping[str, Claim], items: Mapping[str, Item], tally: Tally)
             group = found.setdefault(key, _Found(rule, claim.binding, [{} for _ in rule.matchers]))
             counted = tuple(claim.binding[capture] for capture in rule.gathered[claim.source])
             group.sources[claim.source][counted] = name
-    return {
-        name: group
-        for one in found.values()
-        for group in [_checked(one, claims, items)]
-        for name in group.members
-    }
+    return {name: group for one in found.values() for group in [_checked(one, claims, items)] for name in group.members}
 
 
 def _checked(found: _Found, claims: Mapping[str, Claim], items: Mapping[str, Item]) -> Group:
@@ -62,9 +57,7 @@ def _checked(found: _Found, claims: Mapping[str, Claim], items: Mapping[str, Ite
             raise _missing(found, place, binding, claims, items)
         if rule.gathered[place]:
             alike = [
-                one
-                for keys, one in zip(rule.gathered, found.sources, strict=True)
-                if keys == rule.gathered[place]
+                one for keys, one in zip(rule.gathered, found.sources, strict=True) if keys == rule.gathered[place]
             ]
             expected = _expected({value for one in alike for value in one})
             for value in sorted(expected - members.keys(), key=_order):
@@ -103,16 +96,8 @@ def _missing(
     said = f"{listed(have)} {'is' if len(have) == 1 else 'are'} there and '{printable(name)}'"
     if name in items:
         taken = claims.get(name)
-        other = (
-            f": {printable(taken.rule.rule.where)} decides it"
-            if taken is not None
-            else ": its guard does not hold"
-        )
+        other = f": {printable(taken.rule.rule.where)} decides it" if taken is not None else ": its guard does not hold"
         return rule.fault(f"{said} cannot be joined with {'it' if len(have) == 1 else 'them'}{other}")
     return RuleError(
-        rule.rule.where,
-        f"{said} is missing",
-        rule=rule.rule.text,
-        keys=(*have, name),
-        near=nearest(name, items),
+        rule.rule.where, f"{said} is missing", rule=rule.rule.text, keys=(*have, name), near=nearest(name, items)
     )

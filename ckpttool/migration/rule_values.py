@@ -86,9 +86,7 @@ class Reading:
             return self.whole(item, what)
         text = self.text(item, what)
         try:
-            unknown = [
-                n for n in variables(parse_term(text)) if n not in self.given and not SIZE.fullmatch(n)
-            ]
+            unknown = [n for n in variables(parse_term(text)) if n not in self.given and not SIZE.fullmatch(n)]
         except ArithmeticFault as fault:
             raise self.fault(item, f"{what}: {fault}") from None
         if unknown:
@@ -101,11 +99,7 @@ class Reading:
 
     def ratio(self, item: Item, what: str) -> int | float | str:
         """A number, a given one, or one divided by another."""
-        if (
-            isinstance(item, Leaf)
-            and isinstance(item.value, (int, float))
-            and not isinstance(item.value, bool)
-        ):
+        if isinstance(item, Leaf) and isinstance(item.value, (int, float)) and not isinstance(item.value, bool):
             return item.value
         text = self.text(item, what)
         match = _RATIO.fullmatch(text)
@@ -115,9 +109,7 @@ class Reading:
             if name is None or name in self.given or SIZE.fullmatch(name):
                 continue
             if not name[0].isdigit() and name[0] != ".":
-                raise self.fault(
-                    item, f"{what} uses '{name}', which is not under 'given'{meant(name, self.given)}"
-                )
+                raise self.fault(item, f"{what} uses '{name}', which is not under 'given'{meant(name, self.given)}")
         return text
 
     def dtype(self, item: Item, what: str) -> str:

@@ -35,9 +35,7 @@ def written(
 
 def _renames(links: Sequence[Link]) -> Iterator[Choice]:
     """Renames of whole trees; where that says too much, of modules; of their listed tensors; of single ones."""
-    moves = [
-        Move(one.old, one.new) for one in links if len(one.old) == len(one.new) == 1 and one.old != one.new
-    ]
+    moves = [Move(one.old, one.new) for one in links if len(one.old) == len(one.new) == 1 and one.old != one.new]
     for some in by_core(shapes(moves)):
         modules = [_module(shapes_of) for shapes_of in by_module(some)]
         wide = under(some)
@@ -144,9 +142,7 @@ def _contents(links: Sequence[Link], casts: Mapping[str, Op], names: Sequence[st
                 groups[2, Rule("cast", (), options=(("dtype", cast.dtype.name),))].append(name)
     for (_, rule), some in sorted(groups.items(), key=lambda item: item[0][0]):
         for pattern, members in _sources(some, names):
-            yield Written(
-                replace(rule, sources=(pattern,)), tuple(Move((name,), (name,)) for name in members)
-            )
+            yield Written(replace(rule, sources=(pattern,)), tuple(Move((name,), (name,)) for name in members))
 
 
 def _sources(some: Sequence[str], names: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -112,9 +112,7 @@ def _children(checkpoint: Checkpoint, path: Path, index: int) -> Iterator[Event]
 
 def is_module(checkpoint: Checkpoint, node: Node) -> bool:
     """Whether a call builds a pickled ``nn.Module``."""
-    return (
-        isinstance(node, Call) and node.state is not None and fields(checkpoint, node.state).keys() >= _MODULE
-    )
+    return isinstance(node, Call) and node.state is not None and fields(checkpoint, node.state).keys() >= _MODULE
 
 
 def _refuse_doubles(scope: Scope) -> None:
@@ -191,9 +189,7 @@ def versions_of(checkpoint: Checkpoint, scope: Scope) -> dict[str, Scalar]:
     found: dict[str, Scalar] = {}
     prefix = scope.prefix
     for module, at in fields(checkpoint, metadata_at(checkpoint, scope.index)).items():
-        version = (
-            checkpoint.nodes[known] if (known := fields(checkpoint, at).get("version")) is not None else None
-        )
+        version = checkpoint.nodes[known] if (known := fields(checkpoint, at).get("version")) is not None else None
         if isinstance(version, Value) and (module + ".").startswith(prefix):
             found[module[len(prefix) :] if module + "." != prefix else ""] = version.value
     return found

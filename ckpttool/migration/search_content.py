@@ -45,9 +45,7 @@ class ByContent(Links):
         # What others have too, if only under names that are settled already, proves nothing.
         alone = self._alone()
         self._take([c for c in proved if alone(c)], "certain", "same content")
-        self._take(
-            [c for c in proved if not alone(c)], "likely", "same content, which others have too", LIKELY
-        )
+        self._take([c for c in proved if not alone(c)], "likely", "same content, which others have too", LIKELY)
         digests = content("b", [one.side.index for one in self.rest[1]])
         turned, _ = by_turning(self.rest, digests, evidence.turned, slices)
         for couple, axes in turned:
@@ -96,9 +94,7 @@ class ByContent(Links):
             self._join(self._couples(some), split, axes, min(p.score for p in some), "same content, in parts")
 
     def _join(self, couples: Sequence[Couple], split: bool, axes: Axes, score: float, why: str) -> None:
-        whole, parts = (
-            (couples[0][0], [b for _, b in couples]) if split else (couples[0][1], [a for a, _ in couples])
-        )
+        whole, parts = (couples[0][0], [b for _, b in couples]) if split else (couples[0][1], [a for a, _ in couples])
         shape = whole.tensor.shape
         shapes = [part.tensor.shape for part in parts]
         if axes:

@@ -45,9 +45,7 @@ class ByName(Links):
                 self._add([couple], "certain", why + told, None, (), 1.0)
             else:
                 told = "; contents differ" if counted else "; the two count their layers differently"
-                self._add(
-                    [couple], "likely", why + told, None, (), min(score, LIKELY if counted else COUNTED)
-                )
+                self._add([couple], "likely", why + told, None, (), min(score, LIKELY if counted else COUNTED))
 
     def _sure(self, couple: Couple, moves: Moves, counted: bool) -> bool:
         """Whether equal names are certain: where contents prove others, but not this one, its own module has to be."""
@@ -113,8 +111,7 @@ class ByName(Links):
         for link in joined:
             split = isinstance(link.op, Split)
             olds, news = (
-                [self._words(side, name)[:-1] for name in names]
-                for side, names in enumerate((link.old, link.new))
+                [self._words(side, name)[:-1] for name in names] for side, names in enumerate((link.old, link.new))
             )
             mine, others = (olds[0], news) if split else (news[0], olds)
             for words in modules[not split].get(mine, ()):

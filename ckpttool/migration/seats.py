@@ -50,14 +50,10 @@ def _rearranged(optimizer: Optimizer, groups: Sequence[Sequence[Member]]) -> boo
     return not plain or [[s.ident for s in m.slots] for m in flat] != [[s.ident] for s in optimizer.slots]
 
 
-def _seat(
-    shop: Workshop, optimizer: Optimizer, member: Member, ties: Ties, moments: Moments, whole: bool
-) -> Seat:
+def _seat(shop: Workshop, optimizer: Optimizer, member: Member, ties: Ties, moments: Moments, whole: bool) -> Seat:
     state = moments.of(member)
     if whole and any(slot.state for slot in member.slots):
-        state = State(
-            None, "LBFGS keeps one vector over all parameters, which no longer fits: its state starts anew"
-        )
+        state = State(None, "LBFGS keeps one vector over all parameters, which no longer fits: its state starts anew")
     old = member.slots[0] if member.slots else None
     ident = old.ident if old else ""
     if optimizer.named == "fqn" and member.product is not None:
@@ -112,9 +108,7 @@ def _with_start(shop: Workshop, optimizer: Optimizer, seat: Seat, states: Mappin
     """Adagrad makes its state when it is made itself, and fails on a parameter without: so it gets a fresh one."""
     product, original = seat.member.product, shop.editor.original
     tensor = None if product is None else shop.tensor(product.index)
-    model = next(
-        ({**found} for i in states.values() if {"step", "sum"} <= (found := fields(original, i)).keys()), None
-    )
+    model = next(({**found} for i in states.values() if {"step", "sum"} <= (found := fields(original, i)).keys()), None)
     if seat.state.index is not None or product is None or tensor is None or model is None:
         return seat
     groups = items(original, fields(original, optimizer.index)["param_groups"])

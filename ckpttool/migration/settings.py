@@ -24,16 +24,12 @@ class Settled:
     source: str
 
 
-def settle(
-    rules: RuleFile, facts: Mapping[str, Scalar], settings: Mapping[str, Setting]
-) -> dict[str, Setting]:
+def settle(rules: RuleFile, facts: Mapping[str, Scalar], settings: Mapping[str, Setting]) -> dict[str, Setting]:
     """Every given name with its value; raises what ``settled`` raises."""
     return {one.name: one.value for one in settled(rules, facts, settings)}
 
 
-def settled(
-    rules: RuleFile, facts: Mapping[str, Scalar], settings: Mapping[str, Setting]
-) -> tuple[Settled, ...]:
+def settled(rules: RuleFile, facts: Mapping[str, Scalar], settings: Mapping[str, Setting]) -> tuple[Settled, ...]:
     """Every given name with its value and its source. Texts that spell a whole number are numbers.
 
     Raises ``RuleError`` for a setting that the rules do not know, and for a required value that nothing tells.
@@ -52,11 +48,7 @@ def settled(
 
 
 def _settled(
-    given: Given,
-    rules: RuleFile,
-    facts: Mapping[str, Scalar],
-    known: Mapping[str, Setting],
-    said: Setting | None,
+    given: Given, rules: RuleFile, facts: Mapping[str, Scalar], known: Mapping[str, Setting], said: Setting | None
 ) -> Settled:
     default = given.default
     if isinstance(default, str) and default in rules.names:
@@ -68,9 +60,5 @@ def _settled(
         if isinstance(value, (int, float, str)) and not isinstance(value, bool):
             return Settled(given.name, value, source)
     what = f" ({printable(given.about)})" if given.about else ""
-    places = (
-        f"; the checkpoint does not record it as {printable(' or '.join(given.paths))}" if given.paths else ""
-    )
-    raise RuleError(
-        rules.where, f"'{given.name}'{what} has no value{places}: say it with --set {given.name}=VALUE"
-    )
+    places = f"; the checkpoint does not record it as {printable(' or '.join(given.paths))}" if given.paths else ""
+    raise RuleError(rules.where, f"'{given.name}'{what} has no value{places}: say it with --set {given.name}=VALUE")

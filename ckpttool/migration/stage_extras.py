@@ -35,9 +35,7 @@ def add_extras(
                 out.insert(_made(rule, target, items.get(name)), rule, _beside(rule, name, out))
         if there:
             verb = "is" if len(there) == 1 else "are"
-            tally.notes.append(
-                f"{printable(rule.rule.where)} – {rule.rule.text}: {listed(there)} {verb} there already"
-            )
+            tally.notes.append(f"{printable(rule.rule.where)} – {rule.rule.text}: {listed(there)} {verb} there already")
 
 
 def _beside(rule: Compiled, name: str, out: Emission) -> str:
@@ -71,9 +69,7 @@ def _made(rule: Compiled, target: str, source: Item | None) -> Item:
         index = indexed(str(rule.rule.option(name)))[1] if name else None
         form = source.form if source is not None else None
         if name and form is None:
-            raise rule.fault(
-                "the rule looks at a tensor and this key holds none", source.name if source else ""
-            )
+            raise rule.fault("the rule looks at a tensor and this key holds none", source.name if source else "")
         if name == "copy" and source is not None and form is not None:
             expression, form = indexed_expression(index, source.expression, form)
             return Item(target, expression, form, (*source.rules, rule.number))
@@ -98,16 +94,12 @@ def _tie(rule: Compiled, target: str, name: str, out: Emission) -> int:
     home = out.item(names[0])
     if len(names) != 1 or home is None:
         said = "is dropped" if home is None else f"becomes {listed(names)}"
-        raise rule.fault(
-            f"'{printable(name)}' {said}, so nothing can be tied to it", near=nearest(name, out.makers)
-        )
+        raise rule.fault(f"'{printable(name)}' {said}, so nothing can be tied to it", near=nearest(name, out.makers))
     if home.name == target:
         return 0
     old, new = out.item(target), rule.rule.option("new")
     if new is not None and bool(new) == (old is not None):
-        raise rule.fault(
-            f"'new' is {str(new).lower()}, and '{printable(target)}' {'is' if old else 'is not'} there"
-        )
+        raise rule.fault(f"'new' is {str(new).lower()}, and '{printable(target)}' {'is' if old else 'is not'} there")
     tied = replace(home, name=target, rules=(*home.rules, rule.number), tied=home.name, replaces="")
     if old is None:
         out.insert(tied, rule)

@@ -89,9 +89,7 @@ class Index:
         """Every rule that matches, in the file's order; without surroundings whatever its guard says."""
         for rule, place in self._candidates(name):
             binding = rule.matchers[place].match(name)
-            if binding is not None and (
-                around is None or holds(rule.rule.when, rule.source, name, binding, around)
-            ):
+            if binding is not None and (around is None or holds(rule.rule.when, rule.source, name, binding, around)):
                 yield Claim(rule, place, binding)
 
     def _candidates(self, name: str) -> list[Entry]:
@@ -103,7 +101,5 @@ class Index:
             return self.open
         if words not in self.known:
             found = [entry for word in dict.fromkeys(words) for entry in by_word[word]]
-            self.known[words] = sorted(
-                [*self.open, *found], key=lambda entry: self.order[entry[0].number, entry[1]]
-            )
+            self.known[words] = sorted([*self.open, *found], key=lambda entry: self.order[entry[0].number, entry[1]])
         return self.known[words]

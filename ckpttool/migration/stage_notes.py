@@ -14,9 +14,7 @@ from ckpttool.migration.rule_errors import listed, nearest_of, templates
 from ckpttool.migration.stage_items import Context, Index, Item, Tally
 
 
-def stage_notes(
-    stage: Sequence[Compiled], items: Mapping[str, Item], context: Context, tally: Tally
-) -> Iterator[str]:
+def stage_notes(stage: Sequence[Compiled], items: Mapping[str, Item], context: Context, tally: Tally) -> Iterator[str]:
     """One note for each rule of a stage that decided nothing, unless it is optional; ``tally`` learns of them too."""
     idle = [rule for rule in stage if not tally.hits[rule.number]]
     if not idle:
@@ -85,9 +83,7 @@ def _spelt(pattern: Pattern, known: Mapping[str, str]) -> bool:
     if not any(capture.kind == "digits" for capture in pattern.captures):
         return False
     segments = tuple(
-        tuple(
-            replace(p, kind="word") if isinstance(p, Capture) and p.kind == "digits" else p for p in segment
-        )
+        tuple(replace(p, kind="word") if isinstance(p, Capture) and p.kind == "digits" else p for p in segment)
         for segment in pattern.segments
     )
     try:

@@ -20,9 +20,7 @@ from ckpttool.migration.stage_out import Emission
 Result = TypeVar("Result")
 
 
-def run_stage(
-    rules: Sequence[Compiled], items: Mapping[str, Item], context: Context, tally: Tally
-) -> dict[str, Item]:
+def run_stage(rules: Sequence[Compiled], items: Mapping[str, Item], context: Context, tally: Tally) -> dict[str, Item]:
     """The keys after the stage, in order. Raises ``RuleError``. Linear in names × the rules that can match them."""
     if rules and rules[0].kind.role == "strip":
         return _stripped(rules[0], items, tally)
@@ -135,9 +133,6 @@ def _part(item: Item, claim: Claim, emission: Emission) -> None:
         binding = {**claim.binding, rule.spread: str(part)} if rule.spread else claim.binding
         target = rule.targets[0 if rule.spread else part]
         made = Item(
-            rule.name(target, binding, item.name),
-            Applied(op, (item.expression,), part),
-            forms[part],
-            item.rules,
+            rule.name(target, binding, item.name), Applied(op, (item.expression,), part), forms[part], item.rules
         )
         emission.put(made, rule, item.name)

@@ -26,9 +26,7 @@ def weight_steps(scope: Scope, rewriting: Rewriting, products: Sequence[Product]
         yield Step("drop", (key,), (), _reason(rewriting, dropped.rules), "its content is not kept")
 
 
-def reordering(
-    scope: Scope, asked: Rewriting, made: Rewriting, names: Sequence[str], target: bool
-) -> Iterator[Step]:
+def reordering(scope: Scope, asked: Rewriting, made: Rewriting, names: Sequence[str], target: bool) -> Iterator[Step]:
     """The step that puts keys into another order than the rules gave, or into one that has no way back."""
     moved = [one.name for one in made.outputs] != [one.name for one in asked.outputs]
     lost = not target and not comes_back(names, made)
@@ -57,9 +55,7 @@ def metadata_steps(scope: Scope, modules: ModuleMoves) -> Iterator[Step]:
         yield Step("metadata", (f"{base}.*",), (f"{base}.*",), why, lossy)
 
 
-def returning_steps(
-    scope: Scope, names: Names, made: Rewriting, back: Rewrite, target: bool
-) -> Iterator[Step]:
+def returning_steps(scope: Scope, names: Names, made: Rewriting, back: Rewrite, target: bool) -> Iterator[Step]:
     """What the way back would not give, though no rule says that it is lost; a ``target``'s order is none of that."""
     if not made.changes:
         return

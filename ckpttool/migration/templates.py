@@ -78,9 +78,7 @@ def _fitted(moves: Sequence[Move]) -> Iterator[Shape]:
     for slot in range(len(rest[0])):
         text = _following([row[slot] for row in rest], lead, letters)
         if text is None:
-            yield from _apart(
-                moves, [row[slot] for row in rest], [row[free[0]] for row in lead] if free else None
-            )
+            yield from _apart(moves, [row[slot] for row in rest], [row[free[0]] for row in lead] if free else None)
             return
         texts.append(text)
     yield _written(moves, texts)

@@ -46,9 +46,7 @@ def towards(
     questions = ask(search.rest, sides, evidence is not None)
     links = tuple(sorted(search.links, key=lambda link: target.order[link.new[0]]))
     asked = {name for one in questions for name in (*one.new, *one.candidates)}
-    unused, missing = (
-        tuple(one.side.key for one in side if one.side.key not in asked) for side in search.rest
-    )
+    unused, missing = (tuple(one.side.key for one in side if one.side.key not in asked) for side in search.rest)
     forms = dict(items_of(names.items))
     casts = _casts(links, forms, target) if cast else {}
     rules = written(links, unused, [one.name for one in names.items], casts)
@@ -171,9 +169,7 @@ def fitted(rewriting: Rewriting, names: Names, target: Target) -> Fit:
     """A rewriting with its outputs in the target's order, and every key and shape that does not agree."""
     forms = dict(items_of(names.items))
     plain = {one.name for one in names.items if one.form is None}
-    made: dict[str, Form | None] = {
-        one.name: _form(one.expression, forms, plain) for one in rewriting.outputs
-    }
+    made: dict[str, Form | None] = {one.name: _form(one.expression, forms, plain) for one in rewriting.outputs}
     made |= {tie.name: made.get(tie.to) for tie in rewriting.ties}
     tensors = {name for name, form in made.items() if form is not None}
     absent = [name for name, _ in target.keys if name not in made]

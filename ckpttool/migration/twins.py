@@ -59,16 +59,12 @@ def _keyed(shop: Workshop, layout: Layout, scope: Scope) -> Iterator[tuple[Path,
 
 def _all_names(shop: Workshop, node: Mapping, scope: Scope) -> bool:
     keys = [shop.editor.original.nodes[key] for key in node.keys]
-    return all(
-        isinstance(key, Value) and isinstance(key.value, str) and key.value in scope.named for key in keys
-    )
+    return all(isinstance(key, Value) and isinstance(key.value, str) and key.value in scope.named for key in keys)
 
 
 def _moved(shop: Workshop, scope: Scope, node: Mapping, products: Sequence[Product]) -> Mapping | None:
     editor = shop.editor
-    held = dict(
-        zip((_text(shop, key) for key in node.keys), zip(node.keys, node.values, strict=True), strict=True)
-    )
+    held = dict(zip((_text(shop, key) for key in node.keys), zip(node.keys, node.values, strict=True), strict=True))
     keys, values, used = [], [], set[str]()
     for product in products:
         names = [leaf.name or "" for leaf in product.sources]
@@ -85,9 +81,7 @@ def _moved(shop: Workshop, scope: Scope, node: Mapping, products: Sequence[Produ
     return replace(node, keys=tuple(keys), values=tuple(values))
 
 
-def _value(
-    shop: Workshop, scope: Scope, product: Product, below: Sequence[int], used: set[str]
-) -> int | None:
+def _value(shop: Workshop, scope: Scope, product: Product, below: Sequence[int], used: set[str]) -> int | None:
     """What stands under a key of the result; None where that cannot be told."""
     names = [leaf.name or "" for leaf in product.sources]
     shapes = [t.shape if (t := shop.tensor(leaf.index)) else None for leaf in product.sources]

@@ -21,17 +21,11 @@ Signature: TypeAlias = "tuple[object, ...]"
 PARAMETERS = ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state")
 """Calls around a tensor that carry no content of their own."""
 
-_PLAIN = (
-    "torch._utils._rebuild_tensor",
-    "torch._utils._rebuild_tensor_v2",
-    "torch._utils._rebuild_tensor_v3",
-)
+_PLAIN = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor_v3")
 _V2, _V3 = _PLAIN[1:]
 _FORMLESS = ("safetensors", "torch-tar")
 """How readers call the form of a tensor that no function rebuilds: plain ones too."""
-_TYPED = {
-    dtype for name, dtype in STORAGE_CLASSES.items() if "Untyped" not in name and dtype.kind != "quantized"
-}
+_TYPED = {dtype for name, dtype in STORAGE_CLASSES.items() if "Untyped" not in name and dtype.kind != "quantized"}
 """Element types that torch has a storage class for; all others lie in untyped storages."""
 
 
@@ -69,9 +63,7 @@ class Workshop:
         if kept not in self._nodes:
             inputs = tuple(self._input(name, bound[name], what) for name in names)
             try:
-                form = form_of(
-                    expression, {one.name: Form(one.tensor.dtype, one.tensor.shape) for one in inputs}
-                )
+                form = form_of(expression, {one.name: Form(one.tensor.dtype, one.tensor.shape) for one in inputs})
             except OpError as error:
                 raise MigrationError(f"{printable(what)} – {error}") from error
             storage = self._storage(kept[0], self._made(expression, inputs, form), like)
@@ -135,9 +127,7 @@ class Workshop:
             )
         one = Input(name, tensor, self.editor.storages[tensor.storage])
         content = self.editor.contents[tensor.storage]
-        return (
-            at_hand(one, content) if isinstance(content, Copied) and content.inflates_to is not None else one
-        )
+        return at_hand(one, content) if isinstance(content, Copied) and content.inflates_to is not None else one
 
     def bare(self, index: int) -> Tensor | None:
         """The tensor inside a ``Parameter``; None for what has more around it than that."""
@@ -155,9 +145,7 @@ class Workshop:
             if made.inputs:
                 first = made.inputs[0]
                 same = first.tensor.dtype == made.form.dtype
-                template = replace(
-                    first.storage, dtype=first.storage.dtype if same else _home(made.form.dtype)
-                )
+                template = replace(first.storage, dtype=first.storage.dtype if same else _home(made.form.dtype))
             self._storages[signature] = self.editor.storage(template, made)
         return self._storages[signature]
 
@@ -184,9 +172,7 @@ class Workshop:
         call = self.editor.nodes[outer.call]
         assert isinstance(call, Call)
         made = self.editor.put(replace(call, args=(inner, *call.args[1:])))
-        shown = replace(
-            tensor, requires_grad=outer.requires_grad, form=outer.form, parts=(("data", inner),), call=made
-        )
+        shown = replace(tensor, requires_grad=outer.requires_grad, form=outer.form, parts=(("data", inner),), call=made)
         return self.editor.put(shown)
 
 

@@ -53,9 +53,7 @@ Item: TypeAlias = "Leaf | Listing | Table"
 def read_yaml(text: str, where: str) -> Item:
     """The document that a text holds. Raises ``RuleError`` with file and line for whatever is not plain data."""
     if len(text) > MAX_BYTES:
-        raise RuleError(
-            where, f"the file has {len(text):,} characters; rules files up to {MAX_BYTES:,} are read"
-        )
+        raise RuleError(where, f"the file has {len(text):,} characters; rules files up to {MAX_BYTES:,} are read")
     try:
         _check_events(text, where)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -81,9 +79,7 @@ def _check_events(text: str, where: str) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise RuleError(
-                _at(where, event.start_mark), "anchors and aliases (& and *) are not read; repeat it"
-            )
+            raise RuleError(_at(where, event.start_mark), "anchors and aliases (& and *) are not read; repeat it")
         tag = getattr(event, "tag", None)
         if tag is not None:
             raise RuleError(_at(where, event.start_mark), f"tags ({printable(str(tag))}) are not read")

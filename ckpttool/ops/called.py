@@ -58,8 +58,7 @@ class Called(Mixes):
         elif self.shape is None or self.dtype is None:
             raise OpError(f"{self.name}: a tensor without inputs needs a shape and an element type")
         made = Form(
-            inputs[0].dtype if self.dtype is None else self.dtype,
-            inputs[0].shape if self.shape is None else self.shape,
+            inputs[0].dtype if self.dtype is None else self.dtype, inputs[0].shape if self.shape is None else self.shape
         )
         numbers(self.name, (made,))
         return (made,)
@@ -77,9 +76,7 @@ class Called(Mixes):
                 "where it is another one than the first input's"
             )
         if found.dtype.kind not in "biufc":
-            raise CodeFailed(
-                f"{printable(self.where)} – the function gave {found.dtype}, which are no numbers"
-            )
+            raise CodeFailed(f"{printable(self.where)} – the function gave {found.dtype}, which are no numbers")
         return [found]
 
 

@@ -36,13 +36,9 @@ class Cast(Mixes):
             return (made,)
         numbers(self.name, (form, made))
         if form.dtype.kind == "complex" != self.dtype.kind:
-            raise OpError(
-                f"{self.name}: elements of {form.dtype.name} are 2 numbers each, of {self.dtype.name} 1"
-            )
+            raise OpError(f"{self.name}: elements of {form.dtype.name} are 2 numbers each, of {self.dtype.name} 1")
         if self.dtype.bits % 8:
-            raise OpError(
-                f"{self.name}: elements of {self.dtype.name} have {self.dtype.bits} bits, not 8 or more"
-            )
+            raise OpError(f"{self.name}: elements of {self.dtype.name} have {self.dtype.bits} bits, not 8 or more")
         return (made,)
 
     def compute(self, arrays: list[np.ndarray], inputs: tuple[Form, ...]) -> list[np.ndarray]:

@@ -100,9 +100,7 @@ def _fits(name: str, value: bool | int | float, dtype: DType) -> None:
             raise OpError(f"{name}: {value} does not fit 64 bits")
         return
     low, high = (
-        (-(1 << dtype.bits - 1), (1 << dtype.bits - 1) - 1)
-        if dtype.kind == "int"
-        else (0, (1 << dtype.bits) - 1)
+        (-(1 << dtype.bits - 1), (1 << dtype.bits - 1) - 1) if dtype.kind == "int" else (0, (1 << dtype.bits) - 1)
     )
     if value != value or not low <= value <= high or value != int(value):
         raise OpError(f"{name}: {value} is not one of {dtype.name}'s integers from {low} to {high}")

@@ -33,9 +33,7 @@ class ResizePositions(Mixes):
         form = only(self.name, inputs)
         numbers(self.name, inputs, "float")
         if len(form.shape) < 2:
-            raise OpError(
-                f"{self.name}: {shown(form.shape)} has {plural(len(form.shape), 'dimension')}, not 2 or more"
-            )
+            raise OpError(f"{self.name}: {shown(form.shape)} has {plural(len(form.shape), 'dimension')}, not 2 or more")
         self.steps(form)
         return (with_size(form, len(form.shape) - 2, self.prefix + math.prod(self.grid)),)
 

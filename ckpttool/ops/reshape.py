@@ -48,9 +48,7 @@ class Squeeze(Moves):
         found = tuple(sorted({axis(self.name, dim, form) for dim in self.dims}))
         for dim in found:
             if form.shape[dim] != 1:
-                raise OpError(
-                    f"{self.name}: dimension {dim} of {shown(form.shape)} has size {form.shape[dim]}, not 1"
-                )
+                raise OpError(f"{self.name}: dimension {dim} of {shown(form.shape)} has size {form.shape[dim]}, not 1")
         return found
 
     def compute(self, arrays: list[np.ndarray], inputs: tuple[Form, ...]) -> list[np.ndarray]:

@@ -45,9 +45,7 @@ class Simplifier:
             inputs = self.inputs(expression)
             made = expression.op.forms(inputs)
             if not 0 <= expression.part < len(made):
-                raise OpError(
-                    f"{expression.op.name}: output {expression.part} is asked for, there are {len(made)}"
-                )
+                raise OpError(f"{expression.op.name}: output {expression.part} is asked for, there are {len(made)}")
             found = self._forms[expression] = made[expression.part]
         return found
 
@@ -144,9 +142,7 @@ def _taken_apart(self: Simplifier, made: Applied, op: Op) -> Expression | None:
     if not isinstance(inner, Applied) or not isinstance(inner.op, (Concat, Stack)):
         return None
     undone = op.inverse(self.inputs(made))
-    same = type(undone) is type(inner.op) and _dim(undone, self.form(inner)) == _dim(
-        inner.op, self.form(inner)
-    )
+    same = type(undone) is type(inner.op) and _dim(undone, self.form(inner)) == _dim(inner.op, self.form(inner))
     return inner.inputs[made.part] if same and outer == self.inputs(inner) else None
 
 
@@ -179,11 +175,7 @@ def _reorder(self: Simplifier, made: Applied, op: Op) -> Expression | None:
     dim, order = axis(op.name, op.dim, form), op.order(form)
     if list(order) == sorted(order):
         return inner
-    if (
-        isinstance(inner, Applied)
-        and isinstance(inner.op, Reorder)
-        and axis(op.name, inner.op.dim, form) == dim
-    ):
+    if isinstance(inner, Applied) and isinstance(inner.op, Reorder) and axis(op.name, inner.op.dim, form) == dim:
         first = inner.op.order(form)
         return self.apply(Reorder(dim, tuple(first[i] for i in order)), inner.inputs)
     return None

@@ -35,14 +35,11 @@ class Split(Moves):
         if bool(self.sizes) == bool(self.sections):
             raise OpError(f"{self.name}: needs sizes or a number of sections, one of the two")
         if self.sections < 0 or any(size < -1 for size in self.sizes) or self.sizes.count(-1) > 1:
-            raise OpError(
-                f"{self.name}: sizes {list(self.sizes)}, sections {self.sections} are no numbers of rows"
-            )
+            raise OpError(f"{self.name}: sizes {list(self.sizes)}, sections {self.sections} are no numbers of rows")
         if self.sections:
             if total % self.sections:
                 raise OpError(
-                    f"{self.name}: dimension {dim} has {total} rows, "
-                    f"which {self.sections} equal sections cannot share"
+                    f"{self.name}: dimension {dim} has {total} rows, which {self.sections} equal sections cannot share"
                 )
             return (total // self.sections,) * self.sections
         left = total - sum(size for size in self.sizes if size != -1)
@@ -73,9 +70,7 @@ class Unstack(Moves):
         form = only(self.name, inputs)
         dim = axis(self.name, self.dim, form)
         if self.count and form.shape[dim] != self.count:
-            raise OpError(
-                f"{self.name}: dimension {dim} has {form.shape[dim]} rows, {self.count} are expected"
-            )
+            raise OpError(f"{self.name}: dimension {dim} has {form.shape[dim]} rows, {self.count} are expected")
         piece = Form(form.dtype, form.shape[:dim] + form.shape[dim + 1 :])
         return (piece,) * form.shape[dim]
 

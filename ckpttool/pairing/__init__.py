@@ -72,9 +72,7 @@ def _couples(pairs: Sequence[Pair], rest: Rest) -> list[Couple]:
     return [(known[id(pair.a)], known[id(pair.b)]) for pair in pairs]
 
 
-def _equal_paths(
-    items_a: Sequence[Item], items_b: Sequence[Item]
-) -> tuple[dict[int, Pair], list[int], list[int]]:
+def _equal_paths(items_a: Sequence[Item], items_b: Sequence[Item]) -> tuple[dict[int, Pair], list[int], list[int]]:
     """Pairs of equal paths by a's place, and the places left. Where a path stands twice, the last go together."""
     ours, theirs = _places(items_a), _places(items_b)
     if len(ours) != len(items_a) or len(theirs) != len(items_b):

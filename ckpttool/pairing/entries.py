@@ -54,11 +54,7 @@ def _entry(at: int, item: Item, roots: set[Path], depths: range) -> One:
     # The last segment names the tensor itself, so a section that is one tensor roots nothing.
     depth = next((n for n in depths if n < len(path) and path[:n] in roots), 0)
     words = item.key.split(".") if not depth else ".".join(path[depth:]).split(".")
-    worn = (
-        ()
-        if WRAPPERS.isdisjoint(item.key.split("."))
-        else tuple([w for w in item.key.split(".") if w in WRAPPERS])
-    )
+    worn = () if WRAPPERS.isdisjoint(item.key.split(".")) else tuple([w for w in item.key.split(".") if w in WRAPPERS])
     bare = tuple([w for w in words if w not in WRAPPERS]) if worn else tuple(words)
     return One(side_of(item), item.tensor, at, path[:depth], bare, worn)
 
@@ -78,9 +74,7 @@ def without(rest: Rest, couples: Sequence[Couple]) -> Rest:
     if not couples:
         return rest
     gone_a, gone_b = {id(a) for a, _ in couples}, {id(b) for _, b in couples}
-    return [one for one in rest[0] if id(one) not in gone_a], [
-        one for one in rest[1] if id(one) not in gone_b
-    ]
+    return [one for one in rest[0] if id(one) not in gone_a], [one for one in rest[1] if id(one) not in gone_b]
 
 
 def unique(rest: Rest, key: Callable[[One], Hashable]) -> list[Couple]:

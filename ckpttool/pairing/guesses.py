@@ -123,9 +123,7 @@ def _weighed(a: list[Unit], b: list[Unit], learned: Known, ordered: bool) -> lis
     known, clashes = _taught(a, b, learned)
     clashes *= _numbered(a, b)
     alike, named = (0.8 * alike + 0.2 * known) * clashes, named * clashes
-    return [
-        _Guess(a[i], b[j], float(alike[i, j]), float(named[i, j]), clear) for i, j, clear in assign(alike)
-    ]
+    return [_Guess(a[i], b[j], float(alike[i, j]), float(named[i, j]), clear) for i, j, clear in assign(alike)]
 
 
 def _overlap(a: list[Unit], b: list[Unit]) -> Matrix:

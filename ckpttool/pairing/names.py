@@ -14,14 +14,7 @@ if TYPE_CHECKING:
     Matrix: TypeAlias = "NDArray[np.float64]"
 
 WRAPPERS = frozenset(
-    {
-        "module",
-        "_orig_mod",
-        "_fsdp_wrapped_module",
-        "_checkpoint_wrapped_module",
-        "_forward_module",
-        "_module",
-    }
+    {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module", "_module"}
 )
 """Segments that DDP, ``torch.compile``, FSDP, activation checkpointing, Lightning and Opacus put into keys."""
 
@@ -61,17 +54,7 @@ _NORMS = {
 _PHRASES = {word: ("norm", which) for which, words in _NORMS.items() for word in words.split()}
 _MEANS = {word: line.split()[0] for line in _SAME.strip().splitlines() for word in line.split()}
 
-_TELLING = (
-    "query",
-    "key",
-    "value",
-    "norm",
-    "convolution",
-    "embedding",
-    "first",
-    "second",
-    "attention",
-)
+_TELLING = ("query", "key", "value", "norm", "convolution", "embedding", "first", "second", "attention")
 """Words of which either both names have the same or they hardly mean the same tensor."""
 
 _PIECE = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|#|[^A-Za-z0-9_#\-]+")
@@ -126,9 +109,7 @@ def likeness(left: Sequence[tuple[str, ...]], right: Sequence[tuple[str, ...]]) 
     def compared(x: list[str], y: list[str]) -> Matrix:
         return np.asarray(cdist(x, y, scorer=score, dtype=np.float64), dtype=np.float64)
 
-    words_alike = compared(
-        ["".join(known[w] for w in t) for t in a], ["".join(known[w] for w in t) for t in b]
-    )
+    words_alike = compared(["".join(known[w] for w in t) for t in a], ["".join(known[w] for w in t) for t in b])
     letters_alike = compared([".".join(t) for t in a], [".".join(t) for t in b])
     told = [np.array([[word in t for word in _TELLING] for t in ts]) for ts in (a, b)]
     clashes = (told[0][:, None, :] != told[1][None, :, :]).any(axis=2)

@@ -86,9 +86,7 @@ def _optimizers(
 
 
 def _shaped(view: View, models: list[tuple[tuple[str, int], ...]]) -> list[list[tuple[str, int, Shape]]]:
-    return [
-        [(key, i, t.shape) for key, i in model if isinstance(t := view.node(i), Tensor)] for model in models
-    ]
+    return [[(key, i, t.shape) for key, i in model if isinstance(t := view.node(i), Tensor)] for model in models]
 
 
 def _generators(view: View, sections: tuple[Section, ...]) -> tuple[tuple[str, int], ...]:

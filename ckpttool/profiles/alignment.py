@@ -19,14 +19,7 @@ MAX_GROUPS = 64
 """Groups that are merged along the model; the work is their number times the parameters'."""
 
 _WRAPPERS = frozenset(
-    {
-        "module",
-        "_orig_mod",
-        "_fsdp_wrapped_module",
-        "_checkpoint_wrapped_module",
-        "_forward_module",
-        "_module",
-    }
+    {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module", "_module"}
 )
 
 
@@ -86,9 +79,7 @@ def _by_shapes(raw: RawOptimizer, model: Parameters) -> list[tuple[str, int]] | 
     if not any(slot.shape is not None for slot in raw.slots) or len(raw.slots) > len(model):
         return None
     if len(raw.slots) == len(model):
-        straight = all(
-            slot.shape in (None, shape) for slot, (_, _, shape) in zip(raw.slots, model, strict=True)
-        )
+        straight = all(slot.shape in (None, shape) for slot, (_, _, shape) in zip(raw.slots, model, strict=True))
         if raw.groups == 1 or _one_each(raw):
             return [(key, at) for key, at, _ in model] if straight else None
         return _merge(raw, model) if raw.groups <= MAX_GROUPS else None
@@ -107,11 +98,7 @@ def _merge(raw: RawOptimizer, model: Parameters) -> list[tuple[str, int]] | None
     heads = dict.fromkeys(queues, 0)
     dealt: dict[int, tuple[str, int]] = {}
     for key, at, shape in model:
-        takers = [
-            g
-            for g, q in queues.items()
-            if heads[g] < len(q) and raw.slots[q[heads[g]]].shape in (None, shape)
-        ]
+        takers = [g for g, q in queues.items() if heads[g] < len(q) and raw.slots[q[heads[g]]].shape in (None, shape)]
         if len(takers) != 1:
             return None
         group = takers[0]

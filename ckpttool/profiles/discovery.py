@@ -110,9 +110,7 @@ def _by_content(view: View, name: str, index: int, node: Node) -> SectionName | 
 def _of_all(view: View, name: str, node: Sequence) -> SectionName | None:
     if not 0 < len(node.items) <= 64:
         return None
-    roles = {
-        _by_content(view, name, i, view.node(i)) for i in node.items if isinstance(view.node(i), Mapping)
-    }
+    roles = {_by_content(view, name, i, view.node(i)) for i in node.items if isinstance(view.node(i), Mapping)}
     role = roles.pop() if len(roles) == 1 else None
     return role if role in ("optimizer", "scheduler", "scaler") else None
 
@@ -168,11 +166,7 @@ def is_scheduler(known: dict[str, int]) -> bool:
     """Whether a mapping's keys are a schedule's: torch's, MMEngine's or Megatron's."""
     if "last_epoch" in known or "_schedulers" in known:
         return True
-    return {"last_step", "_last_value"} <= known.keys() or {
-        "max_lr",
-        "num_steps",
-        "lr_decay_style",
-    } <= known.keys()
+    return {"last_step", "_last_value"} <= known.keys() or {"max_lr", "num_steps", "lr_decay_style"} <= known.keys()
 
 
 def is_module(view: View, node: Node) -> bool:

@@ -39,11 +39,7 @@ def _tensor_kind(node: Tensor, name: str) -> str | None:
         return "torch"
     # Sixteen bytes alone say nothing: the name has to speak of a generator too.
     lowered = name.lower()
-    return (
-        "cuda"
-        if node.shape[0] in CUDA_BYTES and any(w in lowered for w in ("rng", "cuda", "random"))
-        else None
-    )
+    return "cuda" if node.shape[0] in CUDA_BYTES and any(w in lowered for w in ("rng", "cuda", "random")) else None
 
 
 def _sequence_kind(view: View, node: Sequence) -> str | None:

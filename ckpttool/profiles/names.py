@@ -59,9 +59,7 @@ PARTS = frozenset(
 _EMA = re.compile(
     r"(?:^|[_.\s-])(?:ema|swa|averaged?|shadow|polyak)(?:$|[_.\s-])|^ema[A-Z]|_ema$|model_?ema", re.IGNORECASE
 )
-_RNG = re.compile(
-    r"(?:^|[_.\s-])rng(?:$|[_.\s-])|^rng|random_states?|^rng_states?|cuda_rng|_rng$", re.IGNORECASE
-)
+_RNG = re.compile(r"(?:^|[_.\s-])rng(?:$|[_.\s-])|^rng|random_states?|^rng_states?|cuda_rng|_rng$", re.IGNORECASE)
 _SCALER = re.compile(r"scaler|^amp$|amp_scaling_state|loss_scale", re.IGNORECASE)
 
 
@@ -83,6 +81,4 @@ def is_scaler(name: str) -> bool:
 def is_weights(name: str) -> bool:
     """Whether a key speaks of a model's weights."""
     lowered = name.lower()
-    return (
-        name in WEIGHTS or lowered.endswith((".safetensors", "_state_dict", "_weights")) or "model" in lowered
-    )
+    return name in WEIGHTS or lowered.endswith((".safetensors", "_state_dict", "_weights")) or "model" in lowered

@@ -88,9 +88,7 @@ def _read_flat(view: View, path: Path, index: int) -> RawOptimizer:
         else:
             listed.setdefault(name, {})[last] = node.value if isinstance(node, Value) else "…"
     slots = tuple(
-        Slot(
-            name, 0, name, "confirmed", _shape(view, tuple(states.get(name, ()))), tuple(states.get(name, ()))
-        )
+        Slot(name, 0, name, "confirmed", _shape(view, tuple(states.get(name, ()))), tuple(states.get(name, ())))
         for name in listed
     )
     moments = {moment for state in states.values() for moment, _ in state}

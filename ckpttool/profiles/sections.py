@@ -17,9 +17,7 @@ MODEL_SHARE = 0.2
 """A nameless dict of tensors counts as weights if it holds this part of the largest one's tensors."""
 
 
-def sections_of(
-    view: View, profile: Profile | None, found: list[Found], confidence: Confidence
-) -> tuple[Section, ...]:
+def sections_of(view: View, profile: Profile | None, found: list[Found], confidence: Confidence) -> tuple[Section, ...]:
     """All sections, outer ones first where they nest, in the file's order otherwise."""
     declared = [] if profile is None else list(_declared(view, profile, confidence))
     shown = list(_shown(view, found, any(s.name == "weights" for s in declared)))
@@ -61,8 +59,7 @@ def _declared(view: View, profile: Profile, confidence: Confidence) -> Iterable[
 def _covered(section: Section, declared: list[Section]) -> bool:
     """Whether the profile speaks of the same place, or of one around it that plays the same role."""
     return any(
-        d.path == section.path or (d.name == section.name and section.path[: len(d.path)] == d.path)
-        for d in declared
+        d.path == section.path or (d.name == section.name and section.path[: len(d.path)] == d.path) for d in declared
     )
 
 

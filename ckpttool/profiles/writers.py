@@ -32,9 +32,7 @@ def _shown(view: View, path: str) -> str:
 
 def _version(view: View, profile: Profile) -> str | None:
     values = (view.plain(path) for path in profile.version)
-    return next(
-        (str(v) for v in values if isinstance(v, (str, int, float)) and not isinstance(v, bool)), None
-    )
+    return next((str(v) for v in values if isinstance(v, (str, int, float)) and not isinstance(v, bool)), None)
 
 
 def notes_of(view: View, profile: Profile) -> tuple[str, ...]:

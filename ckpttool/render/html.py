@@ -98,9 +98,7 @@ def _table(block: Table) -> Iterator[str]:
     if block.title:
         yield f"<h2>{escape(block.title)}</h2>"
     align = block.align.ljust(len(block.columns), "l")
-    head = "".join(
-        f'<th class="{a}" scope="col">{escape(c)}</th>' for a, c in zip(align, block.columns, strict=False)
-    )
+    head = "".join(f'<th class="{a}" scope="col">{escape(c)}</th>' for a, c in zip(align, block.columns, strict=False))
     yield f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>'
     for row in block.rows:
         first = f'<th class="{align[0]}" scope="row"><code>{escape(row[0])}</code></th>'
@@ -156,8 +154,5 @@ def _bars(block: Bars) -> Iterator[str]:
     for label, quantity, behind in block.rows:
         share = 100 * max(quantity, 0.0) / top if top > 0 else 0.0
         bar = f'<i style="width:{share:.1f}%"></i>' if share else ""
-        yield (
-            f'<div><span>{escape(label)}</span><span class="track">{bar}</span>'
-            f"<span>{escape(behind)}</span></div>"
-        )
+        yield (f'<div><span>{escape(label)}</span><span class="track">{bar}</span><span>{escape(behind)}</span></div>')
     yield "</div>"

@@ -20,9 +20,7 @@ def json_text(report: Report) -> str:
 
 def document(data: dict[str, Json]) -> str:
     """One JSON object laid out as ``json_text`` says."""
-    return (
-        "{\n" + ",\n".join(f"  {json.dumps(key)}: {_value(value)}" for key, value in data.items()) + "\n}\n"
-    )
+    return "{\n" + ",\n".join(f"  {json.dumps(key)}: {_value(value)}" for key, value in data.items()) + "\n}\n"
 
 
 def _value(value: Json) -> str:

@@ -40,9 +40,7 @@ def _suite(root: ET.Element, report: Report, subject: Subject) -> ET.Element:
 
 
 def _target(suite: ET.Element, subject: Subject, failing: list[Finding]) -> None:
-    case = ET.SubElement(
-        suite, "testcase", classname=_clean(_name(subject)), name=f"verdict {_clean(subject.verdict)}"
-    )
+    case = ET.SubElement(suite, "testcase", classname=_clean(_name(subject)), name=f"verdict {_clean(subject.verdict)}")
     if subject.error:
         ET.SubElement(case, "error", type=_clean(subject.verdict), message=_clean(subject.error))
     elif _failed(subject, failing):
@@ -69,12 +67,7 @@ def _case(suite: ET.Element, subject: Subject, finding: Finding) -> None:
 
 
 def _line(finding: Finding) -> str:
-    parts = [
-        f"{finding.severity} {finding.code} {finding.name}",
-        finding.where,
-        finding.message,
-        finding.hint,
-    ]
+    parts = [f"{finding.severity} {finding.code} {finding.name}", finding.where, finding.message, finding.hint]
     return " – ".join(_clean(part) for part in parts if part)
 
 

@@ -212,12 +212,7 @@ def _finding(finding: Finding | str) -> tuple[str, ...]:
         return ("", "", "", f"*{escape(finding)}*")
     where = code(finding.where, in_table=True) if finding.where else ""
     hint = f"<br>→ {escape(finding.hint)}" if finding.hint else ""
-    return (
-        _SIGNS[finding.severity],
-        f"{finding.code} {escape(finding.name)}",
-        where,
-        escape(finding.message) + hint,
-    )
+    return (_SIGNS[finding.severity], f"{finding.code} {escape(finding.name)}", where, escape(finding.message) + hint)
 
 
 def _tree(block: Tree, most: int) -> Iterator[str]:

@@ -74,9 +74,7 @@ def _lane(lane: Lane, scale: float, room: int) -> str:
     """Marks of a step stand first (resume, departure) and last (save, kill) in its columns."""
     line = [" "] * room
     if lane.last >= lane.first:
-        for column in range(
-            _at(lane.first, scale), max(_at(lane.last + 1, scale), _at(lane.first, scale) + 1)
-        ):
+        for column in range(_at(lane.first, scale), max(_at(lane.last + 1, scale), _at(lane.first, scale) + 1)):
             if column < room:
                 line[column] = "─"
     for kind in ("save", "resume", "depart", "kill"):
@@ -115,9 +113,7 @@ def curve_lines(block: Curves, width: int) -> Iterator[str]:
         yield f"{pad(name, label, 'r')} │ {''.join(line)}".rstrip()
     yield f"{'':{label}} └{'─' * (room + 1)}"
     ends = f"{block.axis} {count(first)}"
-    yield f"{'':{label}}   {ends}{pad(count(last), max(room - cells(ends), 1 + len(count(last))), 'r')}"[
-        :width
-    ]
+    yield f"{'':{label}}   {ends}{pad(count(last), max(room - cells(ends), 1 + len(count(last))), 'r')}"[:width]
     names = [printable(name) for name, _ in block.curves]
     yield from _keys([f"{DOTS[number % len(DOTS)]} {name}" for number, name in enumerate(names)], width)
 

@@ -64,19 +64,13 @@ def _curves(block: Curves) -> Iterator[str]:
     across = max(last - first, 1)
     lines = []
     for number, (name, curve) in enumerate(points):
-        drawn = " ".join(
-            f"{1000 * (x - first) / across:.1f},{5 + 190 * below(y, low, high):.1f}" for x, y in curve
-        )
-        lines.append(
-            f'<polyline class="k{number % COLOURS}" points="{drawn}"><title>{escape(name)}</title></polyline>'
-        )
+        drawn = " ".join(f"{1000 * (x - first) / across:.1f},{5 + 190 * below(y, low, high):.1f}" for x, y in curve)
+        lines.append(f'<polyline class="k{number % COLOURS}" points="{drawn}"><title>{escape(name)}</title></polyline>')
     said = f"{block.title}: {', '.join(name for name, _ in points)}, from {real(low)} to {real(high)}"
     yield f'<div class="curves"><div class="ends"><i>{real(high)}</i><i>{real(low)}</i></div><div class="plot">'
     # The curves on top are those that the first is compared with.
     yield f'<svg viewBox="0 0 1000 200" preserveAspectRatio="none" role="img" aria-label="{escape(said)}">'
     yield f"{''.join(lines)}</svg></div><span></span>"
     yield f'<div class="ticks"><i>{escape(block.axis)} {count(first)}</i><i>{count(last)}</i></div></div>'
-    keys = "".join(
-        f'<span><i class="k{n % COLOURS}"></i>{escape(name)}</span>' for n, (name, _) in enumerate(points)
-    )
+    keys = "".join(f'<span><i class="k{n % COLOURS}"></i>{escape(name)}</span>' for n, (name, _) in enumerate(points))
     yield f'<p class="legend">{keys}</p>'

@@ -29,11 +29,7 @@ def sarif(report: Report) -> str:
     pages = {rule.code: rule for rule in report.rules}
     codes = {code: place for place, code in enumerate(dict.fromkeys(code for code, _, _ in found))}
     rules = {code: _rule(code, name, severity, pages.get(code)) for code, name, severity in reversed(found)}
-    driver: dict[str, Json] = {
-        "name": "ckpttool",
-        "rules": [rules[code] for code in codes],
-        **_version(),
-    }
+    driver: dict[str, Json] = {"name": "ckpttool", "rules": [rules[code] for code in codes], **_version()}
     run: dict[str, Json] = {
         "tool": {"driver": driver},
         "invocations": [_invocation(report)],
@@ -121,8 +117,4 @@ def _invocation(report: Report) -> dict[str, Json]:
         }
         for subject in failed
     ]
-    return {
-        "executionSuccessful": not failed,
-        "exitCode": int(report.exit_code),
-        "toolExecutionNotifications": notes,
-    }
+    return {"executionSuccessful": not failed, "exitCode": int(report.exit_code), "toolExecutionNotifications": notes}

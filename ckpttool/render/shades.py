@@ -83,12 +83,7 @@ def heat_lines(block: HeatMap, width: int) -> Iterator[str]:
 
 
 def _panel(
-    block: HeatMap,
-    scale: Scale,
-    rows: list[str],
-    names: list[str],
-    part: tuple[int, int],
-    room: tuple[int, int],
+    block: HeatMap, scale: Scale, rows: list[str], names: list[str], part: tuple[int, int], room: tuple[int, int]
 ) -> Iterator[str]:
     chosen = slice(*part)
     widths = [min(_width(name), room[1]) for name in names[chosen]]
@@ -96,9 +91,7 @@ def _panel(
     for head in zip_longest(*heads, fillvalue=""):
         yield " " * (room[0] + 2) + " ".join(map(pad, head, widths))
     for name, line in zip(rows, block.cells, strict=True):
-        drawn = " ".join(
-            pad(_mark(cell, scale) * 2, size) for cell, size in zip(line[chosen], widths, strict=True)
-        )
+        drawn = " ".join(pad(_mark(cell, scale) * 2, size) for cell, size in zip(line[chosen], widths, strict=True))
         for at, piece in enumerate(wrap(name, room[0])):
             yield f"{pad(piece, room[0])}  {'' if at else drawn}"
 

@@ -75,9 +75,7 @@ def _of_module(nodes: SequenceABC[Node], index: int) -> tuple[_Pairs, _Pairs]:
     passing = set(_texts(nodes, own.get("_non_persistent_buffers_set")))
     tensors = [(n, i) for n, i in _entries(nodes, own.get("_parameters")) if isinstance(nodes[i], Tensor)]
     tensors += [
-        (n, i)
-        for n, i in _entries(nodes, own.get("_buffers"))
-        if isinstance(nodes[i], Tensor) and n not in passing
+        (n, i) for n, i in _entries(nodes, own.get("_buffers")) if isinstance(nodes[i], Tensor) and n not in passing
     ]
     return tensors, [(n, i) for n, i in _entries(nodes, own.get("_modules")) if isinstance(nodes[i], Call)]
 
@@ -124,10 +122,6 @@ def detached(nodes: SequenceABC[Node], tensor: Tensor) -> Tensor:
         if not here.form.startswith("torch._utils._rebuild_parameter") or not isinstance(node, Tensor):
             break
         here = node
-    if (
-        here.call is None
-        and here.form.startswith("torch._utils._rebuild_parameter")
-        and here.storage is not None
-    ):
+    if here.call is None and here.form.startswith("torch._utils._rebuild_parameter") and here.storage is not None:
         here = replace(here, form=_DENSE[0])
     return replace(here, requires_grad=False) if here.form in _DENSE and here.call is None else here

@@ -32,9 +32,7 @@ def holds(extent: Extent, spans: Mapping[str, SpanMeasure]) -> bool:
     return found.read == expected and found.crc32 == extent.checksum.value
 
 
-def _judge(
-    storage: Storage, extent: Extent | None, spans: Mapping[str, SpanMeasure], checked: set[str]
-) -> Proof:
+def _judge(storage: Storage, extent: Extent | None, spans: Mapping[str, SpanMeasure], checked: set[str]) -> Proof:
     if storage.inline is not None:
         return _spelled(storage, extent, spans)
     if storage.span is None:

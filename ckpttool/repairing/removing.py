@@ -25,9 +25,7 @@ def remove(editor: Editor, gone: Collection[int]) -> None:
         elif isinstance(node, Sequence) and not gone.isdisjoint(node.items):
             editor.replace(index, replace(node, items=_blanked(editor, node.items, gone)))
         elif isinstance(node, Call) and not gone.isdisjoint((*node.args, *node.items, *node.values)):
-            args, items, values = (
-                _blanked(editor, some, gone) for some in (node.args, node.items, node.values)
-            )
+            args, items, values = (_blanked(editor, some, gone) for some in (node.args, node.items, node.values))
             editor.replace(index, replace(node, args=args, items=items, values=values))
 
 
@@ -56,9 +54,7 @@ def take_aside(editor: Editor, stale: MappingABC[int, str]) -> dict[int, str]:
     root = editor.nodes[editor.root]
     assert isinstance(root, Mapping)
     home = editor.mapping([(key, index) for index, key in kept.items()])
-    editor.replace(
-        editor.root, replace(root, keys=(*root.keys, editor.value(ASIDE)), values=(*root.values, home))
-    )
+    editor.replace(editor.root, replace(root, keys=(*root.keys, editor.value(ASIDE)), values=(*root.values, home)))
     return {index: f"{ASIDE}.{key}" for index, key in kept.items()}
 
 

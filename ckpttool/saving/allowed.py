@@ -48,9 +48,7 @@ def _as_taken(torch: ModuleType, wanted: list[tuple[Any, str]]) -> list[Any]:
     other = [name for one, name in wanted if f"{one.__module__}.{one.__name__}" != name]
     if other:
         why = f"takes other names than the file's only from 2.6 on, and this is {torch.__version__}"
-        raise UsageError(
-            f"cannot load {printable(other[0])}: torch {why}; update torch, or sanitize the file"
-        )
+        raise UsageError(f"cannot load {printable(other[0])}: torch {why}; update torch, or sanitize the file")
     return [one for one, _ in wanted]
 
 

@@ -33,9 +33,7 @@ def _tensors(checkpoint: Checkpoint, entries: list[Entry]) -> list[int]:
     found = []
     for entry in entries:
         if isinstance(entry.node, Tensor):
-            found += (
-                [entry.index] if entry.node.storage is not None else [part for _, part in entry.node.parts]
-            )
+            found += [entry.index] if entry.node.storage is not None else [part for _, part in entry.node.parts]
     return found
 
 
@@ -46,9 +44,7 @@ def _text(checkpoint: Checkpoint, index: int, known: dict[int, str]) -> str:
         parts = (
             ""
             if own
-            else ",".join(
-                f"{name}={_text(checkpoint, part, known)}" for name, part in node.parts if part != index
-            )
+            else ",".join(f"{name}={_text(checkpoint, part, known)}" for name, part in node.parts if part != index)
         )
         return f"{node.dtype.name}{list(node.shape)}{node.layout}{node.requires_grad}{own}{parts}"
     if isinstance(node, Value):

@@ -147,9 +147,7 @@ def _judge(name: str, report: Report) -> None:
     if subject.verdict == "not-a-checkpoint":
         raise NotACheckpoint(f"{printable(name)} – not a checkpoint{_why(found)}")
     if target["integrity"] == "damaged":
-        raise Damaged(
-            name, f"damaged{_why(found, 'integrity', 'hostile')}; see `ckpttool verify`, `ckpttool repair`"
-        )
+        raise Damaged(name, f"damaged{_why(found, 'integrity', 'hostile')}; see `ckpttool verify`, `ckpttool repair`")
     edited = [f for f in found if f.name == "edited-since-sealed"]
     if edited:
         raise Damaged(name, f"not what was sealed{_why(edited)}; `ckpttool seal` if the change was meant")
@@ -161,9 +159,7 @@ def _judge(name: str, report: Report) -> None:
         raise Unsafe(name, f"{needs}; `trust` names what you know")
     if target.get("format") in _NOT_FOR_TORCH:
         kind = _NOT_FOR_TORCH[str(target["format"])]
-        raise UsageError(
-            f"{printable(name)} – {kind}, which torch does not load as data; `ckpttool convert` does"
-        )
+        raise UsageError(f"{printable(name)} – {kind}, which torch does not load as data; `ckpttool convert` does")
 
 
 _NOT_FOR_TORCH = {"pickle": "a plain pickle", "torch-tar": "a tar of torch before 0.2"}
@@ -215,9 +211,7 @@ def _load_torch(pin: _Pin, map_location: object, trust: Collection[str], mmap: b
         except pickle.UnpicklingError as error:
             # torch's own text goes on to advise loading with everything allowed.
             text = printable(str(error).replace(pin.way, pin.name).splitlines()[0])[:300]
-            raise Unsafe(
-                pin.name, f"torch {torch.__version__} does not load it as plain data: {text}"
-            ) from None
+            raise Unsafe(pin.name, f"torch {torch.__version__} does not load it as plain data: {text}") from None
         except RuntimeError as error:
             if mmap and "mmap can only be used" in str(error):
                 why = "mmap needs a file that torch has saved since 1.6; load it without, or convert it"
@@ -233,6 +227,4 @@ def _load_safetensors(pin: _Pin, map_location: object, trust: Collection[str], m
     device = torch_module().device
     if not (map_location is None or isinstance(map_location, (str, int, device))):
         raise UsageError("map_location is the name of one device for safetensors files")
-    return load_file(
-        pin.way, device=map_location if isinstance(map_location, int) else str(map_location or "cpu")
-    )
+    return load_file(pin.way, device=map_location if isinstance(map_location, int) else str(map_location or "cpu"))

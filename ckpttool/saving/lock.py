@@ -45,9 +45,7 @@ class FolderLock:
             raise Locked(text)
         self.held = taken is True
         _held.add(self)
-        with contextlib.suppress(
-            OSError
-        ):  # who holds it is for people to read; a full disk is no reason to stop
+        with contextlib.suppress(OSError):  # who holds it is for people to read; a full disk is no reason to stop
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
 
@@ -92,9 +90,7 @@ def turn(target: Path) -> Iterator[None]:
     end = time.monotonic() + PATIENCE
     while (descriptor := _one_turn(path)) is None:
         if time.monotonic() > end:
-            raise Locked(
-                f"{printable(str(target))} – another writer has been replacing it for {PATIENCE:.0f} s"
-            )
+            raise Locked(f"{printable(str(target))} – another writer has been replacing it for {PATIENCE:.0f} s")
         time.sleep(0.005)
     try:
         yield

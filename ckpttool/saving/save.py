@@ -15,15 +15,7 @@ from types import ModuleType
 from typing import cast
 
 from ckpttool.errors import MissingExtra, UsageError, WriteFailed, printable
-from ckpttool.manifest import (
-    FileSeal,
-    Malformed,
-    Manifest,
-    block_size,
-    read_manifest,
-    sidecar,
-    to_json,
-)
+from ckpttool.manifest import FileSeal, Malformed, Manifest, block_size, read_manifest, sidecar, to_json
 from ckpttool.saving.lock import turn
 from ckpttool.saving.paths import local_path
 from ckpttool.saving.seals import PassingSeals

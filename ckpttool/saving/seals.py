@@ -53,9 +53,7 @@ class PassingSeals:
     def _seal(self, key: str, tensor: Any) -> TensorSeal:
         passed = self._passed.get(_place(tensor))
         digest = passed.hexdigest() if passed is not None else _digest(self._torch, tensor)
-        return TensorSeal(
-            printable(key), str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), digest
-        )
+        return TensorSeal(printable(key), str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), digest)
 
 
 _WORTH_IT = 1 << 14

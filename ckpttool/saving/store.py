@@ -66,9 +66,7 @@ class CheckpointStore:
         readonly: bool = False,
     ) -> None:
         if (keep is not None and keep < 1) or (every is not None and every < 1) or best < 0:
-            raise UsageError(
-                f"keep ({keep}) and every ({every}) are at least 1 or None, best ({best}) at least 0"
-            )
+            raise UsageError(f"keep ({keep}) and every ({every}) are at least 1 or None, best ({best}) at least 0")
         self.folder = Path(folder)
         self.kept = Kept(keep, every, best, lower)
         self._damaged: set[Path] = set()  # found so by `load_latest`: they count for nothing
@@ -165,9 +163,7 @@ class CheckpointStore:
     def _let_go(self, saved: int, target: Path) -> None:
         try:
             metrics = self._read_metrics() if self.kept.best else {}
-            steps = [
-                (step, path) for step, path in self.steps() if step <= saved and path not in self._damaged
-            ]
+            steps = [(step, path) for step, path in self.steps() if step <= saved and path not in self._damaged]
             items = [Item(path.name, step, metrics.get(step)) for step, path in steps]
             stay = {*reasons_to_keep(items, self.kept), target.name}
             gone = [self.folder / item.name for item in items if item.name not in stay]
@@ -190,10 +186,7 @@ class CheckpointStore:
         with contextlib.suppress(OSError):
             clear(self.folder, _OWN)
             for place in self.folder.glob(f"step-*.pth{SIDECAR}"):
-                if (
-                    _OWN.fullmatch(place.name)
-                    and not place.with_name(place.name.removesuffix(SIDECAR)).exists()
-                ):
+                if _OWN.fullmatch(place.name) and not place.with_name(place.name.removesuffix(SIDECAR)).exists():
                     place.unlink()
 
     # --- reading -----------------------------------------------------------------------------------------

@@ -7,19 +7,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from ckpttool.editing import below
-from ckpttool.model import (
-    Blob,
-    Call,
-    Checkpoint,
-    Global,
-    Mapping,
-    Node,
-    Scalar,
-    Sequence,
-    Span,
-    Tensor,
-    Value,
-)
+from ckpttool.model import Blob, Call, Checkpoint, Global, Mapping, Node, Scalar, Sequence, Span, Tensor, Value
 
 Label: TypeAlias = "tuple[object, ...]"
 

@@ -95,9 +95,7 @@ def rows(value: Tensor, ranks: int) -> Cuts:
     each = max(1, -(-value.shape[0] // ranks))
     rest = tuple(value.shape[1:])
     starts = range(0, value.shape[0], each)
-    return [((at, *(0 for _ in rest)), (min(each, value.shape[0] - at), *rest)) for at in starts] or whole(
-        value
-    )
+    return [((at, *(0 for _ in rest)), (min(each, value.shape[0] - at), *rest)) for at in starts] or whole(value)
 
 
 def part(value: Tensor, start: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:

@@ -25,9 +25,7 @@ def format_of(data: bytes) -> str:
 
 def load(data: bytes) -> Any:
     """A sound file's tree as plain values; see ``ckpttool.testing.thaw``."""
-    reader = {"torch-zip": torch_zip, "torch-legacy": torch_legacy, "safetensors": safetensors}[
-        format_of(data)
-    ]
+    reader = {"torch-zip": torch_zip, "torch-legacy": torch_legacy, "safetensors": safetensors}[format_of(data)]
     source = Memory(data)
     return thaw(reader.read(source, DEFAULT), source)
 

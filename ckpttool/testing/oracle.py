@@ -94,11 +94,7 @@ class _Comparison:
         plain = node.storage is not None and node.layout == "strided"
         if plain:
             ours |= {"stride": node.stride, "offset": node.offset, "grad": node.requires_grad}
-            real |= {
-                "stride": loaded.stride(),
-                "offset": loaded.storage_offset(),
-                "grad": loaded.requires_grad,
-            }
+            real |= {"stride": loaded.stride(), "offset": loaded.storage_offset(), "grad": loaded.requires_grad}
             wrapped = node.form.startswith("torch._utils._rebuild_parameter")
             ours["Parameter"] = wrapped
             real["Parameter"] = isinstance(loaded, self.torch.nn.Parameter)

@@ -99,9 +99,7 @@ def row_major(shape: Iterable[int]) -> tuple[int, ...]:
     return tuple(reversed(stride))
 
 
-def tensor(
-    shape: Iterable[int], data: bytes, dtype: str = "float32", *, requires_grad: bool = False
-) -> Tensor:
+def tensor(shape: Iterable[int], data: bytes, dtype: str = "float32", *, requires_grad: bool = False) -> Tensor:
     """A contiguous tensor with a storage of its own."""
     shape = tuple(shape)
     return Tensor(Storage(data, DTYPES[dtype]), shape, row_major(shape), 0, requires_grad)

@@ -37,11 +37,7 @@ def planned(value: Any, changes: dict[str, Any], *, wishes: Wishes | None = None
     checkpoint = value if isinstance(value, Checkpoint) else checkpoint_of(value)
     kept = {k: more.pop(k) for k in ("drop", "ties") if k in more}
     return plan(
-        checkpoint,
-        lay_out(checkpoint),
-        lambda names: rewriting_of(names, changes, **kept),
-        wishes=wishes,
-        **more,
+        checkpoint, lay_out(checkpoint), lambda names: rewriting_of(names, changes, **kept), wishes=wishes, **more
     )
 
 
@@ -57,11 +53,7 @@ def tensors(plan: Plan) -> dict[str, Tensor]:
 
 def values(plan: Plan) -> dict[str, Any]:
     """The plain values of the result by key."""
-    return {
-        entry.key: entry.node.value
-        for entry in plan.draft.checkpoint.entries()
-        if hasattr(entry.node, "value")
-    }
+    return {entry.key: entry.node.value for entry in plan.draft.checkpoint.entries() if hasattr(entry.node, "value")}
 
 
 def made_of(plan: Plan, key: str) -> Expression:
@@ -94,9 +86,7 @@ def adam(
     listed = [list(range(len(shapes)))] if groups is None else [list(g) for g in groups]
     return {
         "state": state,
-        "param_groups": [
-            {"lr": 0.1, "betas": (0.9, 0.99), "amsgrad": False, **group, "params": g} for g in listed
-        ],
+        "param_groups": [{"lr": 0.1, "betas": (0.9, 0.99), "amsgrad": False, **group, "params": g} for g in listed],
     }
 
 

@@ -61,10 +61,7 @@ def _told(found: Finding) -> tuple[str, list[tuple[str, str]]]:
     fields = [("component", odd.component), ("differs", ", ".join(odd.fields)), ("first", element)]
     if found.outcome == "not-reproducible":
         head = f"two uninterrupted runs differ at step {odd.step}: nothing can be said of resumes"
-        return head, [
-            *fields,
-            ("remedy", "seed every generator where the trainee is built, and pin what else varies"),
-        ]
+        return head, [*fields, ("remedy", "seed every generator where the trainee is built, and pin what else varies")]
     if found.outcome == "saving-changes-training":
         head = f"saving changes the training: after the save of step {odd.step} it is not what it was"
         return head, [

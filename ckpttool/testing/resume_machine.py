@@ -8,12 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from hypothesis import HealthCheck, Phase, settings, strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from ckpttool.determinism.comparing import departure
 from ckpttool.determinism.in_process import Finding, Level, Proof, Reference, not_restored
@@ -117,9 +112,7 @@ class ResumeMachine(RuleBasedStateMachine):
         self.life.call("change_workers", number)
 
 
-def check_resume_machine(
-    factory: Factory, *, steps: int = 12, examples: int | None = None, moves: int = MOVES
-) -> None:
+def check_resume_machine(factory: Factory, *, steps: int = 12, examples: int | None = None, moves: int = MOVES) -> None:
     """Run a ``ResumeMachine`` on trainees of a factory; ``examples`` sequences (default: the profile's) of ``moves``.
 
     Raises ``AssertionError`` for the shortest sequence of steps, saves, crashes and resumes that is not exact.

@@ -33,9 +33,7 @@ def says(data: bytes) -> tuple[Any, list[bytes]]:
     """What a file's tree says, and the little-endian bytes of the storages that it looks into."""
     source = Memory(data)
     checkpoint = describe_source(source)
-    return canonical(checkpoint, lambda span: source.read(span.start, span.nbytes)), contents(
-        checkpoint, source
-    )
+    return canonical(checkpoint, lambda span: source.read(span.start, span.nbytes)), contents(checkpoint, source)
 
 
 def contents(checkpoint: Checkpoint, *sources: Source) -> list[bytes]:

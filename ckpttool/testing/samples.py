@@ -130,9 +130,7 @@ def run_files(*, seed: int = 7) -> dict[str, bytes]:
     """A checkpoint folder of transformers' Trainer: model, optimizer, schedule, generators, state."""
     state = training_state(seed=seed)
     progress = {"global_step": STEPS, "epoch": STEPS / PER_EPOCH, "max_steps": 20, "log_history": []}
-    arguments = Call(
-        Global("transformers.training_args", "TrainingArguments"), (), {"seed": seed}, how="NEWOBJ"
-    )
+    arguments = Call(Global("transformers.training_args", "TrainingArguments"), (), {"seed": seed}, how="NEWOBJ")
     return {
         "model.safetensors": safetensors_file(state["model"], {"format": "pt"}),
         "optimizer.pt": torch_file(state["optimizer"]),

@@ -29,12 +29,7 @@ def torch_file(value: Any, *, folder: str = "archive", checksums: bool = True) -
 
 def torch_records(pickled: bytes, storages: Mapping[str, Any], *, folder: str = "archive") -> list[Record]:
     """The records of such a file, in torch's order and without the serialization id."""
-    head = {
-        "data.pkl": pickled,
-        ".format_version": b"1",
-        ".storage_alignment": b"64",
-        "byteorder": b"little",
-    }
+    head = {"data.pkl": pickled, ".format_version": b"1", ".storage_alignment": b"64", "byteorder": b"little"}
     contents = {f"data/{key}": storage.data for key, storage in storages.items()}
     named = {**head, **contents, "version": b"3\n"}
     return [Record(f"{folder}/{name}", data) for name, data in named.items()]
@@ -59,11 +54,7 @@ def safetensors_file(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] 
     for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].kind.bits, item[0])):
         data = tensor.storage.data
         offsets = [len(body), len(body) + len(data)]
-        header[name] = {
-            "dtype": CODES[tensor.kind.name],
-            "shape": list(tensor.shape),
-            "data_offsets": offsets,
-        }
+        header[name] = {"dtype": CODES[tensor.kind.name], "shape": list(tensor.shape), "data_offsets": offsets}
         body += data
     return safetensors_bytes(json.dumps(header, separators=(",", ":"), ensure_ascii=False), body)
 

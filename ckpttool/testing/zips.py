@@ -86,11 +86,7 @@ class Placed:
 
 
 def torch_zip(
-    records: Sequence[Record],
-    *,
-    alignment: int = ALIGNMENT,
-    checksums: bool = True,
-    name_hash: str | None = None,
+    records: Sequence[Record], *, alignment: int = ALIGNMENT, checksums: bool = True, name_hash: str | None = None
 ) -> bytes:
     """The archive that torch 2.13 writes for these records, ending with a serialization id.
 
@@ -118,9 +114,7 @@ def archive(records: Iterable[Record], *, alignment: int = ALIGNMENT, checksums:
     return body.getvalue()
 
 
-def serialization_id(
-    records: Iterable[Record], checksums: bool = True, name_hash: str | None = None
-) -> bytes:
+def serialization_id(records: Iterable[Record], checksums: bool = True, name_hash: str | None = None) -> bytes:
     """The 40 digits that torch writes last: a hash of the names, then the chained CRCs of all records."""
     seed = 0
     names = zlib.crc32(b"")
@@ -184,9 +178,7 @@ def _write_record(body: io.BytesIO, record: Record, alignment: int, checksums: b
     padding = b"Z" * (-(offset + 30 + len(name) + 4) % alignment)
     extra = b"FB" + struct.pack("<H", len(padding)) + padding
     needs = 20 if record.deflated else 0
-    body.write(
-        struct.pack("<4s5H3I2H", b"PK\3\4", needs, flags, method, 0, 0, 0, 0, 0, len(name), len(extra))
-    )
+    body.write(struct.pack("<4s5H3I2H", b"PK\3\4", needs, flags, method, 0, 0, 0, 0, 0, len(name), len(extra)))
     body.write(name + extra + content)
     if record.data:
         body.write(struct.pack("<4s3I", b"PK\7\x08", crc, len(content), len(record.data)))

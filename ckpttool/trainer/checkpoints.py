@@ -28,19 +28,13 @@ class Saver:
     """
 
     def __init__(self, folder: Path, config: Config, signals: Signals, *, lower: bool) -> None:
-        keep: dict[str, Any] = {
-            "keep": config.keep,
-            "every": config.keep_every or None,
-            "best": config.keep_best,
-        }
+        keep: dict[str, Any] = {"keep": config.keep, "every": config.keep_every or None, "best": config.keep_best}
         mine = in_first(lambda: CheckpointStore(folder, **keep, lower=lower))
         self.store = mine or CheckpointStore(folder, readonly=True)  # one process writes
         self.config, self.signals = config, signals
         self.saved_step = -1  # of the newest checkpoint
         self.spent, self.saves = 0.0, 0  # seconds that training waited for saves, and how many
-        self.started = self.last_end = (
-            time.monotonic()
-        )  # this clock never jumps, whatever is done to the date
+        self.started = self.last_end = time.monotonic()  # this clock never jumps, whatever is done to the date
         self.first_step = 0
         self._thread = ThreadPoolExecutor(1, "save") if config.save_async else None
         self._writing: tuple[int, Future[Any]] | None = None  # the step, and what is being written of it
@@ -64,11 +58,7 @@ class Saver:
         return (
             self.signals.take_save()
             or bool(config.save_every and step % config.save_every == 0)
-            or bool(
-                epoch_ended
-                and config.save_every_epochs
-                and state.position.epoch % config.save_every_epochs == 0
-            )
+            or bool(epoch_ended and config.save_every_epochs and state.position.epoch % config.save_every_epochs == 0)
             or bool(config.save_every_seconds and waited >= config.save_every_seconds)
             or self.within_budget(waited)
             or (is_best and config.keep_best > 0)
@@ -88,9 +78,7 @@ class Saver:
         self.wait()
         captured = state.capture(sharded=self.config.save_as == "dcp")
         if self.config.save_as == "dcp":
-            from ckpttool.trainer.shards import (
-                save_shards,
-            )  # here: importing torch's distributed format takes seconds
+            from ckpttool.trainer.shards import save_shards  # here: importing torch's distributed format takes seconds
 
             self._done(step, lambda: save_shards(self.store, captured, step, metric))
         elif self._thread is None:
@@ -134,9 +122,7 @@ class Saver:
         if often and step > self.first_step:
             best = math.sqrt(2 * cost * often)
             steps = max(1, round(best * (step - self.first_step) / max(1e-9, total - self.spent)))
-            text += (
-                f"; with a failure every {often:.0f} s, a save every {best:.0f} s ({steps} steps) loses least"
-            )
+            text += f"; with a failure every {often:.0f} s, a save every {best:.0f} s ({steps} steps) loses least"
         return text
 
     # --- going on --------------------------------------------------------------------------------------------
@@ -168,9 +154,7 @@ class Saver:
         except CkpttoolError as error:
             raise UsageError(f"{path} – {error}") from error
         counters, patience = state.counters, state.config.patience
-        counters.stopped = (
-            bool(patience) and counters.bad_evaluations >= patience
-        )  # it may be another one now
+        counters.stopped = bool(patience) and counters.bad_evaluations >= patience  # it may be another one now
         counters.resumes += 1
         self.saved_step = self.first_step = step
         if changed:
@@ -196,11 +180,7 @@ def weaker(saved: Any, config: Config) -> list[str]:
 
 def _same_run(saved: object, config: Config, path: Path) -> None:
     known = saved.get("config") if isinstance(saved, dict) else None
-    if (
-        not isinstance(saved, dict)
-        or not isinstance(known, dict)
-        or not {"digests", "environment"} <= saved.keys()
-    ):
+    if not isinstance(saved, dict) or not isinstance(known, dict) or not {"digests", "environment"} <= saved.keys():
         raise UsageError(f"{path} – not a checkpoint of this trainer; choose another --out")
     if lines := differences(known, config):
         text = "\n  ".join(lines)

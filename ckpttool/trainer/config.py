@@ -50,9 +50,7 @@ class Config:
     save_every: int = 50  # steps; 0: never
     save_every_epochs: int = 0
     save_every_seconds: float = 0.0
-    save_budget: float = (
-        0.0  # share of time that saving may take; chooses the interval in place of save_every
-    )
+    save_budget: float = 0.0  # share of time that saving may take; chooses the interval in place of save_every
     save_async: bool = False  # write off a copy, while training goes on
     failures_every: float = 0.0  # seconds between failures, for the advice on intervals
     keep: int = 3  # newest checkpoints
@@ -74,9 +72,7 @@ class Config:
             if (choices := get_args(kind)) and getattr(self, name) not in choices:
                 raise UsageError(f"{name} = {getattr(self, name)!r}: one of {', '.join(choices)} is needed")
         if self.save_async and self.save_as == "dcp":
-            raise UsageError(
-                "save_async and save_as = dcp: pieces are written while all wait; choose one of the two"
-            )
+            raise UsageError("save_async and save_as = dcp: pieces are written while all wait; choose one of the two")
 
 
 _LEAST: Mapping[str, float] = {
@@ -136,9 +132,7 @@ def _typed(name: str, value: Value, kind: type, where: str) -> Value:
         try:
             return share(value)
         except ValueError:
-            raise UsageError(
-                f"{where or 'configuration'} – {name} = {value!r}: a share, as 0.02 or 2%"
-            ) from None
+            raise UsageError(f"{where or 'configuration'} – {name} = {value!r}: a share, as 0.02 or 2%") from None
     wanted = str if get_args(kind) else kind
     if type(value) is not wanted:
         raise UsageError(f"{where or 'configuration'} – {name} = {value!r}: {wanted.__name__} is needed")
@@ -156,9 +150,7 @@ def read_config(path: str | Path) -> dict[str, Value]:
     try:
         if place.suffix == ".py":
             names = runpy.run_path(str(place)).items()
-            return {
-                name: value for name, value in names if name.islower() and name[0] != "_" and _plain(value)
-            }
+            return {name: value for name, value in names if name.islower() and name[0] != "_" and _plain(value)}
         return tomllib.loads(place.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{place} – {error.strerror}") from error

@@ -183,11 +183,7 @@ def piece_of(tensor: Any, like: Tensor | None) -> Any:
         return tensor
     from torch.distributed.tensor import DTensor, distribute_tensor
 
-    if (
-        not isinstance(like, DTensor)
-        or isinstance(tensor, DTensor)
-        or getattr(tensor, "shape", None) != like.shape
-    ):
+    if not isinstance(like, DTensor) or isinstance(tensor, DTensor) or getattr(tensor, "shape", None) != like.shape:
         return tensor
     return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
 

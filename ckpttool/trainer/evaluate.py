@@ -17,9 +17,7 @@ def evaluate(model: nn.Module, parts: TaskParts) -> float:
     training, before = model.training, generators()
     model.eval()
     try:
-        total = sum(
-            _score(model, parts, parts.held_out, start) for start in range(0, len(parts.held_out), BATCH)
-        )
+        total = sum(_score(model, parts, parts.held_out, start) for start in range(0, len(parts.held_out), BATCH))
     finally:
         model.train(training)
         restore_generators(before)

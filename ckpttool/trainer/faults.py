@@ -25,13 +25,7 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 from ckpttool import CheckpointStore, UsageError
 from ckpttool.trainer.data import Chosen, Plan, Position
 from ckpttool.trainer.distributed import first, rank, world
-from ckpttool.trainer.optim import (
-    load_named_state,
-    make_optimizer,
-    make_scaler,
-    make_schedule,
-    named_state,
-)
+from ckpttool.trainer.optim import load_named_state, make_optimizer, make_scaler, make_schedule, named_state
 from ckpttool.trainer.state import TrainState, generators, restore_generators, seed_everything
 from ckpttool.trainer.tasks import TaskParts
 
@@ -381,9 +375,7 @@ def _ema_swapped(state: TrainState) -> None:
 @fault("buffers-lost", "S3", "model", "never")
 def _buffers_lost(state: TrainState) -> None:
     """Running statistics of batch norm are not restored; only evaluation looks at them."""
-    norms = [
-        module for module in state.model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
-    ]
+    norms = [module for module in state.model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     need(norms, "batch norm (--task digits)")
     for module in norms:
         module.reset_running_stats()
@@ -406,9 +398,7 @@ def _eval_mode(state: TrainState) -> None:
 @fault("attribute-lost", "S5", "nothing that is saved", "+0")
 def _attribute_lost(state: TrainState) -> None:
     """A plain attribute that no state dict has: the rate of dropout is the class's default again."""
-    layers = [
-        module for module in state.model.modules() if isinstance(module, nn.Dropout) and module.p != 0.5
-    ]
+    layers = [module for module in state.model.modules() if isinstance(module, nn.Dropout) and module.p != 0.5]
     need(layers, "dropout of a rate of its own")
     for module in layers:
         module.p = 0.5

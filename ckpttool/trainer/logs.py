@@ -80,9 +80,7 @@ class Log:
         left = (self._steps - step) / rate if rate else 0.0  # seconds
         bar = "━" * round(20 * step / self._steps)
         numbers = "  ".join(f"{k} {v:.4g}" for k, v in values.items() if k in ("loss", "metric", "lr"))
-        sys.stderr.write(
-            f"\r{bar:·<20} {step}/{self._steps}  {numbers}  {rate:.0f} steps/s  {left:.0f} s left\x1b[K"
-        )
+        sys.stderr.write(f"\r{bar:·<20} {step}/{self._steps}  {numbers}  {rate:.0f} steps/s  {left:.0f} s left\x1b[K")
 
 
 class Silence(Log):
@@ -132,9 +130,7 @@ PICTURES = (".html", ".pdf", ".png", ".svg")
 def need_plot(picture: Path) -> None:
     """Raise what ``plot`` would, before hours of training rather than after."""
     if picture.suffix not in PICTURES or not picture.absolute().parent.is_dir():
-        raise UsageError(
-            f"{picture} – a name in a folder that is there, that ends in {', '.join(PICTURES)}, is needed"
-        )
+        raise UsageError(f"{picture} – a name in a folder that is there, that ends in {', '.join(PICTURES)}, is needed")
     try:
         import matplotlib as mpl
     except ImportError as error:

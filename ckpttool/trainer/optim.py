@@ -52,9 +52,7 @@ def _factor(step: int, config: Config) -> float:
 
 def make_scaler(config: Config) -> torch.amp.GradScaler:
     """Loss scaling, of use with fp16 only; it grows often enough for short runs to see it."""
-    return torch.amp.GradScaler(
-        "cpu", init_scale=2.0**10, growth_interval=40, enabled=config.precision == "fp16"
-    )
+    return torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=40, enabled=config.precision == "fp16")
 
 
 class Average:
@@ -117,23 +115,15 @@ def load_named_state(optimizer: Optimizer, model: nn.Module, state: State) -> No
         text = "the optimizer's groups hold other parameters than those that were saved"
         raise UsageError(f"{text}: {', '.join(odd) or 'the same ones in other groups'}")
     pairs = [
-        pair
-        for group in state["param_groups"]
-        for pair in zip(group["param_names"], group["params"], strict=True)
+        pair for group in state["param_groups"] for pair in zip(group["param_names"], group["params"], strict=True)
     ]
     ids = dict(pairs)
     if unread := state["state"].keys() - set(ids.values()):
         raise UsageError(f"the optimizer has state of no parameter: {sorted(unread)}")
     groups = [
-        {
-            **{key: value for key, value in group.items() if key != "param_names"},
-            "params": [ids[n] for n in here],
-        }
+        {**{key: value for key, value in group.items() if key != "param_names"}, "params": [ids[n] for n in here]}
         for group, here in zip(state["param_groups"], live, strict=True)
     ]
     owners = {i: live_by_name[name] for name, i in ids.items()}
-    found = {
-        i: {key: piece_of(value, owners[i]) for key, value in own.items()}
-        for i, own in state["state"].items()
-    }
+    found = {i: {key: piece_of(value, owners[i]) for key, value in own.items()} for i, own in state["state"].items()}
     optimizer.load_state_dict({"state": found, "param_groups": groups})

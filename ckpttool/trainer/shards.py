@@ -29,9 +29,7 @@ def save_shards(store: CheckpointStore, captured: State, step: int, metric: floa
         folder = first(in_first(lambda: publishing.enter_context(begin)))
         try:
             with warnings.catch_warnings():
-                warnings.filterwarnings(
-                    "ignore", "torch.distributed is", UserWarning
-                )  # alone it is not needed
+                warnings.filterwarnings("ignore", "torch.distributed is", UserWarning)  # alone it is not needed
                 dcp.save(_by_name(captured), checkpoint_id=folder)
         except CheckpointException as error:
             why = "; ".join(f"process {rank}: {found[0]}" for rank, found in error.failures.items())
@@ -69,9 +67,7 @@ def _room(about: TensorStorageMetadata, like: Tensor | None) -> Tensor:
 def _by_name(captured: State) -> State:
     """With the optimizer's state by parameter name: numbers would be another list's in another process."""
     state, groups = captured["optimizer"]["state"], captured["optimizer"]["param_groups"]
-    names = {
-        i: name for group in groups for i, name in zip(group["params"], group["param_names"], strict=True)
-    }
+    names = {i: name for group in groups for i, name in zip(group["params"], group["param_names"], strict=True)}
     return {
         **captured,
         "optimizer": {

@@ -98,9 +98,7 @@ class TrainState:
         if not pieced:
             _same_digests(digests(saved), saved["digests"], "changed since it was saved")
         if saved["data"]["fingerprint"] != self.fingerprint:
-            raise UsageError(
-                "the data is not what this run was trained on so far; bring it back, or use another --out"
-            )
+            raise UsageError("the data is not what this run was trained on so far; bring it back, or use another --out")
         self.model.load_state_dict(pieces(saved["model"], self.model))
         load_named_state(self.optimizer, self.model, saved["optimizer"])
         self.scheduler.load_state_dict(saved["scheduler"])
@@ -151,11 +149,7 @@ _ELSEWHERE = {"optimizer.state", "config", "environment"}
 
 def _same_keys(saved: Any, mine: Any, where: str = "") -> None:
     """Raise ``UsageError`` naming the keys that only one of two trees has, all items of a list alike."""
-    if (
-        isinstance(mine, (dict, list))
-        and not isinstance(saved, type(mine))
-        and not isinstance(mine, type(saved))
-    ):
+    if isinstance(mine, (dict, list)) and not isinstance(saved, type(mine)) and not isinstance(mine, type(saved)):
         raise UsageError(f"the checkpoint's {where} is {type(saved).__name__}, not {type(mine).__name__}")
     if where in _ELSEWHERE:
         return

@@ -70,18 +70,12 @@ class DigitsNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
-        x = (
-            checkpoint(self.body, x, use_reentrant=False)
-            if self.recompute and self.training
-            else self.body(x)
-        )
+        x = checkpoint(self.body, x, use_reentrant=False) if self.recompute and self.training else self.body(x)
         return self.head(self.dropout(F.max_pool2d(x, 2).flatten(1)))
 
 
 def _conv(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
-    )
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
 
 
 def _digits() -> TaskParts:
@@ -154,9 +148,7 @@ def _gpt() -> TaskParts:
     ids = torch.tensor([places[character] for character in _text()])
     windows = ids[: (len(ids) - 1) // CONTEXT * CONTEXT].view(-1, CONTEXT)
     following = ids[1 : windows.numel() + 1].view(-1, CONTEXT)
-    return TaskParts(
-        *_split(windows, following), CharGPT, _same, _char_loss, "loss per character", lower=True
-    )
+    return TaskParts(*_split(windows, following), CharGPT, _same, _char_loss, "loss per character", lower=True)
 
 
 # --- a table: plateau schedule, early stopping --------------------------------------------------------------
@@ -168,19 +160,12 @@ class TabularNet(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            nn.Linear(30, 64),
-            nn.ReLU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(64, 32),
-            nn.ReLU(),
-            nn.Linear(32, 2),
+            nn.Linear(30, 64), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 2)
         )
         self.recompute = config.activation_checkpointing
 
     def forward(self, x: Tensor) -> Tensor:
-        return (
-            checkpoint(self.net, x, use_reentrant=False) if self.recompute and self.training else self.net(x)
-        )
+        return checkpoint(self.net, x, use_reentrant=False) if self.recompute and self.training else self.net(x)
 
 
 def _tabular() -> TaskParts:

@@ -86,9 +86,7 @@ def train_together(config: Config, out: Path) -> Result:
     plan = Plan(len(parts.train), config.batch_size, config.seed, rank(), world())
     state = fresh_state(config, parts)
     faults = Faults(config.inject)
-    recorder = Recorder.from_env(
-        ema=state.ema, counters=lambda: asdict(state.counters), ignore=("counters.resumes",)
-    )
+    recorder = Recorder.from_env(ema=state.ema, counters=lambda: asdict(state.counters), ignore=("counters.resumes",))
     with Signals() as signals, Saver(out, config, signals, lower=parts.lower) as saver:
         notes = [] if faults.ignore_checkpoints else saver.resume(state)
         faults.after_resume(state, parts)
@@ -241,6 +239,4 @@ def fresh_state(config: Config, parts: TaskParts) -> TrainState:
     scaler = make_scaler(config)
     if rank():
         seed_everything(mixed(config.seed, rank()))  # all made the same model; dropout is each one's own
-    return TrainState(
-        config, model, optimizer, scheduler, scaler, ema, Counters(), Position(), parts.fingerprint()
-    )
+    return TrainState(config, model, optimizer, scheduler, scaler, ema, Counters(), Position(), parts.fingerprint())

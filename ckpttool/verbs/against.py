@@ -70,9 +70,7 @@ def read_keys(path: str | os.PathLike[str]) -> list[Named]:
     except OSError as error:
         raise Unreadable(name, error.strerror or str(error)) from error
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise UsageError(
-            f"{printable(name)} – holds no keys as 'ckpttool inspect --keys' writes them"
-        ) from error
+        raise UsageError(f"{printable(name)} – holds no keys as 'ckpttool inspect --keys' writes them") from error
 
 
 def _named(one: object) -> Named:
@@ -113,15 +111,7 @@ def _data(
 
 
 def _change(kind: str, key: str) -> Json:
-    return {
-        "kind": kind,
-        "kinds": [kind],
-        "key": key,
-        "old_key": None,
-        "before": None,
-        "after": None,
-        "stats": None,
-    }
+    return {"kind": kind, "kinds": [kind], "key": key, "old_key": None, "before": None, "after": None, "stats": None}
 
 
 def _fit(found: Fit) -> dict[str, Json]:

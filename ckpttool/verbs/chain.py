@@ -184,9 +184,7 @@ def _blocks(chain: Chain, wanted: str, places: Sequence[Place]) -> Iterator[Bloc
     whole = counted == len(places)
     words = f"{counted} of {plural(len(places), 'checkpoint')} at version {shown(wanted)}"
     yield Text(words, "good" if whole else "warning")
-    rows = tuple(
-        (printable(one.path), printable(one.version) or "–", one.words, one.told_by or "–") for one in places
-    )
+    rows = tuple((printable(one.path), printable(one.version) or "–", one.words, one.told_by or "–") for one in places)
     yield Table(("checkpoint", "version", "state", "told by"), rows, "llll")
     for one in places:
         if one.error:
@@ -201,8 +199,7 @@ def _blocks(chain: Chain, wanted: str, places: Sequence[Place]) -> Iterator[Bloc
         yield Text(f"run: ckpttool migrate {printable(behind.path)} --chain {folder} --in-place", "dim")
     if any(one.state == "unversioned" for one in places):
         yield Text(
-            "a version is told by ckpttool migrate --from-version, or by 'version' and 'unstamped' in chain.yaml",
-            "dim",
+            "a version is told by ckpttool migrate --from-version, or by 'version' and 'unstamped' in chain.yaml", "dim"
         )
 
 
@@ -218,11 +215,7 @@ def chain_history(path: str | os.PathLike[str], *, limits: Limits = DEFAULT) -> 
     checkpoint = _readable(name, limits)
     stamps = stamps_of(checkpoint)
     version = standing(checkpoint, None).version
-    data: dict[str, Json] = {
-        "path": name,
-        "version": version or None,
-        "migrations": [_noted(one) for one in stamps],
-    }
+    data: dict[str, Json] = {"path": name, "version": version or None, "migrations": [_noted(one) for one in stamps]}
     return Report("chain-history", data, tuple(_told(name, version, stamps)))
 
 
@@ -254,12 +247,4 @@ def _told(name: str, version: str, stamps: Sequence[Stamp]) -> Iterator[Block]:
 def _row(stamp: Stamp) -> tuple[str, ...]:
     old, new = (stamp.to, stamp.from_) if stamp.back else (stamp.from_, stamp.to)
     step = stamp.step or ("rules, back" if stamp.back else "rules")
-    return (
-        step,
-        old or "–",
-        new or "–",
-        stamp.when or "–",
-        stamp.tool or "–",
-        stamp.digest[:12],
-        stamp.about,
-    )
+    return (step, old or "–", new or "–", stamp.when or "–", stamp.tool or "–", stamp.digest[:12], stamp.about)

@@ -41,14 +41,10 @@ def _names(folder: Path) -> list[str]:
         return sorted(
             one.name
             for one in folder.iterdir()
-            if one.suffix in (".yaml", ".yml", ".py")
-            and not one.name.startswith((".", "_"))
-            and one.is_file()
+            if one.suffix in (".yaml", ".yml", ".py") and not one.name.startswith((".", "_")) and one.is_file()
         )
     except OSError as error:
-        raise Unreadable(
-            str(folder), f"{error.strerror or error}: a chain is a folder of migrations"
-        ) from error
+        raise Unreadable(str(folder), f"{error.strerror or error}: a chain is a folder of migrations") from error
 
 
 def _links(where: str, name: str) -> Iterator[Link]:

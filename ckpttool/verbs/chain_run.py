@@ -159,9 +159,7 @@ def _check_settings(journey: Journey, taken: Sequence[_Taken]) -> None:
     for name in journey.settings or {}:
         if name not in known:
             listed = ", ".join(known) or "none"
-            raise UsageError(
-                f"--set {printable(name)} – no step on the way asks for it; they ask for {listed}"
-            )
+            raise UsageError(f"--set {printable(name)} – no step on the way asks for it; they ask for {listed}")
 
 
 def _refuse_changed(turns: Sequence[Turn], stamps: Sequence[Stamp]) -> None:

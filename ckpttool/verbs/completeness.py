@@ -49,8 +49,7 @@ def _usual(targets: Sequence[Target]) -> dict[object, frozenset[str]]:
         sizes[_kin(target)] += 1
         found.setdefault(_kin(target), Counter()).update(target.layout.readiness.has)
     return {
-        kin: frozenset(part for part, count in parts.items() if 2 * count > sizes[kin])
-        for kin, parts in found.items()
+        kin: frozenset(part for part, count in parts.items() if 2 * count > sizes[kin]) for kin, parts in found.items()
     }
 
 

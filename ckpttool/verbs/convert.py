@@ -111,8 +111,7 @@ def _data(result: Result) -> dict[str, Json]:
         "compared": 0 if written is None else written.compared,
         "backup": None if written is None else written.backup,
         "not_carried": [
-            {"key": loss.key, "what": loss.what, "why": loss.why, "kind": loss.kind}
-            for loss in result.output.losses
+            {"key": loss.key, "what": loss.what, "why": loss.why, "kind": loss.kind} for loss in result.output.losses
         ],
         "notes": list(result.notes),
     }

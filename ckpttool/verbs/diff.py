@@ -60,9 +60,7 @@ def diff(
     and ``UsageError`` for a selection that matches nothing.
     """
     if quick and not tolerance.bitwise:
-        raise UsageError(
-            "recorded checksums know no tolerance: leave out --quick, or --atol, --rtol and --ulp"
-        )
+        raise UsageError("recorded checksums know no tolerance: leave out --quick, or --atol, --rtol and --ulp")
     selection = Selection(tuple(only), tuple(ignore), tuple(sections))
     one, other = target(a, "a", selection, limits), target(b, "b", selection, limits)
     ours = {source.name: source for source in one.sources}
@@ -96,9 +94,7 @@ def _compared(a: Target, b: Target, selection: Selection, reading: Reading, infe
     return Result(a, b, tuple(changes), pairing, coverage, reading.tolerance, deltas)
 
 
-def _coverage(
-    a: Target, b: Target, pairing: Pairing, found: Outcomes, selection: Selection, quick: bool
-) -> Coverage:
+def _coverage(a: Target, b: Target, pairing: Pairing, found: Outcomes, selection: Selection, quick: bool) -> Coverage:
     compared = [found[key] for p in pairing.pairs if (key := (p.a.index, p.b.index)) in found]
     within = [one.difference.max_abs for one in compared if one.difference and one.close]
     return Coverage(
@@ -153,10 +149,7 @@ def _paired(a: Target, b: Target, reading: Reading, infer: bool) -> tuple[Pairin
     known = twins(a.layout, b.layout, pairing)
     states = pair_states([side_of(i) for i in states_a], [side_of(i) for i in states_b], known, a.layout)
     return Pairing(
-        pairing.pairs + states.pairs,
-        pairing.only_a + states.only_a,
-        pairing.only_b + states.only_b,
-        pairing.prefixes,
+        pairing.pairs + states.pairs, pairing.only_a + states.only_a, pairing.only_b + states.only_b, pairing.prefixes
     ), known
 
 
@@ -226,9 +219,7 @@ def _limits(a: Target, b: Target) -> Iterator[str]:
 def _no_match(a: Target, b: Target, selection: Selection) -> str:
     whole = [target(side.checkpoint, "", Selection()) for side in (a, b)]
     keys = [item.key for side in whole for item in side.items]
-    asked = [f"--only {glob!r}" for glob in selection.only] + [
-        f"--ignore {glob!r}" for glob in selection.ignore
-    ]
+    asked = [f"--only {glob!r}" for glob in selection.only] + [f"--ignore {glob!r}" for glob in selection.ignore]
     asked += [f"--section {name}" for name in selection.sections]
     example = f", such as '{keys[0]}'" if keys else ""
     return f"nothing is left by {' '.join(asked)}; the two have {plural(len(keys), 'tensor')}{example}"

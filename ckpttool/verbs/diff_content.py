@@ -53,9 +53,7 @@ class Contents:
             return self._read(target, target.checkpoint, indices)
         return {index: repr(found) for index, found in recorded(target.checkpoint, indices).items()}
 
-    def slices(
-        self, side: Literal["a", "b"], index: int, dim: int, cuts: Sequence[tuple[int, int]]
-    ) -> list[str]:
+    def slices(self, side: Literal["a", "b"], index: int, dim: int, cuts: Sequence[tuple[int, int]]) -> list[str]:
         """Digests of ``[start, stop)`` along ``dim``; none where the tensor cannot be read."""
         target = self.sides[side]
         whole = _tensor(target.checkpoint, index)
@@ -173,9 +171,7 @@ def _as_saved(a: Target, b: Target, parts: Mapping[tuple[int, int], Parts]) -> O
             found[key] = EQUAL
         else:
             found[key] = Outcome(False, False, note="recorded checksums differ")
-    little = (
-        sum(_nbytes(a.checkpoint, parts[key]) + _nbytes(b.checkpoint, parts[key], 1) for key in rest) <= QUICK
-    )
+    little = sum(_nbytes(a.checkpoint, parts[key]) + _nbytes(b.checkpoint, parts[key], 1) for key in rest) <= QUICK
     if not little:
         found |= {key: Outcome(None, False, why="no comparable checksums are recorded") for key in rest}
     return found

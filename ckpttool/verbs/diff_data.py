@@ -21,11 +21,7 @@ def diff_data(result: Result) -> dict[str, Json]:
         "close": result.close,
         "coverage": result.coverage.json,
         "summary": {kind: counted[kind] for kind in KINDS if counted[kind]},
-        "tolerance": {
-            "atol": result.tolerance.atol,
-            "rtol": result.tolerance.rtol,
-            "ulp": result.tolerance.ulp,
-        },
+        "tolerance": {"atol": result.tolerance.atol, "rtol": result.tolerance.rtol, "ulp": result.tolerance.ulp},
         "changes": [_change(change) for change in result.changes],
         "metadata": [*_metadata(result)],
     }
@@ -88,8 +84,6 @@ def _metadata(result: Result) -> Iterator[Json]:
     for name in dict.fromkeys([*a.metadata, *b.metadata]):
         if a.metadata.get(name) != b.metadata.get(name):
             yield {"name": name, "before": a.metadata.get(name), "after": b.metadata.get(name)}
-    writers = [
-        None if side.layout.writer is None else side.layout.writer.framework for side in (result.a, result.b)
-    ]
+    writers = [None if side.layout.writer is None else side.layout.writer.framework for side in (result.a, result.b)]
     if writers[0] != writers[1]:
         yield {"name": "writer", "before": writers[0], "after": writers[1]}

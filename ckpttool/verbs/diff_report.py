@@ -38,9 +38,7 @@ def _blocks(result: Result, told: Sequence[str], top: int | None) -> Iterator[Bl
     yield from (Text(one, "warning") for one in _warnings(result))
     yield from tensor_table(by_amount(result.changes), top)
     yield from value_table([change for change in result.changes if change.kind == "edited"], top)
-    yield from pictures(
-        result.changes, [(i.key, i.section, i.numel) for i in result.b.items], deltas=result.deltas
-    )
+    yield from pictures(result.changes, [(i.key, i.section, i.numel) for i in result.b.items], deltas=result.deltas)
     for key, why in result.coverage.unread[:MOST_UNREAD]:
         yield Text(f"not compared: {printable(key)} – {why}", "warning")
     yield Text(f"coverage: {result.coverage.text}", "dim")

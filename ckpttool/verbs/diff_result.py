@@ -53,11 +53,7 @@ class Coverage:
     @property
     def text(self) -> str:
         """One sentence: what the answer rests on."""
-        how = (
-            "by recorded checksums (as saved; damage after saving is for verify)"
-            if self.as_saved
-            else "by content"
-        )
+        how = "by recorded checksums (as saved; damage after saving is for verify)" if self.as_saved else "by content"
         words = [f"{count(self.compared)} of {plural(self.pairs, 'pair')} of tensors compared {how}"]
         words += [f"{plural(self.values, 'value')}"] if self.values else []
         words += [] if self.whole else ["a selection only"]

@@ -42,9 +42,7 @@ class Target:
     def errors(self) -> list[Damage]:
         """Why it cannot be trusted: what makes it no checkpoint, or damaged."""
         if self.checkpoint.kind:
-            return [
-                Damage("not-a-checkpoint", self.name, f"this is {self.checkpoint.kind}, not a checkpoint")
-            ]
+            return [Damage("not-a-checkpoint", self.name, f"this is {self.checkpoint.kind}, not a checkpoint")]
         return [one for one in self.checkpoint.damage if _damages(one)]
 
     @property
@@ -103,11 +101,7 @@ def _damages(damage: Damage) -> bool:
     from ckpttool.checks import rules
 
     rule = rules().get(damage.rule)
-    return (
-        rule is not None
-        and rule.severity == "error"
-        and rule.axis in ("integrity", "hostile", "both", "none")
-    )
+    return rule is not None and rule.severity == "error" and rule.axis in ("integrity", "hostile", "both", "none")
 
 
 def side_of(item: Item) -> Side:

@@ -22,9 +22,7 @@ def tensor_table(changes: Sequence[Change], top: int | None) -> Iterator[Block]:
     columns = ("tensor", "change", "changed", "relative", "max |Δ|", "cosine", "max ulp", "what")
     rows = tuple(_row(change) for change in shown)
     rest = len(changes) - len(shown)
-    title = (
-        f"changed most, {count(len(shown))} of {count(len(changes))} (--all shows every one)" if rest else ""
-    )
+    title = f"changed most, {count(len(shown))} of {count(len(changes))} (--all shows every one)" if rest else ""
     yield _narrow(columns, rows, "llrrrrrl", title)
 
 
@@ -67,9 +65,7 @@ def _what(change: Change) -> str:
     found = change.difference
     if found is not None:
         counts = (("new NaN", found.new_nan), ("lost NaN", found.lost_nan), ("new inf", found.new_inf))
-        parts += [
-            f"{count(number)} {name}" for name, number in (*counts, ("lost inf", found.lost_inf)) if number
-        ]
+        parts += [f"{count(number)} {name}" for name, number in (*counts, ("lost inf", found.lost_inf)) if number]
     if found is not None and found.cosine is None and found.numel:
         parts.append("no cosine: a side is all zero")
     return "; ".join([*parts, *([change.note] if change.note else [])])

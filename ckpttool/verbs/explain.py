@@ -54,8 +54,7 @@ def parts(rule: Rule) -> dict[str, str]:
 def _list() -> Report:
     every = list(rules().values())
     data: list[Json] = [
-        {"code": rule.code, "name": rule.name, "severity": rule.severity, "title": rule.title}
-        for rule in every
+        {"code": rule.code, "name": rule.name, "severity": rule.severity, "title": rule.title} for rule in every
     ]
     rows = tuple((f"{rule.code} {rule.name}", rule.severity, rule.title) for rule in every)
     blocks = (Table(("rule", "severity", "says that"), rows),)

@@ -11,14 +11,7 @@ from ckpttool.rules import Context, Rule
 
 EXPLAINED = {
     "truncated": frozenset(
-        {
-            "storage-missing",
-            "storage-size",
-            "missing-record",
-            "not-canonical",
-            "view-out-of-bounds",
-            "content-unread",
-        }
+        {"storage-missing", "storage-size", "missing-record", "not-canonical", "view-out-of-bounds", "content-unread"}
     ),
     "not-a-checkpoint": frozenset({"not-resumable", "not-exact", "bad-record-name", "crc-not-recorded"}),
     "directory-damaged": frozenset({"not-canonical"}),

@@ -62,9 +62,7 @@ def plan(scope: Scope, patterns: Sequence[str], command: str, external: bool) ->
     """What is still to be done. Reads git's configuration and the attributes file."""
     for pattern in patterns:
         if not pattern or pattern[0] in '#!"' or any(c.isspace() for c in pattern):
-            raise UsageError(
-                f"the pattern {pattern!r} cannot stand in .gitattributes: use one without spaces"
-            )
+            raise UsageError(f"the pattern {pattern!r} cannot stand in .gitattributes: use one without spaces")
     where = _attributes(scope)
     text = where.read_text("utf-8", "surrogateescape") if where.exists() else ""
     lines = tuple(f"{pattern} diff={DRIVER}" for pattern in patterns if _driver(text, pattern) != DRIVER)
@@ -165,9 +163,7 @@ def _blocks(made: Plan, dry_run: bool) -> Iterator[Block]:
         yield Facts((("configuration", f"of {where}"),))
         yield Tree(tuple((0, f"git config --{made.scope} {name} '{value}'") for name, value in made.settings))
     if made.lines and made.scope == "local" and not dry_run:
-        yield Text(
-            "Commit .gitattributes; each clone runs `ckpttool git-setup` once for the configuration.", "dim"
-        )
+        yield Text("Commit .gitattributes; each clone runs `ckpttool git-setup` once for the configuration.", "dim")
 
 
 __all__ = ["PATTERNS", "Plan", "apply", "git_setup", "lfs_object", "plan"]

@@ -68,11 +68,7 @@ def infer(
 
 
 def evidence_of(
-    source: Side,
-    scope: Scope,
-    goal: Side,
-    executor: Executor | None = None,
-    progress: Progress | None = None,
+    source: Side, scope: Scope, goal: Side, executor: Executor | None = None, progress: Progress | None = None
 ) -> Evidence:
     """The contents of two described sides, for ``towards``: places count the tensors of their weights in order."""
     ours = _held(source, scope)
@@ -94,12 +90,7 @@ def tensors_of(side: Side, scope: Scope) -> dict[str, int]:
 
 
 def _found(
-    source: Side,
-    scope: Scope,
-    side: Side | None,
-    wanted: Target | None,
-    evidence: Evidence | None,
-    cast: bool,
+    source: Side, scope: Scope, side: Side | None, wanted: Target | None, evidence: Evidence | None, cast: bool
 ) -> Inference:
     names = names_of(source.checkpoint, scope, facts_of(source.checkpoint))
     if wanted is None:

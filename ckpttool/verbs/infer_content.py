@@ -48,9 +48,7 @@ class Held:
 class Contents:
     """The ``Evidence`` of two checkpoints. Digests of whole tensors are kept, those of parts are not."""
 
-    def __init__(
-        self, a: Held, b: Held, executor: Executor | None = None, progress: Progress | None = None
-    ) -> None:
+    def __init__(self, a: Held, b: Held, executor: Executor | None = None, progress: Progress | None = None) -> None:
         self._sides = {"a": a, "b": b}
         self._executor = executor
         self._progress = progress

@@ -16,14 +16,7 @@ SHOWN = 40
 """Rows of the table; the file of rules has all."""
 
 
-def report(
-    found: Inference | None,
-    old: str,
-    new: str,
-    *,
-    read: bool = False,
-    unusable: Sequence[Side] = (),
-) -> Report:
+def report(found: Inference | None, old: str, new: str, *, read: bool = False, unusable: Sequence[Side] = ()) -> Report:
     """What was found as a report; without it, why nothing could be."""
     head: dict[str, Json] = {"old": old, "new": new}
     title = Text(f"{old} → {new}", "title")
@@ -98,9 +91,7 @@ def _blocks(found: Inference, read: bool) -> Iterator[Block]:
     yield from _listed("leads nowhere, so the rules drop it", found.unused, "plain")
     yield from (Text(printable(note)) for note in found.notes)
     yield Text(
-        "coverage: names, forms and contents"
-        if read
-        else "coverage: names and forms; contents were not compared",
+        "coverage: names, forms and contents" if read else "coverage: names and forms; contents were not compared",
         "dim",
     )
 

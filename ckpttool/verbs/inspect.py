@@ -125,10 +125,7 @@ def _batches(sizes: dict[int, int]) -> Iterator[list[int]]:
 
 
 def _views(
-    checkpoint: Checkpoint,
-    found: Inventory,
-    views: Collection[View],
-    numbers: dict[int, Statistics] | None,
+    checkpoint: Checkpoint, found: Inventory, views: Collection[View], numbers: dict[int, Statistics] | None
 ) -> list[Block]:
     blocks: list[Block] = []
     if "tree" in views:
@@ -183,11 +180,7 @@ def _damage(checkpoint: Checkpoint) -> list[Block]:
         return []
     blocks: list[Block] = [Text("met while reading", "heading")]
     blocks += [
-        Text(
-            f"{one.rule} – {printable(one.where)} – {one.message}"
-            if one.where
-            else f"{one.rule} – {one.message}"
-        )
+        Text(f"{one.rule} – {printable(one.where)} – {one.message}" if one.where else f"{one.rule} – {one.message}")
         for one in checkpoint.damage[:5]
     ]
     more = f"{count(len(checkpoint.damage) - 5)} more; " if len(checkpoint.damage) > 5 else ""

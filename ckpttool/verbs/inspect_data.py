@@ -13,10 +13,7 @@ from ckpttool.verbs.inventory import Inventory, Item, storage_name
 
 
 def inspect_data(
-    checkpoint: Checkpoint,
-    layout: Layout,
-    found: Inventory,
-    numbers: Mapping[int, Statistics] | None,
+    checkpoint: Checkpoint, layout: Layout, found: Inventory, numbers: Mapping[int, Statistics] | None
 ) -> dict[str, Json]:
     """Everything that ``inspect`` knows."""
     totals = Counter(item.section for item in found.items)
@@ -90,17 +87,11 @@ def _layout_data(layout: Layout) -> Json:
     ready = layout.readiness
     return {
         "sections": [
-            {"name": s.name, "key": s.key, "path": list(s.path), "confidence": s.confidence}
-            for s in layout.sections
+            {"name": s.name, "key": s.key, "path": list(s.path), "confidence": s.confidence} for s in layout.sections
         ],
         "optimizers": [
             {"key": o.key, "path": list(o.path), "kind": o.kind, "named": o.named, "slots": len(o.slots)}
             for o in layout.optimizers
         ],
-        "readiness": {
-            "level": ready.level,
-            "has": list(ready.has),
-            "lacks": list(ready.lacks),
-            "next": ready.next,
-        },
+        "readiness": {"level": ready.level, "has": list(ready.has), "lacks": list(ready.lacks), "next": ready.next},
     }

@@ -98,15 +98,12 @@ def _falls_short(candidate: Candidate, wishes: _Wishes) -> str:
     why = shortfall(verify(paths, require=require, trust=wishes.trust, headers_only=True))
     if not why and len(paths) > 1 and wishes.require:
         each = [
-            shortfall(verify([path], require=wishes.require, trust=wishes.trust, headers_only=True))
-            for path in paths
+            shortfall(verify([path], require=wishes.require, trust=wishes.trust, headers_only=True)) for path in paths
         ]
         why = "" if "" in each else each[0]
     if why or wishes.headers_only:
         return why
-    done = verify(
-        paths, require=require, trust=wishes.trust, executor=wishes.executor, progress=wishes.progress
-    )
+    done = verify(paths, require=require, trust=wishes.trust, executor=wishes.executor, progress=wishes.progress)
     return shortfall(done)
 
 
@@ -142,8 +139,7 @@ def _report(
         "candidates": count,
         "skipped": [{"path": c.path, "why": why} for c, why in skipped],
         "trackers": [
-            {"path": t.path, "says": t.says, "target": t.target or None, "wrong": wrong[t.path] or None}
-            for t in known
+            {"path": t.path, "says": t.says, "target": t.target or None, "wrong": wrong[t.path] or None} for t in known
         ],
     }
     if chosen is None:

@@ -108,9 +108,7 @@ def migrate(
         result = _along(found, asked, reverse, journey, wishes, wanted)
     written = None
     if not dry_run and not (in_place and not result.moves):
-        written = _written(
-            result.plan, destination, wanted, force or in_place, backup, verify, most, progress
-        )
+        written = _written(result.plan, destination, wanted, force or in_place, backup, verify, most, progress)
     changed = bool(result.plan.steps)
     kept = fate(path, found.checkpoint, wanted == "folder", changed) if destination != path else ()
     notes = (*found.notes, *result.notes, *kept)
@@ -136,9 +134,7 @@ def _by_rules(
     way = _way(chosen.rules, settings, reverse)
     plan = planned(found, parts_of(way.rules, settings), wishes, chosen.target)
     if plan.foreign and not plan.steps:
-        raise CkpttoolError(
-            f"{printable(os.fspath(path))} – the rules are for another checkpoint: {told_of(plan)}"
-        )
+        raise CkpttoolError(f"{printable(os.fspath(path))} – the rules are for another checkpoint: {told_of(plan)}")
     if plan.steps and plan.repeats and not force:
         _refuse_repeat(path, found, way, wanted, stamps)
     if plan.steps:
@@ -166,14 +162,10 @@ def _given(rules: RuleFile, reverse: bool, stamps: Sequence[Stamp]) -> dict[str,
     return values if last is not None and digest_of(dump(rules), values) == last.digest else {}
 
 
-def _along(
-    found: Writable, asked: Asked, reverse: bool, journey: Journey, wishes: Wishes, wanted: Format
-) -> Result:
+def _along(found: Writable, asked: Asked, reverse: bool, journey: Journey, wishes: Wishes, wanted: Format) -> Result:
     if asked.rules is not None or asked.preset or reverse:
         word = "--rules" if asked.rules is not None else "--preset" if asked.preset else "--reverse"
-        raise UsageError(
-            f"--chain and {word} are two ways to say the rules: --to-version says where a chain leads"
-        )
+        raise UsageError(f"--chain and {word} are two ways to say the rules: --to-version says where a chain leads")
     run = along(journey, found, wishes, target_asked(asked), NAMES.get(wanted, wanted))
     return Result(found.checkpoint, run.plan, notes=run.notes, run=run)
 

@@ -105,9 +105,7 @@ def _one(found: Writable, part: Part, before: Plan | None, wishes: Wishes, targe
     return one if part.then is None else part.then(one)
 
 
-def _order(
-    checkpoint: Checkpoint, layout: Layout, part: Part, wishes: Wishes, target: Target
-) -> tuple[str, ...]:
+def _order(checkpoint: Checkpoint, layout: Layout, part: Part, wishes: Wishes, target: Target) -> tuple[str, ...]:
     """The parameters' keys in the order that the target has them in, for files that sort their keys."""
     scope = max(weight_scopes(checkpoint, layout, wishes), key=lambda one: len(one.named))
     names = names_of(checkpoint, scope, facts_of(checkpoint))

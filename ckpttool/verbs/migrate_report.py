@@ -71,10 +71,7 @@ def _data(result: Result) -> dict[str, Json]:
         "compared": 0 if written is None else written.compared,
         "not_carried": []
         if written is None
-        else [
-            {"key": loss.key, "what": loss.what, "why": loss.why, "kind": loss.kind}
-            for loss in written.not_carried
-        ],
+        else [{"key": loss.key, "what": loss.what, "why": loss.why, "kind": loss.kind} for loss in written.not_carried],
     }
 
 
@@ -118,8 +115,7 @@ def _way(run: Run) -> Iterator[Block]:
     words = f"version {shown(run.from_)} → {shown(run.to)}: {plural(len(run.turns), 'step')} {forth}"
     yield Text(words, "heading")
     rows = [
-        (*map(printable, turn.versions), printable(turn.link.where), printable(turn.link.about))
-        for turn in run.turns
+        (*map(printable, turn.versions), printable(turn.link.where), printable(turn.link.about)) for turn in run.turns
     ]
     yield Table(("from", "to", "file", "about"), tuple(rows), "llll")
 
@@ -160,12 +156,7 @@ def step_rows(steps: Iterable[Step]) -> Iterator[tuple[str, str, str, str]]:
     for (op, *_), some in groups.items():
         old = _folded(key for step in some for key in step.old)
         new = _folded(key for step in some for key in step.new)
-        yield (
-            op,
-            old,
-            new if new != old else "(the same)",
-            count(sum(max(len(s.old), len(s.new)) for s in some)),
-        )
+        yield (op, old, new if new != old else "(the same)", count(sum(max(len(s.old), len(s.new)) for s in some)))
 
 
 def lossy_rows(steps: Iterable[Step]) -> Iterator[tuple[str, str, str]]:

@@ -66,9 +66,7 @@ def rules_of(asked: Asked, path: str | os.PathLike[str], found: Writable) -> Cho
         one = preset_of(asked.preset)
         return Chosen(load(one.text, one.where), target)
     if target is None:
-        raise UsageError(
-            "migrate needs rules or a target: give --rules, --preset, --chain, --to or --to-model"
-        )
+        raise UsageError("migrate needs rules or a target: give --rules, --preset, --chain, --to or --to-model")
     return _found_out(asked, path, found, target)
 
 

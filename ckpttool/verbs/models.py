@@ -35,9 +35,7 @@ class Model(Protocol):
 
     def state_dict(self) -> dict[str, object]: ...
 
-    def named_parameters(
-        self, prefix: str, recurse: bool, remove_duplicate: bool
-    ) -> Iterator[tuple[str, Sized]]: ...
+    def named_parameters(self, prefix: str, recurse: bool, remove_duplicate: bool) -> Iterator[tuple[str, Sized]]: ...
 
 
 def model_target(spec: str) -> Target:
@@ -83,9 +81,7 @@ def _factory(spec: str, module: str, name: str) -> Callable[[], object]:
         if added and here in sys.path:
             sys.path.remove(here)
     if not callable(found):
-        raise UsageError(
-            f"'{printable(spec)}' – is a {type(found).__name__}, not something that can be called"
-        )
+        raise UsageError(f"'{printable(spec)}' – is a {type(found).__name__}, not something that can be called")
     return found
 
 

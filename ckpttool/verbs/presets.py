@@ -59,9 +59,7 @@ def preset(name: str) -> Preset:
     near = [*get_close_matches(wanted, every, 3, cutoff=0.5)]
     near += [other for other in every if len(wanted) > 2 and wanted in other]
     hint = f"; did you mean {' or '.join(list(dict.fromkeys(near))[:3])}?" if near else ""
-    raise UsageError(
-        f"no preset is called '{printable(name)}'{hint} (`ckpttool migrate --list-presets` lists all)"
-    )
+    raise UsageError(f"no preset is called '{printable(name)}'{hint} (`ckpttool migrate --list-presets` lists all)")
 
 
 def _folder() -> Traversable:

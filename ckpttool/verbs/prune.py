@@ -98,9 +98,7 @@ def _noted(folder: Path, found: Sequence[Candidate], metric: str | None, higher:
         where = f"under '{printable(metric)}'; `ckpttool inspect` shows keys"
     else:
         metrics = _metrics_of(folder)
-        noted = _Noted(
-            {c.path: metrics.by_step.get(c.count) for c in found if c.counts}, metrics.lower and not higher
-        )
+        noted = _Noted({c.path: metrics.by_step.get(c.count) for c in found if c.counts}, metrics.lower and not higher)
         where = f"in {METRICS}; --metric KEY is the key of a number in each checkpoint"
     if all(value is None for value in noted.by_path.values()):
         raise UsageError(f"no checkpoint has a metric {where}")
@@ -119,9 +117,7 @@ def _metrics_of(folder: Path) -> Metrics:
         raise UsageError(f"{printable(str(place))} – cannot be read: {error}") from None
 
 
-def _chosen(
-    found: Sequence[Candidate], kept: Kept, metrics: Mapping[str, float | None]
-) -> dict[str, list[str]]:
+def _chosen(found: Sequence[Candidate], kept: Kept, metrics: Mapping[str, float | None]) -> dict[str, list[str]]:
     """By path why checkpoints stay by what was asked for, each series of names on its own.
 
     Where no name counts anything, the order does, of all of them.
@@ -136,9 +132,7 @@ def _chosen(
             stay[c.path] = ["not numbered"]
             continue
         step = c.count if numbered else len(found) - place
-        series.setdefault((c.series, c.unit) if numbered else "", []).append(
-            Item(c.path, step, metrics.get(c.path))
-        )
+        series.setdefault((c.series, c.unit) if numbered else "", []).append(Item(c.path, step, metrics.get(c.path)))
     for items in series.values():
         for path, why in reasons_to_keep(items, kept).items():
             stay.setdefault(path, []).extend(why)

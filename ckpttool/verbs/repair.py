@@ -79,9 +79,7 @@ def repair(
     _refuse_own(path, output)
     donor = like or (None if fill in ("", *MADE_UP) else fill)
     home = unzipped_at(path) if repack else None
-    broken = (
-        read_unzipped(home, limits, progress) if home else read_broken(path, donor, wishes, limits, progress)
-    )
+    broken = read_unzipped(home, limits, progress) if home else read_broken(path, donor, wishes, limits, progress)
     draft = Draft(broken.checkpoint, broken.contents)
     layout = lay_out(broken.checkpoint)
     unsound = {f.where: f.message for f in broken.hurt if f.name in UNSOUND}
@@ -135,9 +133,7 @@ def _refuse_own(path: str | os.PathLike[str], output: str | os.PathLike[str] | N
 def _is_torchs(found: Restored) -> bool:
     """Whether an archive's records are such as torch writes: with a version, and no name that leads elsewhere."""
     names = {name for name, _, _ in found.records}
-    return "version" in names and not any(
-        step in ("", ".", "..") for name in names for step in name.split("/")
-    )
+    return "version" in names and not any(step in ("", ".", "..") for name in names for step in name.split("/"))
 
 
 def _written(

@@ -26,9 +26,7 @@ HOSTILE = frozenset({"duplicate-record", "bad-record-name", "overlapping-records
 """Two readers would see two files, unless the checksum of checksums says that only the directory is damaged."""
 
 
-NO_CODE = (
-    "the TorchScript code is not carried over: the output holds tensors and attributes, for load_state_dict"
-)
+NO_CODE = "the TorchScript code is not carried over: the output holds tensors and attributes, for load_state_dict"
 
 
 def read_archive(task: Task, seen: Checkpoint, framing: tuple[Finding, ...]) -> Broken:
@@ -46,9 +44,7 @@ def _salvaged(task: Task, seen: Checkpoint, source: Source, framing: tuple[Findi
     where = printable(seen.source)
     found = zip_salvage.salvage(source, task.limits, task.donor)
     if found is None or (seen.kind and not found.records):
-        raise CkpttoolError(
-            f"{where} – this is {seen.kind or 'an archive without records'}, nothing to repair"
-        )
+        raise CkpttoolError(f"{where} – this is {seen.kind or 'an archive without records'}, nothing to repair")
     found, view, notes = _with_tree(task, found, source)
     measures = measure(found.checkpoint, progress=task.progress, sources=(view,))
     computed = {name: span.crc32 for name, span in measures.spans.items()}
@@ -113,11 +109,7 @@ def _with_tree(task: Task, found: Salvaged, source: Source) -> tuple[Salvaged, S
     checksums = found.checksums.get(record.name, ()) if record is not None else ()
     have = None if record is None or record.stop > source.size else crc_of(source, record.data, record.usize)
     if found.tree == "own" and (have in checksums or not checksums):
-        return (
-            found,
-            source,
-            () if checksums else ("the tree's checksum is gone: nothing proves names and shapes",),
-        )
+        return (found, source, () if checksums else ("the tree's checksum is gone: nothing proves names and shapes",))
     bit = None
     if record is not None and have is not None:
         bit = next((b for crc in checksums if (b := flipped_bit(crc, have, record.usize))), None)
@@ -163,9 +155,5 @@ def _hopeless(where: str, found: Salvaged, bit: bool) -> str:
 
 def _why_no_tree(found: Salvaged) -> str:
     """Why there is no tree, in words."""
-    problems = [
-        one.message for one in found.checkpoint.damage if one.rule in ("pickle-malformed", "over-limit")
-    ]
-    return (
-        printable(problems[0]) if problems else "the record data.pkl, which names the tensors, is not there"
-    )
+    problems = [one.message for one in found.checkpoint.damage if one.rule in ("pickle-malformed", "over-limit")]
+    return printable(problems[0]) if problems else "the record data.pkl, which names the tensors, is not there"

@@ -82,21 +82,11 @@ def as_read(
     proofs = _doubted(checkpoint, prove(checkpoint, measures), hurt)
     contents = contents_of(checkpoint)
     return Broken(
-        checkpoint,
-        measures,
-        contents,
-        proofs,
-        tuple(hurt),
-        task.donor,
-        notes,
-        tree=tree,
-        missing=tuple(missing),
+        checkpoint, measures, contents, proofs, tuple(hurt), task.donor, notes, tree=tree, missing=tuple(missing)
     )
 
 
-def _doubted(
-    checkpoint: Checkpoint, proofs: dict[Storage, Proof], hurt: Sequence[Finding]
-) -> dict[Storage, Proof]:
+def _doubted(checkpoint: Checkpoint, proofs: dict[Storage, Proof], hurt: Sequence[Finding]) -> dict[Storage, Proof]:
     """Whole tensors that no checksum proves, and in which pages are zero where numbers were."""
     runs = {finding.where: finding.message for finding in hurt if finding.name == "zero-run"}
     for entry, tensor in checkpoint.tensors() if runs else ():

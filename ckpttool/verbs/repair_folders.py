@@ -41,9 +41,7 @@ def _named(seen: Checkpoint, donor: Checkpoint) -> Checkpoint | None:
     if donor.format != seen.format or not any(storage.span for storage in storages):
         return None
     damage = tuple(one for one in seen.damage if one.rule != "chunk-missing")
-    return replace(
-        seen, nodes=donor.nodes, root=donor.root, storages=storages, globals=donor.globals, damage=damage
-    )
+    return replace(seen, nodes=donor.nodes, root=donor.root, storages=storages, globals=donor.globals, damage=damage)
 
 
 def _place(span: Span) -> tuple[str, int, int]:
@@ -67,12 +65,7 @@ def _healed(task: Task, broken: Broken) -> Broken:
     for index, storage in enumerate(broken.checkpoint.storages):
         extent = None if storage.span is None else extents.get(storage.span)
         measured = None if extent is None else broken.measures.spans.get(extent.name)
-        if (
-            proofs[storage].state != "damaged"
-            or extent is None
-            or extent.checksum is None
-            or measured is None
-        ):
+        if proofs[storage].state != "damaged" or extent is None or extent.checksum is None or measured is None:
             continue
         bit = flipped_bit(extent.checksum.value, measured.crc32, extent.span.nbytes)
         if bit is None:

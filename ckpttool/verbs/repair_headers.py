@@ -18,10 +18,6 @@ def read_rebuilt(task: Task, hurt: tuple[Finding, ...]) -> Broken | None:
         source.close()
     if found is None:
         return None
-    why = (
-        "its entry in the header is damaged"
-        if found.checkpoint.format == "safetensors"
-        else "it cannot be read"
-    )
+    why = "its entry in the header is damaged" if found.checkpoint.format == "safetensors" else "it cannot be read"
     missing = tuple(Loss(name, why, 0) for name in found.lost)
     return as_read(task, found.checkpoint, hurt, notes=found.notes, tree=found.tree, missing=missing)

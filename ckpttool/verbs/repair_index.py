@@ -38,8 +38,7 @@ class _Family:
     @property
     def missing(self) -> tuple[str, ...]:
         all_of_them = (
-            f"{self.stem}-{number:05d}-of-{self.count:05d}.{self.suffix}"
-            for number in range(1, self.count + 1)
+            f"{self.stem}-{number:05d}-of-{self.count:05d}.{self.suffix}" for number in range(1, self.count + 1)
         )
         numbered = {int(found[2]) for name in self.names if (found := _SHARD.fullmatch(name))}
         # Some writers count from 0.
@@ -106,9 +105,7 @@ def _family(folder: Path, named: str) -> _Family:
     families: dict[tuple[str, str, int], list[str]] = {}
     for match in found:
         families.setdefault((match[1], match[4], int(match[3])), []).append(match[0])
-    wanted = {
-        key: names for key, names in families.items() if not named or f"{key[0]}.{key[1]}{SUFFIX}" == named
-    }
+    wanted = {key: names for key, names in families.items() if not named or f"{key[0]}.{key[1]}{SUFFIX}" == named}
     where = printable(str(folder))
     if not wanted:
         raise CkpttoolError(f"{where} – holds no shards (NAME-00001-of-0000N.safetensors or .bin)")
@@ -123,9 +120,7 @@ def _old(path: Path, limits: Limits) -> Index | None:
     return read_index(str(path), limits) if path.is_file() else None
 
 
-def _read(
-    folder: Path, family: _Family, limits: Limits
-) -> tuple[dict[str, Checkpoint], list[tuple[str, str]]]:
+def _read(folder: Path, family: _Family, limits: Limits) -> tuple[dict[str, Checkpoint], list[tuple[str, str]]]:
     """Each shard that can be described, and why the others cannot."""
     parts: dict[str, Checkpoint] = {}
     broken: list[tuple[str, str]] = []

@@ -120,9 +120,7 @@ def _donor(path: str | os.PathLike[str], limits: Limits) -> Checkpoint:
     where = printable(os.fspath(path))
     if found.kind or found.root is None:
         raise CkpttoolError(f"{where} – this is no checkpoint that could stand in for another")
-    damage = [
-        one for one in found.damage if one.rule in ("truncated", "directory-damaged", "pickle-malformed")
-    ]
+    damage = [one for one in found.damage if one.rule in ("truncated", "directory-damaged", "pickle-malformed")]
     if damage:
         raise CkpttoolError(f"{where} – is damaged itself: {damage[0].message}; name a sound one")
     return found

@@ -63,8 +63,7 @@ def _data(result: Result) -> dict[str, Json]:
             for s in verdict.steps
         ],
         "damage": [
-            {"code": f.code, "name": f.name, "where": f.where, "message": f.message}
-            for f in result.broken.hurt
+            {"code": f.code, "name": f.name, "where": f.where, "message": f.message} for f in result.broken.hurt
         ],
         "notes": [*result.broken.notes, *verdict.notes],
         "payload": _payload(result),
@@ -94,11 +93,7 @@ def _kept(verdict: Verdict) -> dict[str, Proof]:
 
 def _recovered(key: str, proof: Proof) -> Json:
     """``by`` is what proves a tensor: its ``checksum``, or a ``manifest``; None where nothing does."""
-    return {
-        "key": key,
-        "proof": proof.state,
-        "by": (proof.by or "checksum") if proof.state == "proved" else None,
-    }
+    return {"key": key, "proof": proof.state, "by": (proof.by or "checksum") if proof.state == "proved" else None}
 
 
 def _lost(loss: Loss) -> Json:
@@ -136,15 +131,11 @@ def _blocks(result: Result) -> Iterator[Block]:
     yield from _healed(result)
     yield from (Text(printable(note), "warning") for note in (*result.broken.notes, *result.verdict.notes))
     yield from _tables(result.verdict.lost)
-    rows = tuple(
-        _step(step) for step in result.verdict.steps if step.reason and step.op not in ("drop", "fill")
-    )
+    rows = tuple(_step(step) for step in result.verdict.steps if step.reason and step.op not in ("drop", "fill"))
     if rows:
         yield Table(("step", "keys", "why"), rows[:ROWS], "lll", f"plan: {plural(len(rows), 'step')}")
     if result.broken.hurt:
-        yield Details(
-            f"what is damaged: {plural(len(result.broken.hurt), 'finding')}", (Findings(result.broken.hurt),)
-        )
+        yield Details(f"what is damaged: {plural(len(result.broken.hurt), 'finding')}", (Findings(result.broken.hurt),))
     yield from _next(result)
 
 
@@ -204,9 +195,7 @@ def _tables(lost: Sequence[Loss]) -> Iterator[Block]:
     for title, some in (("left out", left), ("completed", made)):
         if not some:
             continue
-        folds = fold(
-            [(printable(loss.key), (_missing(loss), printable(loss.filled or loss.reason))) for loss in some]
-        )
+        folds = fold([(printable(loss.key), (_missing(loss), printable(loss.filled or loss.reason))) for loss in some])
         rows = [(one.text, one.mark[0], one.mark[1]) for one in folds[:ROWS]]
         if len(folds) > ROWS:
             rows.append(("…", "", f"{count(len(folds) - ROWS)} more lines, --json has them all"))

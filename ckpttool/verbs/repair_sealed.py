@@ -36,9 +36,7 @@ def proved_by_seal(task: Task, broken: Broken) -> Broken:
     if seal is None or not broken.proofs:
         return broken
     if seal.manifest is None:
-        return replace(
-            broken, notes=(*broken.notes, f"the manifest {seal.where} cannot be read: {seal.error}")
-        )
+        return replace(broken, notes=(*broken.notes, f"the manifest {seal.where} cannot be read: {seal.error}"))
     measures = replace(broken.measures, seal=seal)
     context = Context(broken.checkpoint, lay_out(broken.checkpoint), measures)
     hurt = any(finding.name not in SEALS for finding in broken.hurt)

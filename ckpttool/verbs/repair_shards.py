@@ -16,9 +16,7 @@ from ckpttool.verbs.repair_broken import Broken, Task, as_read
 from ckpttool.verbs.repair_healing import Healing
 
 
-def read_shards(
-    task: Task, seen: Checkpoint, hurt: tuple[Finding, ...], read: Callable[[Task], Broken]
-) -> Broken:
+def read_shards(task: Task, seen: Checkpoint, hurt: tuple[Finding, ...], read: Callable[[Task], Broken]) -> Broken:
     """Read every shard as the damaged file that it may be, and put them together. Reads each once, damaged ones twice.
 
     Of ``--like GOOD.index.json`` the shard of the same name stands in for each.
@@ -54,10 +52,7 @@ def read_shards(
         notes,
         _together(parts),
         tree="donor" if any(part.tree == "donor" for part in parts.values()) else "own",
-        missing=(
-            *_missing(whole, index, hopeless),
-            *(one for part in parts.values() for one in part.missing),
-        ),
+        missing=(*_missing(whole, index, hopeless), *(one for part in parts.values() for one in part.missing)),
     )
 
 

@@ -167,9 +167,7 @@ def _inner_counts(found: Sequence[Candidate]) -> dict[str, int] | None:
     outside = {c.path: c.count for c in found if c.counts}
     inside = counts_inside(sample.targets)
     for key in sorted(inside, key=lambda key: abs(inside[key] - sample.count)):
-        ahead = (
-            sample.count - inside[key]
-        )  # epochs are counted from 0 outside and from 1 inside, or the reverse
+        ahead = sample.count - inside[key]  # epochs are counted from 0 outside and from 1 inside, or the reverse
         if abs(ahead) > 1:
             break
         read = {c.path: counts_inside(c.targets).get(key) for c in plain}

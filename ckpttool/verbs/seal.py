@@ -129,9 +129,7 @@ def manifest_of(
     )
     changed = next((f for f in sealed if (base / f.name).stat().st_mtime_ns != f.mtime_ns), None)
     if changed is not None:
-        raise UsageError(
-            f"{printable(changed.name)} – written to while it was sealed; wait until its writer is done"
-        )
+        raise UsageError(f"{printable(changed.name)} – written to while it was sealed; wait until its writer is done")
     return _manifest(sealed, tensors)
 
 
@@ -179,14 +177,8 @@ def _report(name: str, place: str, manifest: Manifest, nbytes: int | None = None
     algorithm = dict(ALGORITHMS)
     if not any(file.sha256 for file in manifest.files):
         del algorithm["sha256"]
-    counted = (
-        f"{plural(len(manifest.files), 'file')}, {plural(len(manifest.tensors), 'tensor')}, {size(nbytes)}"
-    )
-    rows = (
-        ("manifest", printable(place)),
-        ("covers", counted),
-        ("algorithms", "; ".join(algorithm.values())),
-    )
+    counted = f"{plural(len(manifest.files), 'file')}, {plural(len(manifest.tensors), 'tensor')}, {size(nbytes)}"
+    rows = (("manifest", printable(place)), ("covers", counted), ("algorithms", "; ".join(algorithm.values())))
     head = Text(f"{printable(name)} is sealed", "good")
     return Report(
         "seal",

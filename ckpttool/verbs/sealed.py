@@ -69,9 +69,7 @@ def _about(manifest: Manifest, path: str, place: Path) -> Manifest:
     return replace(manifest, files=files, previous=None)
 
 
-def _compared(
-    checkpoint: Checkpoint, where: str, manifest: Manifest, base: Path, executor: Executor | None
-) -> Sealed:
+def _compared(checkpoint: Checkpoint, where: str, manifest: Manifest, base: Path, executor: Executor | None) -> Sealed:
     from ckpttool.measure import seals
 
     blocks: dict[str, tuple[str, ...]] = {}
@@ -105,9 +103,7 @@ def _place(base: Path, file: FileSeal) -> Path:
 def _paths(checkpoint: Checkpoint, base: Path, names: dict[str, int]) -> dict[str, str]:
     """The checkpoint's own files, as it names them, with their names in the manifest."""
     real = {os.path.realpath(base / name): name for name in names}
-    own = {
-        file: os.path.realpath(file) for file in {*checkpoint.files, checkpoint.source} if "://" not in file
-    }
+    own = {file: os.path.realpath(file) for file in {*checkpoint.files, checkpoint.source} if "://" not in file}
     return {file: real[place] for file, place in own.items() if place in real}
 
 

@@ -145,9 +145,7 @@ def _folded(found: Sequence[Item]) -> list[Block]:
     if rows:
         blocks.append(Table(("tensors", "dtype", "shape", "bytes"), tuple(rows), "lllr"))
     if len(folds) > ROWS:
-        blocks.append(
-            Text(f"… {plural(len(folds) - ROWS, 'more line')}: --tensors lists every tensor", "dim")
-        )
+        blocks.append(Text(f"… {plural(len(folds) - ROWS, 'more line')}: --tensors lists every tensor", "dim"))
     return blocks
 
 

@@ -52,9 +52,7 @@ def pointer(path: str) -> str | None:
         head = file.read(1024)
     if not head.startswith(b"version https://git-lfs.github.com/spec/v1"):
         return None
-    named = [
-        line.removeprefix(b"oid sha256:") for line in head.splitlines() if line.startswith(b"oid sha256:")
-    ]
+    named = [line.removeprefix(b"oid sha256:") for line in head.splitlines() if line.startswith(b"oid sha256:")]
     text = named[0].decode("ascii", "replace") if named else ""
     return text if len(text) == 64 and set(text) <= set("0123456789abcdef") else None
 
@@ -94,12 +92,7 @@ def _strided(checkpoint: Checkpoint, index: int, name: str, depth: int = 0) -> I
         yield index, name
 
 
-def _line(
-    checkpoint: Checkpoint,
-    entry: Entry,
-    digests: Mapping[int, str],
-    seen: dict[tuple[object, ...], str],
-) -> str:
+def _line(checkpoint: Checkpoint, entry: Entry, digests: Mapping[int, str], seen: dict[tuple[object, ...], str]) -> str:
     key, node = printable(entry.key), entry.node
     if not isinstance(node, Tensor):
         return f"{key}: {_value(node)}"

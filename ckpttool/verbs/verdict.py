@@ -12,9 +12,7 @@ from ckpttool.measures import Measures
 from ckpttool.model import Checkpoint, Extent, Finding, Json, Tensor
 from ckpttool.units import plural, size
 
-VerdictName: TypeAlias = Literal[
-    "not-a-checkpoint", "damaged", "unsafe", "weights-only", "resumable", "exact"
-]
+VerdictName: TypeAlias = Literal["not-a-checkpoint", "damaged", "unsafe", "weights-only", "resumable", "exact"]
 Integrity: TypeAlias = Literal["proved", "unprovable", "unchecked", "damaged"]
 Safety: TypeAlias = Literal["plain", "needs-code", "unsafe"]
 Ready: TypeAlias = Literal["weights-only", "resumable", "exact"]
@@ -100,12 +98,8 @@ def cover(checkpoint: Checkpoint, measures: Measures | None) -> Coverage:
         return Coverage(checkpoint.nbytes, 0, 0, len(tensors), 0, (("content", reason),))
     unchecked: list[tuple[str, str]] = []
     sealed = frozenset[str]() if measures.seal is None else measures.seal.sources
-    unproved = [
-        e for e in checkpoint.extents if e.checksum is None and e.span.nbytes and e.span.source not in sealed
-    ]
-    proved = sum(
-        _content_bytes(e) for e in checkpoint.extents if _agrees(e, measures) or e.span.source in sealed
-    )
+    unproved = [e for e in checkpoint.extents if e.checksum is None and e.span.nbytes and e.span.source not in sealed]
+    proved = sum(_content_bytes(e) for e in checkpoint.extents if _agrees(e, measures) or e.span.source in sealed)
     if unproved:
         nbytes = sum(e.span.nbytes for e in unproved)
         unchecked.append((f"the integrity of {size(nbytes)}", "no checksum is recorded for them"))

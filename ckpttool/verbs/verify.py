@@ -61,9 +61,7 @@ def verify(
     targets: list[Target] = []
     with _Threads(jobs, executor) as chosen:
         for path, error in _expand([os.fspath(p) for p in paths]):
-            targets.append(
-                Target(path, error=error) if error else _verify_one(path, wishes, chosen, progress)
-            )
+            targets.append(Target(path, error=error) if error else _verify_one(path, wishes, chosen, progress))
     return report(targets, wishes)
 
 
@@ -122,9 +120,7 @@ def _identity(path: str) -> tuple[int, int] | None:
 def _examine(path: str, wishes: Wishes, executor: Executor | None, progress: Progress | None) -> Target:
     try:
         checkpoint = describe(path, wishes.limits, audit=True)
-        measures = (
-            None if wishes.headers_only or checkpoint.kind else _measure(checkpoint, path, executor, progress)
-        )
+        measures = None if wishes.headers_only or checkpoint.kind else _measure(checkpoint, path, executor, progress)
     except CkpttoolError as error:
         return Target(path, error=str(error))
     checkpoint = _note_progress(checkpoint, path)
@@ -138,9 +134,7 @@ def _examine(path: str, wishes: Wishes, executor: Executor | None, progress: Pro
     return Target(path, checkpoint, layout, findings, verdict, coverage)
 
 
-def _measure(
-    checkpoint: Checkpoint, path: str, executor: Executor | None, progress: Progress | None
-) -> Measures:
+def _measure(checkpoint: Checkpoint, path: str, executor: Executor | None, progress: Progress | None) -> Measures:
     from ckpttool.checks.file_name_hash import wanted_digests
     from ckpttool.measure import measure
 

@@ -27,9 +27,7 @@ def report(targets: Sequence[Target], wishes: Wishes) -> Report:
         blocks += [_labels(targets, labels), _tally(targets, subjects)]
     used = {f.name for target in targets for f in target.findings}
     pages = tuple(rule for rule in rules().values() if rule.name in used)
-    data: dict[str, Json] = {
-        "targets": [_labelled(t, label) for t, label in zip(targets, labels, strict=True)]
-    }
+    data: dict[str, Json] = {"targets": [_labelled(t, label) for t, label in zip(targets, labels, strict=True)]}
     return Report("verify", data, tuple(blocks), code, subjects, wishes.fail_on, pages)
 
 
@@ -42,12 +40,7 @@ def _labelled(target: Target, label: tuple[State, tuple[str, ...]]) -> Json:
 def _labels(targets: Sequence[Target], labels: Sequence[tuple[State, tuple[str, ...]]]) -> Table:
     """One line for each checkpoint: complete or partial, and what is missing."""
     rows = tuple(
-        (
-            printable(target.path),
-            state,
-            "unreadable" if target.verdict is None else target.verdict.name,
-            _first(lacks),
-        )
+        (printable(target.path), state, "unreadable" if target.verdict is None else target.verdict.name, _first(lacks))
         for target, (state, lacks) in zip(targets, labels, strict=True)
     )
     return Table(("checkpoint", "state", "verdict", "missing"), rows)
@@ -69,9 +62,7 @@ def _exit_code(target: Target, wishes: Wishes) -> ExitCode:
 
 def _subject(target: Target, wishes: Wishes) -> Subject:
     verdict = "unreadable" if target.verdict is None else target.verdict.name
-    return Subject(
-        target.path, verdict, target.findings, _exit_code(target, wishes) != ExitCode.OK, target.error
-    )
+    return Subject(target.path, verdict, target.findings, _exit_code(target, wishes) != ExitCode.OK, target.error)
 
 
 def _json(target: Target) -> dict[str, Json]:
@@ -131,9 +122,7 @@ def _blocks(target: Target) -> list[Block]:
     ]
     if target.findings:
         here = printable(target.checkpoint.source)
-        blocks.append(
-            Findings(tuple(replace(f, where="") if f.where == here else f for f in target.findings))
-        )
+        blocks.append(Findings(tuple(replace(f, where="") if f.where == here else f for f in target.findings)))
     return [*blocks, Text(f"coverage: {target.coverage.text}", "dim")]
 
 
@@ -141,11 +130,7 @@ def _facts(target: Target, checkpoint: Checkpoint, verdict: Verdict) -> tuple[tu
     if checkpoint.kind:
         return (("this is", checkpoint.kind), ("size", size(checkpoint.nbytes)))
     writer = target.layout.writer
-    by = (
-        ""
-        if writer is None
-        else f"{writer.framework} {writer.version or ''}".strip() + f" ({writer.confidence})"
-    )
+    by = "" if writer is None else f"{writer.framework} {writer.version or ''}".strip() + f" ({writer.confidence})"
     found = items(checkpoint, target.layout)
     tensors = 0 if target.coverage is None else target.coverage.tensors
     rows = (

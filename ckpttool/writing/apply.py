@@ -14,12 +14,7 @@ from ckpttool.errors import WriteFailed, printable
 from ckpttool.formats import collector_paused, describe
 from ckpttool.frozen import dataclass
 from ckpttool.model import Span
-from ckpttool.writing.durable import (
-    Replacement,
-    backup_name,
-    publishing,
-    replacing,
-)
+from ckpttool.writing.durable import Replacement, backup_name, publishing, replacing
 from ckpttool.writing.losses import Loss
 from ckpttool.writing.outputs import File, Format, Output, format_for, output_of
 from ckpttool.writing.recording import Recorder, compare_copies, read_back
@@ -78,10 +73,7 @@ def apply(
     keep = _is_own(draft, destination) if backup is None else backup
     file = output.files[0]
     with replacing(
-        destination,
-        keep=backup_name(destination) if keep else None,
-        overwrite=overwrite,
-        expected=output.nbytes,
+        destination, keep=backup_name(destination) if keep else None, overwrite=overwrite, expected=output.nbytes
     ) as out:
         written = _write(file, out, os.fspath(destination), checks, steps)
     kept = None if out.kept is None else str(out.kept)

@@ -61,8 +61,7 @@ def _content(draft: Draft, tensor: Tensor, parts: Sequence[tuple[Box, Tensor]], 
     form = Form(tensor.dtype, tensor.shape)
     leaves = tuple(Leaf(str(number)) for number in range(len(parts)))
     inputs = tuple(
-        Input(leaf.name, part, _as_drafted(draft, part))
-        for leaf, (_, part) in zip(leaves, parts, strict=True)
+        Input(leaf.name, part, _as_drafted(draft, part)) for leaf, (_, part) in zip(leaves, parts, strict=True)
     )
     paste = Paste(tensor.shape, tuple(box.start for box, _ in parts))
     return Made(Applied(paste, leaves), inputs, form)
@@ -91,9 +90,7 @@ def _as_drafted(draft: Draft, part: Tensor) -> Storage:
     """A part's storage with the bytes that the draft has for it, at hand where they are not those of the file."""
     storage = _storage(draft.checkpoint, part)
     content = draft.contents[part.storage] if part.storage is not None else None
-    as_it_lies = isinstance(content, Copied) and (
-        storage.inline is not None or content.spans == (storage.span,)
-    )
+    as_it_lies = isinstance(content, Copied) and (storage.inline is not None or content.spans == (storage.span,))
     if content is None or as_it_lies or isinstance(content, Held):
         return storage
     return replace(storage, span=None, inline=bytes(joined(content, 0, content.nbytes)))

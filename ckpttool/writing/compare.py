@@ -57,11 +57,7 @@ def _is_same(meant: Checkpoint, found: Checkpoint) -> bool:
             # Bits tell 0.0 from -0.0 and True from 1, which are equal.
             if one.call != other.call or type(one.value) is not type(other.value):
                 return False
-            if (
-                one.value != other.value
-                if isinstance(one.value, str)
-                else repr(one.value) != repr(other.value)
-            ):
+            if one.value != other.value if isinstance(one.value, str) else repr(one.value) != repr(other.value):
                 return False
         elif isinstance(one, Blob) or one != other:
             return False
@@ -98,9 +94,7 @@ def _said(node: Node) -> str:
     return printable(" ".join(str(part) for part in _face(node)[:4]))[:120]
 
 
-def _storage_difference(
-    meant: Checkpoint, found: Checkpoint, one: Tensor, other: Tensor, known: dict[int, int]
-) -> str:
+def _storage_difference(meant: Checkpoint, found: Checkpoint, one: Tensor, other: Tensor, known: dict[int, int]) -> str:
     if one.storage is None or other.storage is None:
         return "" if one.storage is other.storage else "one of the two has no storage"
     if known.setdefault(one.storage, other.storage) != other.storage:

@@ -79,9 +79,7 @@ def _gathered(data: memoryview, tensor: Tensor, *, swapped: bool) -> Iterator[me
     steps = (*(step * width for step in tensor.stride or (0,)), part)
     view = np.lib.stride_tricks.as_strided(flat, shape, steps, writeable=False)
     # Cut along the first dimensions until what follows is small enough.
-    axis = next(
-        (k for k in range(len(shape) - 1) if math.prod(shape[k + 1 :]) * part <= PIECE), len(shape) - 2
-    )
+    axis = next((k for k in range(len(shape) - 1) if math.prod(shape[k + 1 :]) * part <= PIECE), len(shape) - 2)
     rows = max(1, PIECE // max(math.prod(shape[axis + 1 :]) * part, 1))
     for outer in np.ndindex(*shape[:axis]):
         for start in range(0, shape[axis], rows):

@@ -165,9 +165,7 @@ def _folder_target(path: str | os.PathLike[str]) -> Path:
     if target.is_symlink():
         raise WriteFailed(path, "a loop of symbolic links")
     if target.is_dir() and any(target.iterdir()):
-        raise WriteFailed(
-            path, "the folder is there and not empty; a folder is never replaced, name a new one"
-        )
+        raise WriteFailed(path, "the folder is there and not empty; a folder is never replaced, name a new one")
     if target.exists() and not target.is_dir():
         raise WriteFailed(path, "is a file, and several files need a folder; name a new one")
     return target

@@ -70,9 +70,7 @@ def encode(array: np.ndarray, dtype: DType) -> np.ndarray:
     return _blockwise(array, target, lambda block: _narrowed(_quietly(block, "f4"), dtype))
 
 
-def _blockwise(
-    array: np.ndarray, target: np.dtype | str, translate: Callable[[np.ndarray], np.ndarray]
-) -> np.ndarray:
+def _blockwise(array: np.ndarray, target: np.dtype | str, translate: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """The array translated piece by piece, so that no more than the result is held beside it."""
     flat = contiguous(array).reshape(-1)
     made = np.empty(flat.shape, target)
@@ -177,6 +175,4 @@ def _truncated(array: np.ndarray, dtype: DType) -> np.ndarray:
     if not fits.all():
         value = float(array[np.argmin(fits)])
         raise OpError(f"cast: {value} is outside of {dtype.name}, from {int(low)} to {int(past) - 1}")
-    return viewed(
-        whole.astype(f"{'i' if dtype.kind == 'int' else 'u'}{dtype.itemsize}"), f"u{dtype.itemsize}"
-    )
+    return viewed(whole.astype(f"{'i' if dtype.kind == 'int' else 'u'}{dtype.itemsize}"), f"u{dtype.itemsize}")

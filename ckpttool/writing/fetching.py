@@ -70,9 +70,7 @@ def _check(name: str, tensor: Tensor) -> None:
     if min((0, tensor.offset, *shape, *stride)) < 0:
         raise OpError(f"{name}: shape {shape}, strides {stride} or offset {tensor.offset} lie below 0")
     if tensor.dtype.bits % 8 and not (tensor.contiguous and tensor.offset * tensor.dtype.bits % 8 == 0):
-        raise OpError(
-            f"{name}: a strided view of elements of {tensor.dtype.bits} bits, where whole bytes are 8"
-        )
+        raise OpError(f"{name}: a strided view of elements of {tensor.dtype.bits} bits, where whole bytes are 8")
     if tensor.nbytes > REPEATED and tensor.numel > MOST_REPEATS * max(tensor.extent, 1):
         raise OpError(f"{name}: {tensor.numel} elements are made of {tensor.extent}")
 
@@ -97,9 +95,7 @@ def _bytes(given: Input, start: int, stop: int, opened: dict[str, Source]) -> np
     source = source_of(span, opened)
     got = source.readinto(span.start + start, made.data)
     if got < len(made):
-        raise Unreadable(
-            span.source, f"ends at byte {span.start + start + got}, {span.start + stop} are needed"
-        )
+        raise Unreadable(span.source, f"ends at byte {span.start + start + got}, {span.start + stop} are needed")
     return made
 
 
@@ -110,15 +106,12 @@ def _inflate(given: Input, start: int, made: np.ndarray) -> None:
     for block in chunks(Copied((given.storage.span,), inflates_to=given.inflates_to)):
         first, last = max(start, position), min(stop, position + len(block))
         if first < last:
-            made[first - start : last - start] = np.frombuffer(block, "u1")[
-                first - position : last - position
-            ]
+            made[first - start : last - start] = np.frombuffer(block, "u1")[first - position : last - position]
         position += len(block)
         if position >= stop:
             return
     raise Unreadable(
-        given.storage.span.source,
-        f"bytes {start} to {stop} of a storage are needed, the file has {position} of it",
+        given.storage.span.source, f"bytes {start} to {stop} of a storage are needed, the file has {position} of it"
     )
 
 

@@ -102,9 +102,7 @@ def _not_carried(checkpoint: Checkpoint, entry: Entry, *, pickled: bool) -> Loss
         return None
     why = _unfit(checkpoint, node) or _unspeakable(entry.key)
     return (
-        Loss(entry.key, f"{node.layout if node.layout != 'strided' else node.dtype.name} tensor", why)
-        if why
-        else None
+        Loss(entry.key, f"{node.layout if node.layout != 'strided' else node.dtype.name} tensor", why) if why else None
     )
 
 

@@ -125,9 +125,7 @@ def _bytes_of(part: Draft) -> list[tuple[str, object]]:
 
 def _place(part: Draft, storage: int) -> object:
     content = part.contents[storage]
-    return (
-        content.spans if isinstance(content, Copied) else part.checkpoint.storages[storage].inline or content
-    )
+    return content.spans if isinstance(content, Copied) else part.checkpoint.storages[storage].inline or content
 
 
 def _lying(found: Checkpoint) -> list[tuple[str, object]]:
@@ -142,10 +140,7 @@ def _paths(checkpoint: Checkpoint) -> Sequence[Path]:
     path = Path(checkpoint.source)
     if not path.name.endswith(INDEX):
         return [path]
-    return [
-        *(path.parent / name for name in sorted(set(read_index(str(path), DEFAULT).weight_map.values()))),
-        path,
-    ]
+    return [*(path.parent / name for name in sorted(set(read_index(str(path), DEFAULT).weight_map.values()))), path]
 
 
 def _copied(path: Path) -> File:

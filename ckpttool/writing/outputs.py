@@ -127,9 +127,7 @@ def _torch(draft: Draft, fmt: Format) -> Output:
     return Output(fmt, (file,), (*adapting.losses(draft), *writer.losses(adapted)))
 
 
-def _shards(
-    draft: Draft, fmt: Format, destination: str | os.PathLike[str], max_shard_size: int | None
-) -> Output:
+def _shards(draft: Draft, fmt: Format, destination: str | os.PathLike[str], max_shard_size: int | None) -> Output:
     kind: sharded.Kind = "bin" if fmt == "sharded-bin" else "safetensors"
     adapted = adapting.for_torch(draft) if kind == "bin" else draft
     stem = ""
@@ -155,9 +153,7 @@ def _shard(shard: sharded.Shard, kind: sharded.Kind) -> File:
 def entries_differ(layout: safetensors.Layout, found: Checkpoint) -> str:
     """How the table of a safetensors file that was read back differs from what was meant, in words."""
     meant = {i.name: (dtype_in_file(i.tensor).name, shape_of(i.tensor)) for i in layout.items}
-    have = {
-        e.path[0]: (e.node.dtype.name, e.node.shape) for e in found.entries() if isinstance(e.node, Tensor)
-    }
+    have = {e.path[0]: (e.node.dtype.name, e.node.shape) for e in found.entries() if isinstance(e.node, Tensor)}
     if list(meant) != list(have):
         return f"{len(meant)} tensors were written, and {len(have)} others are there"
     for name, form in meant.items():

@@ -38,9 +38,7 @@ def as_copied(made: Made, swapped: bool = False) -> Copied | None:
     return Copied(spans, whole[0].checksum if whole else None)
 
 
-def _spans(
-    expression: Expression, simplifier: Simplifier, inputs: dict[str, Input], swapped: bool
-) -> Spans | None:
+def _spans(expression: Expression, simplifier: Simplifier, inputs: dict[str, Input], swapped: bool) -> Spans | None:
     if isinstance(expression, Leaf):
         return _leaf(inputs[expression.name], swapped)
     parts = [_spans(part, simplifier, inputs, swapped) for part in expression.inputs]

@@ -65,9 +65,7 @@ def restored(
         records.append((name, one[0], one[1]))
         doubtful = doubtful or not one[2]
     said = _said(found, by_name.get(home + SERIALIZATION_ID))
-    agrees = said is not None and int(said[20:]) == chain(
-        [crc for _, content, crc in records if content.nbytes]
-    )
+    agrees = said is not None and int(said[20:]) == chain([crc for _, content, crc in records if content.nbytes])
     id_crc = computed.get(home + SERIALIZATION_ID)
     stands = id_crc is not None and id_crc in found.checksums.get(home + SERIALIZATION_ID, ())
     if not agrees and (doubtful or (stands and said is not None)):
@@ -78,11 +76,7 @@ def restored(
 
 
 def _content(
-    found: Salvaged,
-    name: str,
-    record: Record | None,
-    computed: int | None,
-    healed: tuple[Content, int] | None,
+    found: Salvaged, name: str, record: Record | None, computed: int | None, healed: tuple[Content, int] | None
 ) -> tuple[Content, int, bool] | None:
     """A record's content, its checksum, and whether that is proved; None where there is no whole content."""
     if healed is not None:
@@ -92,11 +86,7 @@ def _content(
         span = Span(found.checkpoint.source, record.data, record.stop)
         copied = Copied((span,), Checksum("crc32", computed))
         if note is not None and computed not in _SAID:
-            return (
-                None
-                if computed in found.checksums.get(record.name, ())
-                else (Held(note), zlib.crc32(note), True)
-            )
+            return None if computed in found.checksums.get(record.name, ()) else (Held(note), zlib.crc32(note), True)
         if computed in found.checksums.get(record.name, ()) or not record.usize:
             return copied, computed, True
         if not found.checksums.get(record.name) and note is None:

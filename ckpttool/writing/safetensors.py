@@ -80,21 +80,13 @@ def metadata_of(draft: Draft) -> dict[str, str]:
     """The ``__metadata__`` that the draft's source had, else ``FRESH``; and the note of its migrations."""
     found, noted = draft.checkpoint.metadata.get("metadata"), note_of(draft.checkpoint.metadata)
     own = draft.checkpoint.format == NAME and isinstance(found, dict)
-    kept = (
-        {k: v for k, v in found.items() if isinstance(v, str)}
-        if own and isinstance(found, dict)
-        else dict(FRESH)
-    )
+    kept = {k: v for k, v in found.items() if isinstance(v, str)} if own and isinstance(found, dict) else dict(FRESH)
     kept.pop(MIGRATIONS, None)
     return {**kept, MIGRATIONS: noted} if noted else kept
 
 
 def write(
-    draft: Draft,
-    sink: Sink,
-    *,
-    layout: Layout | None = None,
-    progress: Callable[[int], None] | None = None,
+    draft: Draft, sink: Sink, *, layout: Layout | None = None, progress: Callable[[int], None] | None = None
 ) -> None:
     """Write the draft's tensors. Costs a copy of the bytes, and the memory of the largest view or computation.
 
@@ -127,9 +119,7 @@ def header(items: Iterable[Named], metadata: dict[str, str]) -> bytes:
     text = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     if len(text) > HEADER_BYTES:
-        raise WriteFailed(
-            "header", f"takes {len(text)} bytes, and readers of safetensors take {HEADER_BYTES}"
-        )
+        raise WriteFailed("header", f"takes {len(text)} bytes, and readers of safetensors take {HEADER_BYTES}")
     return struct.pack("<Q", len(text)) + text
 
 

@@ -26,10 +26,7 @@ Progress = Callable[[int, int], None]
 
 
 def write_inside(
-    checkpoint: Checkpoint,
-    manifest: str,
-    destination: str | os.PathLike[str],
-    progress: Progress | None = None,
+    checkpoint: Checkpoint, manifest: str, destination: str | os.PathLike[str], progress: Progress | None = None
 ) -> None:
     """Write a torch archive or safetensors file with a manifest in it, replacing one that is there already.
 
@@ -88,9 +85,7 @@ def _write_safetensors(checkpoint: Checkpoint, manifest: str, destination: str |
             sink.copy(body)
         out.flush()
         if describe(out.path).storages != _moved(describe(checkpoint.source), len(text) + 8, str(out.path)):
-            raise WriteFailed(
-                destination, "what was written does not read back as meant; nothing was replaced"
-            )
+            raise WriteFailed(destination, "what was written does not read back as meant; nothing was replaced")
 
 
 def _moved(checkpoint: Checkpoint, start: int, name: str) -> tuple[object, ...]:

@@ -70,9 +70,7 @@ def size_of(text: str) -> int:
     return found
 
 
-def plan(
-    draft: Draft, kind: Kind = "safetensors", stem: str = "", max_shard_size: int = MAX_SHARD_SIZE
-) -> ShardSet:
+def plan(draft: Draft, kind: Kind = "safetensors", stem: str = "", max_shard_size: int = MAX_SHARD_SIZE) -> ShardSet:
     """Which tensors go into which file, and the index. ``stem`` is what file names begin with. Pure."""
     stem = stem or STEMS[kind]
     flat = flatten(draft, pickled=kind == "bin")
@@ -108,9 +106,7 @@ def _order(shard: Shard, group: Sequence[Named]) -> Sequence[Named]:
     return group if shard.layout is None else shard.layout.items
 
 
-def split(
-    items: Sequence[Named], sizes: dict[str, int], most: int, *, ties: bool = False
-) -> list[list[Named]]:
+def split(items: Sequence[Named], sizes: dict[str, int], most: int, *, ties: bool = False) -> list[list[Named]]:
     """Fill shards in the order of keys, a new one where a tensor would tip the last over ``most`` bytes.
 
     A larger tensor has a shard of its own. With ``ties``, names that share a storage follow the first of them.
@@ -176,9 +172,7 @@ def _shard(draft: Draft, kind: Kind, name: str, group: Sequence[Named], extra: d
     nbytes = sum(item.tensor.nbytes for item in group)
     if kind == "safetensors":
         layout = safetensors.Layout(safetensors.in_order(group), {**extra, **safetensors.FRESH})
-        return Shard(
-            name, keys, nbytes, draft, lambda sink: safetensors.write(draft, sink, layout=layout), layout
-        )
+        return Shard(name, keys, nbytes, draft, lambda sink: safetensors.write(draft, sink, layout=layout), layout)
     part = _part(draft, group)
 
     def write(sink: Sink) -> None:

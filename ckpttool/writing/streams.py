@@ -210,9 +210,7 @@ def _inflated(blocks: Iterator[memoryview], content: Copied) -> Iterator[memoryv
             left -= len(out)
             yield memoryview(out)
     if left:
-        raise WriteFailed(
-            content.spans[0].source, f"inflates to {size - left} bytes, and {size} are declared"
-        )
+        raise WriteFailed(content.spans[0].source, f"inflates to {size - left} bytes, and {size} are declared")
 
 
 def _turned(blocks: Iterator[memoryview], width: int) -> Iterator[memoryview]:

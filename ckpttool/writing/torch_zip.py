@@ -17,14 +17,7 @@ from ckpttool.formats.name_hash import name_hash
 from ckpttool.formats.pickle_emitter import Emitter
 from ckpttool.formats.torch_zip import NAME
 from ckpttool.formats.zip_archive import Record
-from ckpttool.formats.zip_layout import (
-    WITH_DESCRIPTOR,
-    central_entry,
-    chain,
-    descriptor,
-    end_records,
-    local_header,
-)
+from ckpttool.formats.zip_layout import WITH_DESCRIPTOR, central_entry, chain, descriptor, end_records, local_header
 from ckpttool.formats.zip_records import MIGRATIONS, SMALL
 from ckpttool.frozen import dataclass
 from ckpttool.manifest import INSIDE_RECORD
@@ -44,11 +37,7 @@ __all__ = ["NAME", "SUFFIXES", "losses", "write"]
 
 
 def write(
-    draft: Draft,
-    sink: Sink,
-    *,
-    folder: str | None = None,
-    progress: Callable[[int], None] | None = None,
+    draft: Draft, sink: Sink, *, folder: str | None = None, progress: Callable[[int], None] | None = None
 ) -> None:
     """Write a draft as ``torch.save`` would. Deterministic; memory: the pickle, and the largest computed tensor.
 
@@ -81,9 +70,7 @@ def losses(draft: Draft) -> tuple[Loss, ...]:
     found = [Loss(name, "record", "torch.save writes no such record") for name in _strangers(draft)]
     metadata = draft.checkpoint.metadata.get("metadata")
     if isinstance(metadata, dict):
-        found += [
-            Loss(f"__metadata__.{key}", "metadata", "the format has no place for it") for key in metadata
-        ]
+        found += [Loss(f"__metadata__.{key}", "metadata", "the format has no place for it") for key in metadata]
     return tuple(found)
 
 
@@ -152,9 +139,7 @@ class _Written:
 class Archive:
     """An archive as it is written: record by record, then the directory."""
 
-    def __init__(
-        self, sink: Sink, folder: str, alignment: int, progress: Callable[[int], None] | None
-    ) -> None:
+    def __init__(self, sink: Sink, folder: str, alignment: int, progress: Callable[[int], None] | None) -> None:
         self._sink = sink
         self._start = sink.position
         self._folder = folder

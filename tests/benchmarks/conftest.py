@@ -87,9 +87,7 @@ def peak() -> Callable[[list[str]], int]:
             "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "
             "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
         )
-        done = subprocess.run(
-            [sys.executable, "-c", code, *command], check=True, capture_output=True, text=True
-        )
+        done = subprocess.run([sys.executable, "-c", code, *command], check=True, capture_output=True, text=True)
         return int(done.stdout) * (1 if sys.platform == "darwin" else 1024)
 
     return run

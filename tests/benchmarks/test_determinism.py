@@ -89,9 +89,7 @@ def test_what_recording_costs_a_step(rows: Rows, tmp_path: Path) -> None:
 
 
 def test_what_twenty_cuts_take(rows: Rows, tmp_path: Path) -> None:
-    words = (
-        "-m ckpttool.trainer --out {out} --quiet --steps 60 --batch-size 256 --save-every 6 --eval-every 10"
-    )
+    words = "-m ckpttool.trainer --out {out} --quiet --steps 60 --batch-size 256 --save-every 6 --eval-every 10"
     command = Command((sys.executable, *words.split()))
     start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     revision = ("environment.revision", "digests.about")  # of the code, which others may change meanwhile

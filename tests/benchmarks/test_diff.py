@@ -111,7 +111,5 @@ def test_quick(twin, rows, shape) -> None:
 def test_time_grows_no_faster_than_the_tensors(changed, versus, rows) -> None:
     less, more = (differing(*DIFF, *changed(tensors, 16)) for tensors in (50_000, 100_000))
     half, whole = versus(less, more, runs=3)
-    rows.append(
-        ("diff, twice the tensors", f"{whole:.2f} s", f"{half:.2f} s (half of them)", f"{whole / half:.1f} ×")
-    )
+    rows.append(("diff, twice the tensors", f"{whole:.2f} s", f"{half:.2f} s (half of them)", f"{whole / half:.1f} ×"))
     assert whole < 3 * half

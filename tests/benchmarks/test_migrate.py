@@ -105,9 +105,7 @@ def test_memory_is_that_of_one_tensor(large, peak, rows, name):
     largest = 4 * SIDE * SIDE
     mine, theirs = peak(command(large, name)), peak(script(large, name))
     other = f"{theirs >> 20} MB (`torch.load`, `torch.save`)"
-    rows.append(
-        (f"peak memory of migrate, {WORDS[name]}", f"{mine >> 20} MB", other, f"{theirs / mine:.1f} ×")
-    )
+    rows.append((f"peak memory of migrate, {WORDS[name]}", f"{mine >> 20} MB", other, f"{theirs / mine:.1f} ×"))
     assert mine <= largest + (150 << 20)
 
 

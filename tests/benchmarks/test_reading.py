@@ -77,12 +77,9 @@ def test_memory_does_not_grow_with_bytes(saved, peak, rows) -> None:
 
 
 @pytest.mark.parametrize(
-    ("work", "small", "large"),
-    [("bytes", (61, 4 << 20), LARGE), ("tensors", (50_000, 16), (100_000, 16))],
+    ("work", "small", "large"), [("bytes", (61, 4 << 20), LARGE), ("tensors", (50_000, 16), (100_000, 16))]
 )
 def test_time_grows_no_faster_than_the_file(saved, versus, rows, work, small, large) -> None:
     less, more = versus([*TOOL, "verify", str(saved(*small))], [*TOOL, "verify", str(saved(*large))], runs=3)
-    rows.append(
-        (f"verify, twice the {work}", f"{more:.2f} s", f"{less:.2f} s (half of them)", f"{more / less:.1f} ×")
-    )
+    rows.append((f"verify, twice the {work}", f"{more:.2f} s", f"{less:.2f} s (half of them)", f"{more / less:.1f} ×"))
     assert more < 3 * less

@@ -65,12 +65,7 @@ def test_latest_of_a_thousand(tmp_path: Path, versus, rows, layout) -> None:
                 (tmp_path / f"checkpoint-{step}" / name).write_bytes(data)
     mine, theirs = versus([*TOOL, "latest", str(tmp_path)], [sys.executable, "-c", "import torch"], runs=7)
     rows.append(
-        (
-            f"latest of 1,000 {layout}",
-            f"{mine:.2f} s",
-            f"{theirs:.2f} s (`import torch`)",
-            f"{theirs / mine:.1f} ×",
-        )
+        (f"latest of 1,000 {layout}", f"{mine:.2f} s", f"{theirs:.2f} s (`import torch`)", f"{theirs / mine:.1f} ×")
     )
     assert mine < 1.0
 

@@ -54,9 +54,7 @@ class File:
         self.extents.append(Extent(record, span, checksum))
         self.storages.append(Storage(record, DTYPES[kind], values.nbytes, span, checksum, record=record))
         stride = tuple(s // values.itemsize for s in values.strides)
-        return self.node(
-            Tensor(DTYPES[kind], values.shape, stride, 0, len(self.storages) - 1), name if shown else ""
-        )
+        return self.node(Tensor(DTYPES[kind], values.shape, stride, 0, len(self.storages) - 1), name if shown else "")
 
     def node(self, node: Node, name: str = "") -> int:
         self.nodes.append(node)
@@ -73,9 +71,7 @@ class File:
         keys = tuple(range(len(self.nodes), len(nodes)))
         nodes.append(Mapping("dict", keys, tuple(self.named.values())))
         root = len(nodes) - 1
-        found = Checkpoint(
-            "<memory>", "torch-zip", tuple(nodes), root, tuple(self.storages), tuple(self.extents)
-        )
+        found = Checkpoint("<memory>", "torch-zip", tuple(nodes), root, tuple(self.storages), tuple(self.extents))
         layout = Layout((Section(section, (), root),))
         return Context(found, layout, measure(found, sources=[Memory(bytes(self.data))]))
 
@@ -216,9 +212,7 @@ def test_missing_checksums_are_one_finding() -> None:
 # --- pages of zeros ------------------------------------------------------------------------------------
 
 
-def lost_pages(
-    name: str, columns: int, *, crc: bool, section: str = "weights", first: int = 7
-) -> list[Damage]:
+def lost_pages(name: str, columns: int, *, crc: bool, section: str = "weights", first: int = 7) -> list[Damage]:
     file = File(crc)
     file.put(name, weights(64 * PAGE // (4 * columns), columns))
     file.flip(0, first * PAGE - file.extents[0].span.start, bytes(2 * PAGE))

@@ -158,9 +158,7 @@ def test_a_view_is_out_of_bounds_exactly_if_it_addresses_outside(view, numel, na
     dtype = DTYPES[name]
     nbytes = dtype.nbytes(numel)
     outside = any((at + 1) * dtype.bits > nbytes * 8 for at in addressed(*view))
-    found = judged(
-        "view-out-of-bounds", made({"v": tensor(shape, stride, offset, dtype)}, (storage(nbytes),))
-    )
+    found = judged("view-out-of-bounds", made({"v": tensor(shape, stride, offset, dtype)}, (storage(nbytes),)))
     assert [d.where for d in found] == (["v"] if outside else [])
 
 
@@ -243,8 +241,7 @@ def test_a_bomb_of_stride_zero_is_a_warning_with_both_sizes():
 
 
 @pytest.mark.parametrize(
-    ("shape", "stride", "nbytes"),
-    [((1 << 24,), (0,), 4), ((1 << 26,), (0,), 1 << 26), ((1, 1 << 26), (0, 1), 1 << 28)],
+    ("shape", "stride", "nbytes"), [((1 << 24,), (0,), 4), ((1 << 26,), (0,), 1 << 26), ((1, 1 << 26), (0, 1), 1 << 28)]
 )
 def test_ordinary_broadcasting_is_silent(shape, stride, nbytes):
     assert judged("expanded-view", made({"v": tensor(shape, stride)}, (storage(nbytes),))) == []
@@ -285,14 +282,7 @@ def test_different_keys_of_equal_look_are_not_duplicates():
 
 def test_a_tensor_reached_by_many_paths_is_judged_once_under_its_first():
     bad = tensor((99,))
-    nodes = (
-        Mapping("dict", (1, 2), (3, 3)),
-        Value("a"),
-        Value("b"),
-        Mapping("dict", (4,), (5,)),
-        Value("w"),
-        bad,
-    )
+    nodes = (Mapping("dict", (1, 2), (3, 3)), Value("a"), Value("b"), Mapping("dict", (4,), (5,)), Value("w"), bad)
     damage = one("view-out-of-bounds", Checkpoint("x.pt", "torch-zip", nodes, 0, (storage(),)))
     assert damage.where == "a.w"
 
@@ -312,9 +302,7 @@ def test_the_parts_of_a_tensor_are_judged_under_their_own_names():
 
 def test_a_tensor_that_no_path_leads_to_is_judged():
     nodes = (Value(None), tensor((99,)))
-    assert (
-        one("view-out-of-bounds", Checkpoint("x.pt", "torch-zip", nodes, 0, (storage(),))).where == "<node 1>"
-    )
+    assert one("view-out-of-bounds", Checkpoint("x.pt", "torch-zip", nodes, 0, (storage(),))).where == "<node 1>"
 
 
 def test_many_findings_end_in_a_count():

@@ -19,31 +19,16 @@ from ckpttool.rules import Context
 from ckpttool.testing.trees import T, checkpoint_of
 
 MODEL = {"fc.weight": T((4, 3)), "fc.bias": T((4,))}
-MINE = [
-    r
-    for r in rules().values()
-    if r.code[2] in "567" and r.judge is not None and r.name != "duplicate-content"
-]
+MINE = [r for r in rules().values() if r.code[2] in "567" and r.judge is not None and r.name != "duplicate-content"]
 
 
 def slot(*shape: int, dtype: str = "float32", square: str = "", device: str = "cpu") -> dict[str, Any]:
     """One parameter's Adam state."""
-    return {
-        "step": T((), device=device),
-        "exp_avg": T(shape, dtype),
-        "exp_avg_sq": T(shape, square or dtype),
-    }
+    return {"step": T((), device=device), "exp_avg": T(shape, dtype), "exp_avg_sq": T(shape, square or dtype)}
 
 
 def adam(state: dict[Any, Any], params: list[Any] | None = None, **group: Any) -> dict[str, Any]:
-    settings = {
-        "lr": 0.1,
-        "betas": (0.9, 0.999),
-        "amsgrad": False,
-        "capturable": False,
-        "initial_lr": 0.1,
-        **group,
-    }
+    settings = {"lr": 0.1, "betas": (0.9, 0.999), "amsgrad": False, "capturable": False, "initial_lr": 0.1, **group}
     return {"state": state, "param_groups": [{**settings, "params": params or list(state)}]}
 
 
@@ -84,20 +69,14 @@ FAULTS: list[tuple[str, Any]] = [
     ("base-lr", training(scheduler={"last_epoch": 3, "base_lrs": [0.05], "_last_lr": [0.1]})),
     ("base-lr", training(scheduler={"last_epoch": 3, "base_lrs": [0.1, 0.1]})),
     ("step-mismatch", training(optimizer=adam({0: slot(4, 3) | {"step": 5000}}))),
-    (
-        "scaler-state",
-        training(scaler={"scale": 0.0, "growth_factor": 2.0, "growth_interval": 9, "_growth_tracker": 1}),
-    ),
+    ("scaler-state", training(scaler={"scale": 0.0, "growth_factor": 2.0, "growth_interval": 9, "_growth_tracker": 1})),
     ("scaler-state", training(scaler={"scale": 2.0, "growth_factor": 2.0, "growth_interval": 9})),
     ("scaler-state", training(scaler={"scale": float("inf"), "_growth_tracker": 0})),
     ("ema-mismatch", training(ema={"fc.weight": T((4, 9)), "fc.bias": T((4,))})),
     ("ema-mismatch", training(ema={"fc.weight": T((4, 3)), "old.bias": T((4,))})),
     ("ema-mismatch", {"model": {"w": T(tie="a")}, "ema": {"w": T(tie="a")}}),
     ("half-precision-moments", training(optimizer=adam({0: slot(4, 3, dtype="float16")}))),
-    (
-        "half-precision-moments",
-        training(optimizer=adam({0: slot(4, 3, dtype="bfloat16"), 1: slot(4)}, **NAMES)),
-    ),
+    ("half-precision-moments", training(optimizer=adam({0: slot(4, 3, dtype="bfloat16"), 1: slot(4)}, **NAMES))),
     ("zero3-placeholders", {"a.weight": T((0,)), "b.weight": T((0,)), "c.bias": T((4,))}),
     ("untied-pair", {"state_dict": TIED, "config": {"tie_word_embeddings": True}}),
     ("stale-buffer", MODEL | MASK),
@@ -179,9 +158,7 @@ def test_no_fixture_is_warned_of_but_the_one_made_for_it(fixtures_dir: Path) -> 
     suffixes = {".pth", ".pt", ".ckpt", ".tar", ".safetensors", ".bin", ".pkl"}
     files = [p for p in sorted(fixtures_dir.rglob("*")) if p.suffix in suffixes and "damaged" not in p.parts]
     folders = [fixtures_dir / name for name in ("trainer/checkpoint-2", "accelerate", "sharded")]
-    noisy = {
-        str(p.relative_to(fixtures_dir)): w for p in [*files, *folders] if (w := list(warned(describe(p))))
-    }
+    noisy = {str(p.relative_to(fixtures_dir)): w for p in [*files, *folders] if (w := list(warned(describe(p))))}
     assert noisy.keys() == DEFECTIVE
 
 
@@ -202,9 +179,7 @@ def test_a_storage_that_no_tensor_uses() -> None:
     more = Checkpoint("x", "torch-zip", checkpoint.nodes, checkpoint.root, (*checkpoint.storages, spare))
     assert [d.facts["bytes"] for d in found(more, "unreachable-storage")] == [64]
     assert found(checkpoint, "unreachable-storage") == []
-    blind = Checkpoint(
-        "x", "torch-zip", more.nodes, more.root, more.storages, damage=(Damage("truncated", "", ""),)
-    )
+    blind = Checkpoint("x", "torch-zip", more.nodes, more.root, more.storages, damage=(Damage("truncated", "", ""),))
     assert found(blind, "unreachable-storage") == []
 
 
@@ -255,19 +230,13 @@ def test_unfinished_directories(files: tuple[str, ...], fires: bool) -> None:
 
 
 def test_names_from_the_file_are_escaped() -> None:
-    message = found(training(optimizer=adam({0: slot(4), "\x1b[31m": slot(4)}, [0])), "orphan-state")[
-        0
-    ].message
+    message = found(training(optimizer=adam({0: slot(4), "\x1b[31m": slot(4)}, [0])), "orphan-state")[0].message
     assert "\x1b" not in message
 
 
 def test_odd_trees_raise_nowhere() -> None:
     odd = [
-        {
-            "optimizer": {"state": {0: None}, "param_groups": [None, {"params": 3}]},
-            "scheduler": [1, {}],
-            "scaler": {},
-        },
+        {"optimizer": {"state": {0: None}, "param_groups": [None, {"params": 3}]}, "scheduler": [1, {}], "scaler": {}},
         {"model": {"w": T(())}, "ema": {"w": 3}, "rng": {"torch": T((5056,), "uint8")}},
         None,
     ]

@@ -36,9 +36,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 def tiny(tmp_path: Path) -> Path:
     """A safetensors file with two layers."""
     names = ["layers.0.weight", "layers.1.weight"]
-    header = {
-        n: {"dtype": "F32", "shape": [2], "data_offsets": [8 * i, 8 * i + 8]} for i, n in enumerate(names)
-    }
+    header = {n: {"dtype": "F32", "shape": [2], "data_offsets": [8 * i, 8 * i + 8]} for i, n in enumerate(names)}
     text = json.dumps(header).encode()
     path = tmp_path / "tiny.safetensors"
     path.write_bytes(struct.pack("<Q", len(text)) + text + struct.pack("<4f", 0, 1, 2, float("nan")))

@@ -127,10 +127,7 @@ def test_step_by_step_is_the_same(run: Run, chain: Path, monkeypatch: pytest.Mon
 def test_there_and_back_is_the_same(run: Run, chain: Path, tmp_path: Path) -> None:
     assert run("migrate", TRAINING, "--chain", "m", "--to-version", "3", "-o", "n.pth").exit_code == 0
     found = data(run("migrate", "n.pth", "--chain", "m", "--to-version", "1", "-o", "b.pth", "--json"))
-    assert [(s["from"], s["to"], s["back"]) for s in found["chain"]["steps"]] == [
-        ("3", "2", True),
-        ("2", "1", True),
-    ]
+    assert [(s["from"], s["to"], s["back"]) for s in found["chain"]["steps"]] == [("3", "2", True), ("2", "1", True)]
     assert found["lossless"] is True
     assert run("diff", TRAINING, "b.pth").exit_code == 0
     assert not describe(tmp_path / "b.pth").metadata.get("migrations")
@@ -201,16 +198,9 @@ def test_without_a_version_it_is_asked_for(run: Run, chain: Path) -> None:
     refused(run("migrate", TRAINING, "--chain", "m", "-o", "x.pth", "--from-version", "9"), "no version '9'")
 
 
-def test_the_checkpoints_own_value_tells_and_moves_along(
-    run: Run, small: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_the_checkpoints_own_value_tells_and_moves_along(run: Run, small: Callable[..., Path], tmp_path: Path) -> None:
     settings = "version: {key: meta.arch}\n"
-    small(
-        "- transpose: 'a.weight'\n",
-        "- transpose: 'b.weight'\n",
-        settings=settings,
-        values={"meta": {"arch": 1}},
-    )
+    small("- transpose: 'a.weight'\n", "- transpose: 'b.weight'\n", settings=settings, values={"meta": {"arch": 1}})
     assert run("migrate", "a.pth", "--chain", "s", "-o", "n.pth").exit_code == 0
     found = {e.key: e.node.value for e in describe(tmp_path / "n.pth").entries() if isinstance(e.node, Value)}
     assert found == {"meta.arch": 3}
@@ -220,9 +210,7 @@ def test_the_checkpoints_own_value_tells_and_moves_along(
     assert data(run("chain", "status", "older.pth", "--chain", "s", "--json"))["targets"][0]["version"] == "2"
 
 
-def test_records_that_disagree_are_not_guessed_between(
-    run: Run, small: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_records_that_disagree_are_not_guessed_between(run: Run, small: Callable[..., Path], tmp_path: Path) -> None:
     folder = small("- transpose: 'a.weight'\n", values={"arch": 1})
     assert run("migrate", "a.pth", "--chain", "s", "-o", "n.pth").exit_code == 0
     (folder / "chain.yaml").write_text("version: arch\n")
@@ -231,22 +219,14 @@ def test_records_that_disagree_are_not_guessed_between(
     assert run("migrate", "n.pth", "--chain", "s", "-o", "x.pth", "--from-version", "2").exit_code == 0
 
 
-def test_a_format_that_keeps_no_record_is_refused(
-    run: Run, small: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_a_format_that_keeps_no_record_is_refused(run: Run, small: Callable[..., Path], tmp_path: Path) -> None:
     small("- transpose: 'a.weight'\n")
     (tmp_path / "old.pth").write_bytes(legacy_file(state()))
-    refused(
-        run("migrate", "old.pth", "--chain", "s", "-o", "n.pth"),
-        "no place to record version '2'",
-        "--as torch",
-    )
+    refused(run("migrate", "old.pth", "--chain", "s", "-o", "n.pth"), "no place to record version '2'", "--as torch")
     assert not (tmp_path / "n.pth").exists()
     assert run("migrate", "old.pth", "--chain", "s", "-o", "n.pth", "--as", "torch").exit_code == 0
     assert (
-        run(
-            "migrate", "n.pth", "--chain", "s", "-o", "o.pth", "--as", "torch-legacy", "--to-version", "1"
-        ).exit_code
+        run("migrate", "n.pth", "--chain", "s", "-o", "o.pth", "--as", "torch-legacy", "--to-version", "1").exit_code
         == 0
     )
 
@@ -274,10 +254,7 @@ def test_status_and_check_list_each_checkpoint_of_a_run(run: Run, chain: Path, t
     assert "ckpttool migrate run/step-1.pth --chain m" in " ".join(check.stdout.split())
     assert run("chain", "check", "run/step-2.pth", "--chain", "m").exit_code == 0
     assert run("chain", "check", "run", "--chain", "m", "--to-version", "1").exit_code == 1
-    assert (
-        "3 steps ahead"
-        in run("chain", "status", "run/step-2.pth", "--chain", "m", "--to-version", "1").stdout
-    )
+    assert "3 steps ahead" in run("chain", "status", "run/step-2.pth", "--chain", "m", "--to-version", "1").stdout
 
 
 def test_check_runs_no_code(run: Run, chain: Path, tmp_path: Path) -> None:
@@ -340,9 +317,7 @@ def test_python_without_a_way_back_is_named(run: Run, small: Callable[..., Path]
     small(code)
     found = data(run("migrate", "a.pth", "--chain", "s", "-o", "n.pth", "--json"))
     assert found["written"] == "n.pth"
-    refused(
-        run("migrate", "n.pth", "--chain", "s", "-o", "b.pth", "--to-version", "1"), "s/01.py:5", "leads back"
-    )
+    refused(run("migrate", "n.pth", "--chain", "s", "-o", "b.pth", "--to-version", "1"), "s/01.py:5", "leads back")
 
 
 @pytest.mark.parametrize(
@@ -350,10 +325,7 @@ def test_python_without_a_way_back_is_named(run: Run, small: Callable[..., Path]
     [
         ("    raise ValueError('no such luck')", ["s/01.py:4", "no such luck", "'1' → '2'"]),
         ("    keys['a.weight'] = keys['a.weight'].map(lambda w: w.nothing)", ["s/01.py", "nothing"]),
-        (
-            "    keys['a.weight'] = keys['a.weight'].map(lambda w: w[:1])",
-            ["s/01.py", "1 × 3", "2 × 3", "shape"],
-        ),
+        ("    keys['a.weight'] = keys['a.weight'].map(lambda w: w[:1])", ["s/01.py", "1 × 3", "2 × 3", "shape"]),
         ("    keys['a.weight'] = keys['a.weight'].map(abs, dtype='float31')", ["float31"]),
         ("    keys.plain['gone'] = 1", ["s/01.py", "'gone'"]),
         ("    del keys['gone']", ["s/01.py", "KeyError"]),
@@ -434,9 +406,7 @@ def test_python_renames_drops_computes_adds_reads_and_sets(
     assert values["total"] > 0
 
 
-def test_python_sees_the_whole_tree_where_it_asks(
-    run: Run, small: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_python_sees_the_whole_tree_where_it_asks(run: Run, small: Callable[..., Path], tmp_path: Path) -> None:
     code = (
         "import ckpttool\n\n@ckpttool.migration('1', '2', scope='tree')\ndef up(keys):\n"
         "    keys['step'] = keys.pop('global_step')\n"

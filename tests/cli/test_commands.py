@@ -167,11 +167,7 @@ def test_options_reach_the_verb(run: Run, verified: dict[str, Any]) -> None:
 def test_the_configuration_is_the_default_and_says_so(run: Run, verified: dict[str, Any]) -> None:
     Path("ckpttool.toml").write_text('require = "weights"\nfail-on = "warning"\ntrust = ["my.A"]\n')
     result = run("verify", "a", "--trust", "my.B", "--fail-on", "never")
-    assert (verified["require"], verified["fail_on"], verified["trust"]) == (
-        "weights",
-        "never",
-        ("my.A", "my.B"),
-    )
+    assert (verified["require"], verified["fail_on"], verified["trust"]) == ("weights", "never", ("my.A", "my.B"))
     assert result.stderr == f"note: {Path.cwd() / 'ckpttool.toml'} trusts my.A\n"
     result = run("verify", "a", "--no-config")
     assert (verified["require"], verified["fail_on"], verified["trust"]) == (None, "error", ())

@@ -71,10 +71,7 @@ def test_a_section_becomes_a_checkpoint(run: Any, source: Path) -> None:
     assert sorted(e.key for e in describe("w.safetensors").entries()) == sorted(weights())
     run("convert", source, "-o", "two.pt", "--section", "weights", "--section", "optimizer")
     assert {e.path[0] for e in describe("two.pt").entries()} == {"model", "optimizer"}
-    refused(
-        run("convert", "w.safetensors", "-o", "x.pt", "--section", "ema"),
-        "has no section 'ema'; it has weights",
-    )
+    refused(run("convert", "w.safetensors", "-o", "x.pt", "--section", "ema"), "has no section 'ema'; it has weights")
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,7 @@ from ckpttool.testing.writers import safetensors_file
 
 Run: TypeAlias = Callable[..., Result]
 FIXTURES = Path(__file__).parents[2] / "fixtures"
-MLP, NEXT, TRAINING, DDP = (
-    FIXTURES / name for name in ("mlp.pth", "training_next.pth", "training.pth", "ddp.pth")
-)
+MLP, NEXT, TRAINING, DDP = (FIXTURES / name for name in ("mlp.pth", "training_next.pth", "training.pth", "ddp.pth"))
 
 
 def test_help_lists_the_options_and_exit_statuses(run: Run) -> None:
@@ -41,12 +39,7 @@ def test_different_is_1_and_json_says_what(run: Run) -> None:
     result = run("diff", TRAINING, NEXT, "--json")
     data = json.loads(result.stdout)
     assert result.exit_code == data["exit_code"] == 1
-    assert (data["schema"], data["ok"], data["identical"], data["close"]) == (
-        "ckpttool.diff/1",
-        False,
-        False,
-        False,
-    )
+    assert (data["schema"], data["ok"], data["identical"], data["close"]) == ("ckpttool.diff/1", False, False, False)
     assert data["summary"] == {"rewritten": 37, "edited": 12}
     stats = {"max_abs", "mean_abs", "max_rel", "rms", "cosine", "changed", "numel", "max_ulp"}
     for change in data["changes"]:
@@ -128,11 +121,7 @@ def test_a_prefix_is_suggested(run: Run) -> None:
     data = json.loads(result.stdout)
     assert result.exit_code == 1
     assert (data["loads"]["share"], data["loads"]["tensors"]) == (0.0, 0)
-    assert (data["suggestion"]["strip"], data["suggestion"]["add"], data["suggestion"]["share"]) == (
-        "module.",
-        "",
-        1.0,
-    )
+    assert (data["suggestion"]["strip"], data["suggestion"]["add"], data["suggestion"]["share"]) == ("module.", "", 1.0)
     text = run("diff", DDP, "--against", "keys.json").stdout
     assert "take the prefix module. off the checkpoint's keys: then 100 %" in " ".join(text.split())
 

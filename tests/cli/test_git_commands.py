@@ -25,9 +25,7 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
     def diff(a: str, b: str, **_: Any) -> Report:
         asked.append((a, b))
-        return Report(
-            "diff", {}, (Text(f"{a} → {b}", "title"), Text("1 tensor rewritten")), ExitCode.FINDINGS
-        )
+        return Report("diff", {}, (Text(f"{a} → {b}", "title"), Text("1 tensor rewritten")), ExitCode.FINDINGS)
 
     monkeypatch.setattr("ckpttool.verbs.diff.diff", diff)
     return asked
@@ -80,15 +78,11 @@ def test_the_driver_shows_added_and_removed_files(run: Run, tiny: Path) -> None:
     assert run("git-diff", "a", "b").exit_code == 2
 
 
-def test_the_driver_survives_what_cannot_be_compared(
-    run: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_driver_survives_what_cannot_be_compared(run: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def diff(a: str, b: str) -> Report:
         raise Unreadable(a, "gone")
 
     monkeypatch.setattr("ckpttool.verbs.diff.diff", diff)
-    result = run(
-        "git-diff", "m.pth", tiny, "0", "100644", tiny, "1", "100644", "new.pth", "similarity index 90%"
-    )
+    result = run("git-diff", "m.pth", tiny, "0", "100644", tiny, "1", "100644", "new.pth", "similarity index 90%")
     assert result.exit_code == 0
     assert "gone" in result.stdout

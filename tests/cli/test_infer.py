@@ -184,8 +184,6 @@ def test_a_real_model_on_the_meta_device(run: Run, torch: object, tmp_path: Path
     )
     old = {"module.0.weight": (3, 4), "module.0.bias": (3,), "module.1.weight": (3,), "module.1.bias": (3,)}
     old |= {"module.1.running_mean": (3,), "module.1.running_var": (3,)}
-    data = json.loads(
-        run("infer", save(tmp_path / "old.pth", old), "--to-model", "nets:build", "--json").stdout
-    )
+    data = json.loads(run("infer", save(tmp_path / "old.pth", old), "--to-model", "nets:build", "--json").stdout)
     assert data["missing"] == ["1.num_batches_tracked"]
     assert {one["confidence"] for one in data["pairs"]} == {"certain"}

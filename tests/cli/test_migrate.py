@@ -130,9 +130,7 @@ def test_safetensors_remember_too(run: Run, tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(safetensors_file(small()))
     file = rules(tmp_path, SWAP)
     assert run("migrate", "a.safetensors", "-o", "b.safetensors", "--rules", file).exit_code == 0
-    assert (
-        "already migrated" in run("migrate", "b.safetensors", "-o", "c.safetensors", "--rules", file).stderr
-    )
+    assert "already migrated" in run("migrate", "b.safetensors", "-o", "c.safetensors", "--rules", file).stderr
     assert run("migrate", "b.safetensors", "-o", "c.safetensors", "--rules", file, "--reverse").exit_code == 0
     assert (tmp_path / "c.safetensors").read_bytes() == (tmp_path / "a.safetensors").read_bytes()
 
@@ -153,16 +151,7 @@ def test_a_target_checks_the_result_and_gives_its_order(run: Run, tmp_path: Path
     file = rules(tmp_path, "- rename: a\n  to: c\n")
     assert run("migrate", "a.pth", "-o", "n.pth", "--rules", file, "--to", "to.pth").exit_code == 0
     assert keys(tmp_path / "n.pth") == ["b", "c"]
-    bad = run(
-        "migrate",
-        "a.pth",
-        "-o",
-        "m.pth",
-        "--rules",
-        rules(tmp_path, "- rename: a\n  to: d\n"),
-        "--to",
-        "to.pth",
-    )
+    bad = run("migrate", "a.pth", "-o", "m.pth", "--rules", rules(tmp_path, "- rename: a\n  to: d\n"), "--to", "to.pth")
     assert bad.exit_code == 2
     assert "nothing makes 'c'" in bad.stderr
     assert "the target has no 'd'" in bad.stderr
@@ -264,15 +253,7 @@ def test_format_is_what_is_asked_for(run: Run, tmp_path: Path) -> None:
 def test_reports(run: Run, tmp_path: Path) -> None:
     rules(tmp_path, NET)
     result = run(
-        "migrate",
-        TRAINING,
-        "--dry-run",
-        "--rules",
-        "rules.yaml",
-        "--report",
-        "r.html",
-        "--format",
-        "markdown",
+        "migrate", TRAINING, "--dry-run", "--rules", "rules.yaml", "--report", "r.html", "--format", "markdown"
     )
     assert result.exit_code == 0
     assert "model.net." in result.stdout

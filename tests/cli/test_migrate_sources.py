@@ -92,9 +92,7 @@ def test_shards_are_computed_with_and_remember(
     assert (again.exit_code, "already migrated" in again.stderr) == (2, True)
     assert run("migrate", "new", "-o", "back", "--rules", file, "--reverse").exit_code == 0
     assert content(tmp_path / "back", "a") == bytes(range(24))
-    assert not any(
-        "ckpttool.migrations" in f.read_text(errors="replace") for f in (tmp_path / "back").iterdir()
-    )
+    assert not any("ckpttool.migrations" in f.read_text(errors="replace") for f in (tmp_path / "back").iterdir())
 
 
 def test_shards_of_torch_remember(run: Run, tmp_path: Path) -> None:
@@ -199,11 +197,7 @@ def _large(path: Path) -> None:
         (_fifo, "a FIFO, not a regular file", "a FIFO, not a regular file"),
         (Path.mkdir, "a directory", "holds no checkpoint"),
         (Path.touch, "the file is empty; it begins with 'ckpttool: 1'", "an empty file, not a checkpoint"),
-        (
-            lambda path: path.write_bytes(bytes(range(256)) * 9),
-            "is no text, so no file of rules",
-            "not a check",
-        ),
+        (lambda path: path.write_bytes(bytes(range(256)) * 9), "is no text, so no file of rules", "not a check"),
         (_large, "has 100 MB, and files of rules up to 16.8 MB are read", "zeros, not a checkpoint"),
         (lambda path: path.symlink_to("gone"), "no such file or directory", "no such file or directory"),
     ],
@@ -236,9 +230,7 @@ def test_the_record_goes_along_into_any_format_that_has_a_place(run: Run, tmp_pa
         assert run("convert", source, "-o", made, *more).exit_code == 0
         assert stamps_of(describe(tmp_path / made)) == stamps_of(describe(tmp_path / "a.pth")), made
     result = run("convert", "a.pth", "-o", "f.pth", "--as", "torch-legacy", "--json")
-    assert [one["key"] for one in data(result)["not_carried"] if one["kind"] == "content"] == [
-        "ckpttool.migrations"
-    ]
+    assert [one["key"] for one in data(result)["not_carried"] if one["kind"] == "content"] == ["ckpttool.migrations"]
 
 
 # --- what lies beside -----------------------------------------------------------------------------------------
@@ -267,9 +259,7 @@ def test_sizes_are_read_from_the_configuration_beside_the_weights_and_said(run: 
     found = data(run("migrate", "m", "--rules", "heads.yaml", "-o", "n", "--json"))
     notes = " ".join(found["notes"])
     assert "heads is 2, as m/config.json says (num_attention_heads)" in notes
-    assert (
-        "left where they are: config.json, tokenizer.json; config.json describes the model as it was" in notes
-    )
+    assert "left where they are: config.json, tokenizer.json; config.json describes the model as it was" in notes
     assert content(tmp_path / "n", "a") == bytes([*range(4), *range(8, 12), *range(4, 8), *range(12, 16)])
     said = data(run("migrate", "m", "--rules", "heads.yaml", "-o", "o", "--set", "heads=4", "--json"))
     assert not any("heads is" in note for note in said["notes"])
@@ -338,9 +328,7 @@ def test_tensors_in_pieces_are_computed_with(run: Run, tmp_path: Path, made: str
         (tmp_path / "pieces" / name).write_bytes(blob)
     (tmp_path / "whole.pth").write_bytes(torch_file(model))
     (tmp_path / "rules.yaml").write_text(PIECES)
-    assert any(
-        t.layout == "chunked" and len(t.parts) == 4 for _, t in describe(tmp_path / "pieces").tensors()
-    )
+    assert any(t.layout == "chunked" and len(t.parts) == 4 for _, t in describe(tmp_path / "pieces").tensors())
     for source, output in (("pieces", made), ("whole.pth", "expected.pth")):
         result = run("migrate", source, "-o", output, "--rules", "rules.yaml")
         assert result.exit_code == 0, result.stderr
@@ -357,15 +345,11 @@ def test_tensors_in_pieces_are_computed_with(run: Run, tmp_path: Path, made: str
 ZERO = FIXTURES / "deepspeed" / "global_step1"
 
 
-def test_ranks_of_deepspeed_are_renamed_and_what_else_there_is_to_do_is_said(
-    run: Run, tmp_path: Path
-) -> None:
+def test_ranks_of_deepspeed_are_renamed_and_what_else_there_is_to_do_is_said(run: Run, tmp_path: Path) -> None:
     file = rules(tmp_path, "- rename: '{i}.{rest...}'\n  to: 'net.{i}.{rest...}'\n")
     found = data(run("migrate", ZERO, "--rules", file, "--dry-run", "--json"))
     assert any("zero_to_fp32.py" in note for note in found["notes"])
-    assert {"mp_rank_00_model_states.pt.module.net.0.weight"} <= {
-        key for step in found["plan"] for key in step["to"]
-    }
+    assert {"mp_rank_00_model_states.pt.module.net.0.weight"} <= {key for step in found["plan"] for key in step["to"]}
     assert any("param_shapes" in key for step in found["plan"] for key in step["from"])
 
 
@@ -385,9 +369,7 @@ def _deep() -> dict[str, Any]:
 
 def test_keys_that_no_rule_speaks_of_are_listed_folded(run: Run, tmp_path: Path) -> None:
     (tmp_path / "a.pth").write_bytes(torch_file(_deep()))
-    file = rules(
-        tmp_path, "- rename: 'head.{name}'\n  to: 'top.{name}'\n- rename: 'tail.{name}'\n  to: 'end.{name}'\n"
-    )
+    file = rules(tmp_path, "- rename: 'head.{name}'\n  to: 'top.{name}'\n- rename: 'tail.{name}'\n  to: 'end.{name}'\n")
     shown = run("migrate", "a.pth", "--rules", file, "--dry-run")
     assert shown.exit_code == 0, shown.stderr
     text = " ".join(shown.stdout.split())

@@ -32,10 +32,7 @@ def test_places_are_as_narrow_as_they_can_be(changed: list[str], told: str) -> N
 
 def test_many_are_one_sentence_and_few_are_named() -> None:
     changes = [change(key, "rewritten") for key in LAYERS[16:]]
-    shapes = {
-        "before": {"dtype": "float32", "shape": [1000, 512]},
-        "after": {"dtype": "float32", "shape": [10, 512]},
-    }
+    shapes = {"before": {"dtype": "float32", "shape": [1000, 512]}, "after": {"dtype": "float32", "shape": [10, 512]}}
     changes.append(change("head.weight", "reshaped", **shapes))
     assert sentences(changes, {"weights": KEYS}) == [
         "`head.weight` reshaped 1000×512 → 10×512",
@@ -46,36 +43,21 @@ def test_many_are_one_sentence_and_few_are_named() -> None:
 def test_one_cast_for_all_names_the_types() -> None:
     sides = {"before": {"dtype": "float32", "shape": [2]}, "after": {"dtype": "bfloat16", "shape": [2]}}
     changes = [change(key, "retyped", "rewritten", **sides) for key in KEYS]
-    assert sentences(changes, {"weights": KEYS}) == [
-        "all 26 tensors retyped float32 → bfloat16 and rewritten"
-    ]
+    assert sentences(changes, {"weights": KEYS}) == ["all 26 tensors retyped float32 → bfloat16 and rewritten"]
 
 
 def test_values_are_counted_with_what_was_folded() -> None:
     changes = [
-        change(
-            "epoch", "edited", section="counters", before=1, after=2, facts={"op": "changed", "several": 1}
-        ),
-        change(
-            "rng.python", "edited", section="rng", note="624 of 625 values differ", facts={"several": 624}
-        ),
+        change("epoch", "edited", section="counters", before=1, after=2, facts={"op": "changed", "several": 1}),
+        change("rng.python", "edited", section="rng", note="624 of 625 values differ", facts={"several": 624}),
     ]
-    assert sentences(changes, {}) == [
-        "625 values edited: `epoch` 1 → 2, `rng.python` (624 of 625 values differ)"
-    ]
+    assert sentences(changes, {}) == ["625 values edited: `epoch` 1 → 2, `rng.python` (624 of 625 values differ)"]
 
 
 def test_what_changed_most_comes_first() -> None:
     def rewritten(key: str, rms: float, new_nan: int = 0) -> Change:
-        return change(
-            key, "rewritten", difference=Difference(4, 4, 1, 1, rms=rms, scale=1.0, new_nan=new_nan)
-        )
+        return change(key, "rewritten", difference=Difference(4, 4, 1, 1, rms=rms, scale=1.0, new_nan=new_nan))
 
-    order = [
-        rewritten("little", 0.1),
-        change("came", "added"),
-        rewritten("much", 0.9),
-        rewritten("sick", 0.0, 1),
-    ]
+    order = [rewritten("little", 0.1), change("came", "added"), rewritten("much", 0.9), rewritten("sick", 0.0, 1)]
     order.append(change("renamed", "renamed", old_key="was"))
     assert [one.key for one in by_amount(order)] == ["sick", "came", "much", "little", "renamed"]

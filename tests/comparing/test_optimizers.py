@@ -16,12 +16,7 @@ SHAPES = {"a.weight": (4, 3), "b.weight": (4, 3), "c.bias": (5,)}
 
 
 def training(
-    order: tuple[str, ...] = tuple(SHAPES),
-    *,
-    named: bool = True,
-    step: Any = 3,
-    groups: int = 1,
-    **settings: Any,
+    order: tuple[str, ...] = tuple(SHAPES), *, named: bool = True, step: Any = 3, groups: int = 1, **settings: Any
 ) -> dict[str, Any]:
     """Weights and an Adam state whose parameters stand in this order, in equal groups."""
     group = {"lr": 0.1, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0, "amsgrad": False, **settings}
@@ -32,8 +27,7 @@ def training(
         names = {"param_names": [order[i] for i in ids]} if named else {}
         made.append({**group, **names, "params": ids})
     state = {
-        i: {"step": step, "exp_avg": T(SHAPES[name]), "exp_avg_sq": T(SHAPES[name])}
-        for i, name in enumerate(order)
+        i: {"step": step, "exp_avg": T(SHAPES[name]), "exp_avg_sq": T(SHAPES[name])} for i, name in enumerate(order)
     }
     weights = {name: T(shape) for name, shape in SHAPES.items()}
     return {"model": weights, "optimizer": {"state": state, "param_groups": made}}
@@ -43,9 +37,7 @@ def compared(before: Any, after: Any) -> tuple[list[Change], list[Edited], Pairi
     a, b = checkpoint_of(before), checkpoint_of(after)
     layouts = lay_out(a), lay_out(b)
     weights = Pairing(
-        tuple(Pair(x, y, "name") for x, y in zip(tensors(a, "model"), tensors(b, "model"), strict=False)),
-        (),
-        (),
+        tuple(Pair(x, y, "name") for x, y in zip(tensors(a, "model"), tensors(b, "model"), strict=False)), (), ()
     )
     known = twins(*layouts, weights)
     states = pair_states(states_of(a, layouts[0]), states_of(b, layouts[1]), known, layouts[0])
@@ -86,16 +78,12 @@ def test_two_parameters_that_changed_order_are_told_and_paired_by_name() -> None
 def test_settings_are_compared_group_by_group() -> None:
     changes, edits, _ = compared(training(), training(lr=0.2))
     assert changes == []
-    assert [(".".join(e.path), e.before, e.after) for e in edits] == [
-        ("optimizer.param_groups.0.lr", 0.1, 0.2)
-    ]
+    assert [(".".join(e.path), e.before, e.after) for e in edits] == [("optimizer.param_groups.0.lr", 0.1, 0.2)]
 
 
 def test_one_step_for_all_is_one_edit() -> None:
     _, edits, _ = compared(training(), training(step=4))
-    assert [(".".join(e.path), e.before, e.after, e.several) for e in edits] == [
-        ("optimizer.state.*.step", 3, 4, 3)
-    ]
+    assert [(".".join(e.path), e.before, e.after, e.several) for e in edits] == [("optimizer.state.*.step", 3, 4, 3)]
 
 
 def test_parameters_that_come_and_go() -> None:

@@ -45,12 +45,7 @@ def test_these_are_equal_to_themselves(value: Any) -> None:
 
 
 plain = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(width=64)
-    | st.text(max_size=3)
-    | st.binary(max_size=3),
+    st.none() | st.booleans() | st.integers() | st.floats(width=64) | st.text(max_size=3) | st.binary(max_size=3),
     lambda below: (
         st.lists(below, max_size=4)
         | st.tuples(below, below)

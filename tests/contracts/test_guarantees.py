@@ -11,16 +11,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "explanation" / "migration-guarantees.md"
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
-ROWS = [
-    line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("|") and "::" in line
-]
+ROWS = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("|") and "::" in line]
 
 
 def defined_in(path: Path) -> set[str]:
     """The tests that a module defines, skipped ones left out."""
-    found = (
-        node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)
-    )
+    found = (node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef))
     return {node.name for node in found if node.name.startswith("test_")}
 
 

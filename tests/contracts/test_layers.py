@@ -117,9 +117,7 @@ def violations(graph: grimp.ImportGraph, root: str) -> Iterator[str]:
             continue
         for imported in sorted(graph.find_modules_directly_imported_by(importer)):
             if not allowed(importer, imported, root):
-                lines = [
-                    d["line_number"] for d in graph.get_import_details(importer=importer, imported=imported)
-                ]
+                lines = [d["line_number"] for d in graph.get_import_details(importer=importer, imported=imported)]
                 yield f"{importer}:{lines[0]} imports {imported}"
 
 
@@ -135,9 +133,7 @@ def allowed(importer: str, imported: str, root: str) -> bool:
 
 def import_graph(root: str) -> grimp.ImportGraph:
     """Read from the source, without importing it; the standard library left out."""
-    graph = grimp.build_graph(
-        root, include_external_packages=True, exclude_type_checking_imports=True, cache_dir=None
-    )
+    graph = grimp.build_graph(root, include_external_packages=True, exclude_type_checking_imports=True, cache_dir=None)
     for module in graph.modules - graph.find_descendants(root) - {root}:
         if module.split(".")[0] in sys.stdlib_module_names:
             graph.remove_module(module)

@@ -80,13 +80,6 @@ def test_inspect_imports_neither_torch_nor_numpy_nor_rich(main: click.Group, tin
 
 def test_migrate_by_names_imports_neither_torch_nor_numpy_nor_rich(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "rules.yaml").write_text("ckpttool: 1\nrules: [{rename: w, to: v}]\n")
-    arguments = [
-        "migrate",
-        str(tiny),
-        "--rules",
-        str(tmp_path / "rules.yaml"),
-        "-o",
-        str(tmp_path / "new.safetensors"),
-    ]
+    arguments = ["migrate", str(tiny), "--rules", str(tmp_path / "rules.yaml"), "-o", str(tmp_path / "new.safetensors")]
     assert not imported_by(RUN.format(arguments=arguments)) & {"torch", "numpy", "rich"}
     assert (tmp_path / "new.safetensors").exists()

@@ -9,17 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ALLOWED = {
-    "CHANGELOG.md",
-    "LICENSE",
-    "README.md",
-    "ckpttool",
-    "docs",
-    "fixtures",
-    "pyproject.toml",
-    "tests",
-    "tox.ini",
-}
+ALLOWED = {"CHANGELOG.md", "LICENSE", "README.md", "ckpttool", "docs", "fixtures", "pyproject.toml", "tests", "tox.ini"}
 
 
 def tracked() -> list[str]:

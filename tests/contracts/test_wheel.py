@@ -16,9 +16,7 @@ pytestmark = pytest.mark.slow  # builds, and installs the runtime dependencies f
 
 
 def run(*command: str | Path) -> str:
-    done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, check=False, timeout=600
-    )
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

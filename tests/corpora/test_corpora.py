@@ -27,12 +27,8 @@ def cases() -> list[Any]:
     """File and expectation, from the corpora's own list; one skipped case where there are no corpora."""
     folder = os.environ.get("CKPTTOOL_CORPORA")
     if not folder:
-        return [
-            pytest.param("", "", marks=pytest.mark.skip(reason="CKPTTOOL_CORPORA names no folder of corpora"))
-        ]
-    listed: dict[str, dict[str, Any]] = json.loads(
-        (Path(folder) / "manifest.json").read_text(encoding="utf-8")
-    )
+        return [pytest.param("", "", marks=pytest.mark.skip(reason="CKPTTOOL_CORPORA names no folder of corpora"))]
+    listed: dict[str, dict[str, Any]] = json.loads((Path(folder) / "manifest.json").read_text(encoding="utf-8"))
     return [pytest.param(name, facts["expect"], id=name) for name, facts in listed.items()]
 
 

@@ -36,12 +36,7 @@ for step in range(start, 10):
         states = [torch.empty_like(torch.get_rng_state()) for _ in range(2)]
         dist.all_gather(states, torch.get_rng_state())
         if rank == 0:
-            state = {
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "rng": states,
-                "step": step + 1,
-            }
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "rng": states, "step": step + 1}
             torch.save(state, f"{path}.tmp")
             Path(f"{path}.tmp").replace(path)
         dist.barrier()

@@ -49,10 +49,6 @@ for step in range(start, 16):
         if mode == "save-moves":
             with torch.no_grad():
                 layers[0].weight.copy_(layers[0].weight.bfloat16())
-        state = {
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "schedule": schedule.state_dict(),
-        }
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
         torch.save({**state, "rng": torch.get_rng_state(), "step": step + 1}, path + ".tmp")
         os.replace(path + ".tmp", path)

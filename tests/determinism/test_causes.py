@@ -56,13 +56,7 @@ def case(
     saves = (Save(BASE, "last.pt", "digest", leaves=leaves or {}, live=live or {}),)
     resumed = Process(0, BASE, state=loaded, **(now or {}))
     return Case(
-        reference,
-        branch,
-        resumed,
-        Departure(at, odd, at),
-        lost,
-        start=Process(0, None, **(was or {})),
-        saves=saves,
+        reference, branch, resumed, Departure(at, odd, at), lost, start=Process(0, None, **(was or {})), saves=saves
     )
 
 
@@ -116,9 +110,7 @@ CASES = {
     # generators
     "rng-reseeded": case("rng.torch", state={"rng.torch": "s"}, now={"seeds": ("s",)}),
     "rng-drifts": case("rng.torch", at=BASE + 3),
-    "rng-drawn": case(
-        "rng.torch", leaves={"rng": "r"}, state={"rng.torch": "drawn"}, now={"restored": ("r",)}
-    ),
+    "rng-drawn": case("rng.torch", leaves={"rng": "r"}, state={"rng.torch": "drawn"}, now={"restored": ("r",)}),
     "rng-lost": case("rng.torch"),
     # what no state holds
     "training-mode": case(lost=("modules.body",), now={"modules": {"body": "in evaluation mode"}}),

@@ -51,9 +51,7 @@ def test_a_command_that_does_not_train_is_told(tmp_path: Path, words: tuple[str,
 def test_a_command_that_hangs_is_ended_with_all_its_children(tmp_path: Path) -> None:
     mark = f"ckpttool-{os.getpid()}-{time.time_ns()}"
     sleep = f"import time; time.sleep(600) # {mark}"
-    code = (
-        f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {sleep!r}]); time.sleep(600)"
-    )
+    code = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {sleep!r}]); time.sleep(600)"
     found = check(Command((sys.executable, "-c", code), timeout=3), Wishes(5), tmp_path)
     assert found.status == "command-failed"
     assert "3 s" in found.message

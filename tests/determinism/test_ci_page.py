@@ -37,9 +37,7 @@ def ours() -> list[list[str]]:
     import shlex
 
     lines = [line.replace("\\\n", " ") for line in scripts()]
-    return [
-        shlex.split(line)[1:] for text in lines for line in text.splitlines() if line.startswith("ckpttool ")
-    ]
+    return [shlex.split(line)[1:] for text in lines for line in text.splitlines() if line.startswith("ckpttool ")]
 
 
 def test_the_workflow_has_what_one_needs() -> None:
@@ -82,12 +80,7 @@ def test_the_example_passes_and_fails_as_it_says(tmp_path: Path) -> None:
     (tmp_path / "test_machine.py").write_text(example + machine + "Machine.TestCase.settings = SMALL\n")
     small = "import hypothesis\nSMALL = hypothesis.settings(max_examples=3, stateful_step_count=8, deadline=None)\n"
     (tmp_path / "test_machine.py").write_text(small + (tmp_path / "test_machine.py").read_text())
-    given = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-    }
+    given = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     words = [
         sys.executable,
         "-m",
@@ -99,9 +92,7 @@ def test_the_example_passes_and_fails_as_it_says(tmp_path: Path) -> None:
         "no:cacheprovider",
         str(tmp_path),
     ]
-    done = subprocess.run(
-        words, env=given, cwd=tmp_path, capture_output=True, text=True, timeout=250, check=False
-    )
+    done = subprocess.run(words, env=given, cwd=tmp_path, capture_output=True, text=True, timeout=250, check=False)
     assert "1 failed, 3 passed" in done.stdout, done.stdout
     (told,) = blocks("text")
     for line in told.splitlines():
@@ -113,9 +104,7 @@ def test_the_jobs_run(tmp_path: Path) -> None:
     """Both jobs' commands in a shell, as the runners start them, on a script that resumes by itself."""
     pytest.importorskip("torch", reason="torch is not installed")
     source = (ROOT / "tests" / "determinism" / "script.py").read_text()
-    (tmp_path / "train.py").write_text(
-        source.replace("sys.argv[1], sys.argv[2]", 'sys.argv[2], "no-optimizer"')
-    )
+    (tmp_path / "train.py").write_text(source.replace("sys.argv[1], sys.argv[2]", 'sys.argv[2], "no-optimizer"'))
     tools = tmp_path / "bin"
     tools.mkdir()
     for name, words in (("ckpttool", f"{sys.executable} -m ckpttool"), ("python", sys.executable)):
@@ -126,9 +115,7 @@ def test_the_jobs_run(tmp_path: Path) -> None:
     script = next(text for text in scripts() if text.startswith("ckpttool") and "github" in text)
     script = script.replace("--steps 40 --cuts 6 --kills 4", "--steps 10 --cuts 1 --kills 0 --no-power")
     shell = [shutil.which("bash") or "sh", "-e", "-c", script]
-    done: Any = subprocess.run(
-        shell, env=given, cwd=tmp_path, capture_output=True, text=True, timeout=250, check=False
-    )
+    done: Any = subprocess.run(shell, env=given, cwd=tmp_path, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stdout.startswith("::error file=train.py,title=determinism optimizer-lost::"), done.stdout
     for name in ("resume.md", "resume.html", "resume.xml"):

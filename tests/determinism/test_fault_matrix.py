@@ -14,14 +14,7 @@ from ckpttool.trainer.faults import FAULTS
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reference" / "fault-matrix.md"
-AGAIN = (
-    "epoch-lost",
-    "augmentation-reseeded",
-    "moments-permuted",
-    "best-lost",
-    "rng-drawn",
-    "control digits",
-)
+AGAIN = ("epoch-lost", "augmentation-reseeded", "moments-permuted", "best-lost", "rng-drawn", "control digits")
 
 
 def rows() -> dict[str, list[str]]:

@@ -165,9 +165,7 @@ def test_a_load_that_fails_is_told() -> None:
         def load(self, path: Path) -> None:
             raise KeyError("momentum")
 
-    with pytest.raises(
-        AssertionError, match=r"the resume fails\n\nerror +load after step 2: KeyError: 'momentum'"
-    ):
+    with pytest.raises(AssertionError, match=r"the resume fails\n\nerror +load after step 2: KeyError: 'momentum'"):
         assert_resume_exact(Failing, steps=4, cuts=[2])
 
 
@@ -253,10 +251,7 @@ BROKEN = {
     "weights": (forgetting("params"), ["train(count=1)", "save()", "crash()", "train(count=1)"]),
     "evaluation": (Evaluating, ["evaluate()", "train(count=1)"]),
     "workers": (Workers, ["change_workers(number=1)", "train(count=1)"]),
-    "second resume": (
-        SecondResume,
-        ["train(count=1)", "save()", "crash()", "save()", "crash()", "train(count=1)"],
-    ),
+    "second resume": (SecondResume, ["train(count=1)", "save()", "crash()", "save()", "crash()", "train(count=1)"]),
 }
 
 
@@ -293,9 +288,7 @@ def test_loads_are_checked_where_that_is_asked(level: str) -> None:
     lost.train(2)
     lost.save()
     if level == "boundary":
-        with pytest.raises(
-            AssertionError, match=r"saved after step 2 \(resumed from step 2\): counters.best"
-        ):
+        with pytest.raises(AssertionError, match=r"saved after step 2 \(resumed from step 2\): counters.best"):
             lost.crash()
     else:
         lost.crash()

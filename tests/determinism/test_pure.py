@@ -25,17 +25,7 @@ from ckpttool.determinism.trace import SCHEMA, Process, Save, Step, TraceError, 
 from ckpttool.determinism.traces import compare_traces
 from ckpttool.errors import ExitCode, UsageError
 
-NAMES = (
-    "data",
-    "rng.torch",
-    "rng.numpy",
-    "loss",
-    "gradients",
-    "optimizer.exp_avg",
-    "params",
-    "lr",
-    "scheduler",
-)
+NAMES = ("data", "rng.torch", "rng.numpy", "loss", "gradients", "optimizer.exp_avg", "params", "lr", "scheduler")
 
 
 def run(count: int = 12, **odd: dict[int, str]) -> dict[int, Step]:
@@ -139,10 +129,7 @@ def test_agreement_is_by_component() -> None:
 def test_what_is_saved_before_the_first_step_of_a_resume_is_no_checkpoint_of_it() -> None:
     one, two = (Save(5, "a", "d", leaves={"x": digest}) for digest in ("1", "2"))
     late = Save(7, "b", "d", leaves={"x": "3"})
-    whole, again = (
-        Process(0, None, saves=(one, late)),
-        Process(0, 5, saves=(two, replace(late, leaves={"x": "4"}))),
-    )
+    whole, again = (Process(0, None, saves=(one, late)), Process(0, 5, saves=(two, replace(late, leaves={"x": "4"}))))
     found = artifact_departure(saves_of([whole]), saves_of([whole, again]))
     assert found is not None
     assert (found.step, found.fields) == (7, ("artifact.x",))
@@ -153,9 +140,7 @@ def test_what_is_saved_before_the_first_step_of_a_resume_is_no_checkpoint_of_it(
 
 
 @given(st.integers(2, 60), st.lists(st.integers(1, 60), max_size=8), st.integers(1, 20), st.integers(0, 3))
-def test_cuts_lie_where_something_is_to_be_resumed(
-    last: int, saved: list[int], count: int, seed: int
-) -> None:
+def test_cuts_lie_where_something_is_to_be_resumed(last: int, saved: list[int], count: int, seed: int) -> None:
     steps, saves = run(last), [Save(n, "", str(n)) for n in saved]
     cuts = choose(steps, saves, count, seed)
     usable = [n for n in saved if 0 < n < last]

@@ -47,9 +47,7 @@ def test_one_rank_and_all_ranks_killed(tmp_path: Path, launchers: Launchers, ref
     assert all({p.rank for p in b.ran[0].trace if p.steps} == {0, 1} for b in found.branches)
 
 
-def test_a_generator_of_one_rank_is_named_with_it(
-    tmp_path: Path, launchers: Launchers, reference: Reference
-) -> None:
+def test_a_generator_of_one_rank_is_named_with_it(tmp_path: Path, launchers: Launchers, reference: Reference) -> None:
     found = check(command("first-rng"), wishes(), tmp_path, launchers=launchers, reference=reference)
     assert found.status == "diverged", found.message
     assert found.departure is not None

@@ -203,30 +203,8 @@ def test_what_can_be_forked(words: tuple[str, ...], wanted: tuple[str, ...] | No
 @pytest.mark.slow
 def test_ctrl_c_ends_a_check_and_all_that_it_runs(tmp_path: Path) -> None:
     mark = f"ckpttool-{os.getpid()}-{time.time_ns()}"
-    words = [
-        sys.executable,
-        "-m",
-        "ckpttool",
-        "determinism",
-        "check",
-        "--steps",
-        "12",
-        "--jobs",
-        "2",
-        "--no-fork",
-    ]
-    words += [
-        "--cuts",
-        "40",
-        "--keep",
-        str(tmp_path / "work"),
-        "--",
-        sys.executable,
-        PRETEND,
-        "{out}",
-        "slow",
-        mark,
-    ]
+    words = [sys.executable, "-m", "ckpttool", "determinism", "check", "--steps", "12", "--jobs", "2", "--no-fork"]
+    words += ["--cuts", "40", "--keep", str(tmp_path / "work"), "--", sys.executable, PRETEND, "{out}", "slow", mark]
     child = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     assert child.stderr is not None
     for line in child.stderr:

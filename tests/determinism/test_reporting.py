@@ -24,23 +24,15 @@ if TYPE_CHECKING:
     import xmlschema
 
 COMMAND = "python train.py --out {out}"
-CAUSE = Cause(
-    "optimizer-lost", "optimizer", "the optimizer starts without its state", "exp_avg", "save it & load it"
-)
+CAUSE = Cause("optimizer-lost", "optimizer", "the optimizer starts without its state", "exp_avg", "save it & load it")
 
 
 def steps(first: int, last: int, odd: int | None = None) -> tuple[Step, ...]:
     def fields(number: int) -> dict[str, str]:
         mark = "x" if odd is not None and number >= odd else ""
-        return {
-            "params": f"p{number}{mark}",
-            "loss": f"l{number}{mark}",
-            "optimizer.exp_avg": f"m{number}{mark}",
-        }
+        return {"params": f"p{number}{mark}", "loss": f"l{number}{mark}", "optimizer.exp_avg": f"m{number}{mark}"}
 
-    return tuple(
-        Step(n, fields(n), (1.0 if odd is None or n < odd else 1.5) / n) for n in range(first, last + 1)
-    )
+    return tuple(Step(n, fields(n), (1.0 if odd is None or n < odd else 1.5) / n) for n in range(first, last + 1))
 
 
 def ran(first: int, last: int, odd: int | None = None) -> Ran:
@@ -102,16 +94,10 @@ def test_junit_fits_its_schema_and_says_what_failed(name: str, junit_schema: xml
 def test_junit_has_a_suite_for_every_interrupted_run() -> None:
     root = ET.fromstring(render(report(FOUND["diverged"], COMMAND), "junit").split("\n", 1)[1])
     names = [suite.get("name") for suite in root]
-    assert names == [
-        "train.py: uninterrupted",
-        "train.py: killed after step 9",
-        "train.py: killed after step 5",
-    ]
+    assert names == ["train.py: uninterrupted", "train.py: killed after step 9", "train.py: killed after step 5"]
     failed = [suite.get("name") for suite in root if suite.get("failures") != "0"]
     assert failed == ["train.py: killed after step 5"]
-    failure = root.find(
-        ".//testcase[@name='determinism optimizer-lost step 6, optimizer.exp_avg, params']/failure"
-    )
+    failure = root.find(".//testcase[@name='determinism optimizer-lost step 6, optimizer.exp_avg, params']/failure")
     assert failure is not None
     assert "save it & load it" in (failure.text or "")
 
@@ -120,8 +106,7 @@ def test_junit_has_a_suite_for_every_interrupted_run() -> None:
 def test_annotations_are_one_line_each_and_pinned_to_the_script(name: str) -> None:
     lines = render(report(FOUND[name], COMMAND), "github").splitlines()
     assert all(
-        re.fullmatch(r"::(error|warning|notice) file=train\.py,title=[^:,]*(%3A[^:,]*)?::.+", line)
-        for line in lines
+        re.fullmatch(r"::(error|warning|notice) file=train\.py,title=[^:,]*(%3A[^:,]*)?::.+", line) for line in lines
     )
     assert bool(lines) == (name != "exact")
 

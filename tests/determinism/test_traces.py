@@ -24,17 +24,9 @@ SCRIPT = Path(__file__).with_name("script.py")
 HEAD = {"kind": "start", "schema": SCHEMA, "rank": 0, "environment": {"torch": "2.13", "threads": "1"}}
 
 
-def step(
-    number: int, loss: float = 1.0, tensors: dict[str, str] | None = None, **fields: str
-) -> dict[str, Any]:
+def step(number: int, loss: float = 1.0, tensors: dict[str, str] | None = None, **fields: str) -> dict[str, Any]:
     given = {"params": f"p{number}", "loss": f"l{number}", "data": f"d{number}"}
-    return {
-        "kind": "step",
-        "step": number,
-        "fields": {**given, **fields},
-        "loss": loss,
-        "tensors": tensors or {},
-    }
+    return {"kind": "step", "step": number, "fields": {**given, **fields}, "loss": loss, "tensors": tensors or {}}
 
 
 def write(folder: Path, *lines: dict[str, Any], name: str = "r0-1.jsonl", head: Any = HEAD) -> Path:
@@ -51,12 +43,7 @@ def one(tmp_path: Path) -> Path:
 def test_equal_traces_are_exact(one: Path, tmp_path: Path) -> None:
     other = write(tmp_path / "two", *(step(n) for n in range(3, 12)))
     told = compare_traces(one, other)
-    assert (told.exit_code, told.json["status"], told.json["steps"], told.json["alone"]) == (
-        0,
-        "exact",
-        6,
-        [2, 3],
-    )
+    assert (told.exit_code, told.json["status"], told.json["steps"], told.json["alone"]) == (0, "exact", 6, [2, 3])
 
 
 def test_the_first_difference_is_told_with_tensors_and_environment(one: Path, tmp_path: Path) -> None:
@@ -118,14 +105,8 @@ ODD: dict[str, tuple[bytes, str]] = {
     "one binary line": (b"\x80\x02}q\x00.", "does not say ckpttool.trace/1"),
     "other json": (b'{"hello": 1}\n', "does not say ckpttool.trace/1"),
     "a list": (b"[1, 2]\n", "does not say ckpttool.trace/1"),
-    "newer": (
-        FIRST.replace(b"trace/1", b"trace/2"),
-        "version 2, and this ckpttool reads version 1: .*upgrade",
-    ),
-    "strange version": (
-        FIRST.replace(b"trace/1", b"trace/x"),
-        "version x, and this ckpttool reads version 1$",
-    ),
+    "newer": (FIRST.replace(b"trace/1", b"trace/2"), "version 2, and this ckpttool reads version 1: .*upgrade"),
+    "strange version": (FIRST.replace(b"trace/1", b"trace/x"), "version x, and this ckpttool reads version 1$"),
     "damaged middle": (FIRST + b'{"kind": "st\n{"kind": "end"}\n', "line 2 is not JSON"),
     "not an object": (FIRST + b"7\n" + b"8\n", "line 2 is no object"),
     "a step that is no number": (FIRST + b'{"kind": "step", "step": "x"}\n', "none of a trace"),
@@ -154,9 +135,7 @@ def test_a_last_line_that_was_cut_off_is_left_out(one: Path, tmp_path: Path) -> 
 
 
 @given(st.binary(max_size=200), st.booleans())
-def test_any_bytes_are_read_or_refused(
-    tmp_path_factory: pytest.TempPathFactory, data: bytes, headed: bool
-) -> None:
+def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes, headed: bool) -> None:
     folder = tmp_path_factory.mktemp("odd")
     (folder / "r0-1.jsonl").write_bytes((FIRST if headed else b"") + data)
     with contextlib.suppress(TraceError):

@@ -88,12 +88,7 @@ def test_parts_that_are_named_join_every_step(process: Process) -> None:
 def test_a_model_that_is_named_is_the_root(process: Process) -> None:
     assert process.state is not None
     names = [name for name in process.state.tensors if name.startswith("params.")]
-    assert sorted(names) == [
-        "params.body.bias",
-        "params.body.weight",
-        "params.head.bias",
-        "params.head.weight",
-    ]
+    assert sorted(names) == ["params.body.bias", "params.body.weight", "params.head.bias", "params.head.weight"]
 
 
 def test_writers_that_no_hook_sees_are_told(process: Process) -> None:

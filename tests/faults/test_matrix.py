@@ -24,9 +24,7 @@ SUFFIX = {"torch-zip": ".pth", "torch-legacy": ".pth", "safetensors": ".safetens
 WISHES: dict[str, dict[str, Any]] = {"requirement-not-met": {"require": "resumable"}}
 """What has to be asked for before a rule can speak."""
 
-CASES = [
-    (kind, name) for kind in (*FILES, *FOLDERS) for name in sorted(f.name for f in faults_of(format=kind))
-]
+CASES = [(kind, name) for kind in (*FILES, *FOLDERS) for name in sorted(f.name for f in faults_of(format=kind))]
 
 
 @cache
@@ -59,9 +57,7 @@ def golden() -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize(("kind", "name"), CASES, ids=[f"{kind}-{name}" for kind, name in CASES])
-def test_a_fault_is_caught_by_its_rule(
-    tmp_path: Path, request: pytest.FixtureRequest, kind: str, name: str
-) -> None:
+def test_a_fault_is_caught_by_its_rule(tmp_path: Path, request: pytest.FixtureRequest, kind: str, name: str) -> None:
     fault = FAULTS[name]
     spoke = found(tmp_path, damaged(fault, kind), **WISHES.get(fault.rule, {}))
     assert fault.rule in spoke

@@ -110,8 +110,7 @@ def outcome_of_set(folder: Path, kind: str, name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"),
-    [pytest.param(*case, marks=pytest.mark.slow if i % 3 else ()) for i, case in enumerate(SET_CASES)],
+    ("kind", "name"), [pytest.param(*case, marks=pytest.mark.slow if i % 3 else ()) for i, case in enumerate(SET_CASES)]
 )
 def test_repair_does_to_sets_what_is_on_record(
     kind: str, name: str, tmp_path: Path, request: pytest.FixtureRequest
@@ -126,9 +125,7 @@ def test_repair_does_to_sets_what_is_on_record(
     # A third of them in the run that everyone makes, the others in the slow one.
     [pytest.param(*case, marks=pytest.mark.slow if i % 3 else ()) for i, case in enumerate(CASES)],
 )
-def test_repair_does_what_is_on_record(
-    kind: str, name: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_repair_does_what_is_on_record(kind: str, name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if request.config.getoption("--update-golden", default=False):
         pytest.skip("written below")
     assert outcome(tmp_path, kind, name) == golden()[f"{kind}/{name}"]

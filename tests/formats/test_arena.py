@@ -76,9 +76,7 @@ def test_calls_globals_and_storages_become_nodes() -> None:
     tensor = Tensor(F32, (2,), (1,), 0, 0)
     arena = Arena()
     root = arena.add(
-        ListOf("list", [made, TensorOf(tensor, made, [("values", tensor)]), StorageRef(5, F32, 7, 28, 1)]),
-        "x",
-        0,
+        ListOf("list", [made, TensorOf(tensor, made, [("values", tensor)]), StorageRef(5, F32, 7, 28, 1)]), "x", 0
     )
     call, whole, storage = (arena.nodes[i] for i in arena.nodes[root].items)  # type: ignore[union-attr]
     assert isinstance(call, Call)

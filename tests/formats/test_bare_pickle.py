@@ -49,8 +49,7 @@ def test_every_prefix_of_a_binary_pickle_is_reported() -> None:
 
 
 @pytest.mark.parametrize(
-    "data",
-    [b"", b"\x80", b"just text\n", b"(a list)", b"Import notes", b"[1, 2]\n", b"N", b"K", b".", b"GIF89a"],
+    "data", [b"", b"\x80", b"just text\n", b"(a list)", b"Import notes", b"[1, 2]\n", b"N", b"K", b".", b"GIF89a"]
 )
 def test_texts_that_begin_like_a_pickle_are_none(data: bytes) -> None:
     assert not bare_pickle.sniff(Memory(data))

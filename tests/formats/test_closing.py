@@ -40,9 +40,7 @@ def started(data: bytes) -> Any:
     return pickle.loads(end.read(0, end.size))
 
 
-@given(
-    value=st.dictionaries(st.text(max_size=5), VALUES, max_size=6), protocol=st.integers(1, 5), data=st.data()
-)
+@given(value=st.dictionaries(st.text(max_size=5), VALUES, max_size=6), protocol=st.integers(1, 5), data=st.data())
 def test_a_cut_pickle_is_read_as_a_part_of_itself(value: Any, protocol: int, data: st.DataObject) -> None:
     text = pickle.dumps(value, protocol)
     at = data.draw(st.integers(0, len(text) - 1))
@@ -51,11 +49,7 @@ def test_a_cut_pickle_is_read_as_a_part_of_itself(value: Any, protocol: int, dat
 
 
 def test_what_was_whole_is_kept() -> None:
-    value = {
-        "first": list(range(2000)),
-        "second": {str(n): [n, n + 1] for n in range(50)},
-        "last": bytes(9000),
-    }
+    value = {"first": list(range(2000)), "second": {str(n): [n, n + 1] for n in range(50)}, "last": bytes(9000)}
     for protocol in range(2, 6):
         text = pickle.dumps(value, protocol)
         found = started(text[: len(text) - 5000])

@@ -91,9 +91,7 @@ def test_values_that_are_no_tensors_are_part_of_the_tree(tmp_path: Path) -> None
     state = {"meta": {"epoch": 3, "words": ["a", "b"], "mixed": [tensor((2,), bytes(8)), {"k": None}]}}
     checkpoint = describe(put(tmp_path, dcp.dcp_files(state)))
     meta = lookup(checkpoint, checkpoint.root, "meta")
-    epoch, words, mixed = (
-        checkpoint.nodes[lookup(checkpoint, meta, k) or 0] for k in ("epoch", "words", "mixed")
-    )
+    epoch, words, mixed = (checkpoint.nodes[lookup(checkpoint, meta, k) or 0] for k in ("epoch", "words", "mixed"))
     assert epoch == Value(3)
     assert isinstance(words, Sequence)
     assert len(words.items) == 2
@@ -162,9 +160,7 @@ def test_an_archive_that_differs_from_its_form_is_read_for_itself(tmp_path: Path
     files = sample(1)
     spots = [e for e in describe(put(tmp_path / "a", files)).extents if e.name.endswith("/data/0")]
     last = next(e for e in reversed(spots) if e.span.nbytes == spots[-1].span.nbytes)
-    at = {"head": last.span.start - 1, "tail": last.span.stop + 60, "first checksum": last.span.stop + 5}[
-        where
-    ]
+    at = {"head": last.span.start - 1, "tail": last.span.stop + 60, "first checksum": last.span.stop + 5}[where]
     data = bytearray(files["__0_0.distcp"])
     data[at] ^= 4
     found = describe(put(tmp_path / "b", {**files, "__0_0.distcp": bytes(data)}))
@@ -241,9 +237,7 @@ def test_compressed_slices_are_said_to_be_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("field", ["state_dict_metadata", "storage_data", "planner_data", "storage_meta"])
-@pytest.mark.parametrize(
-    "value", [None, 7, "x", [1], {1: 2}, {"a": {"b": (1, 2)}}, Global("torch", "float32")]
-)
+@pytest.mark.parametrize("value", [None, 7, "x", [1], {1: 2}, {"a": {"b": (1, 2)}}, Global("torch", "float32")])
 def test_odd_metadata_is_reported_and_read_as_far_as_it_goes(tmp_path: Path, field: str, value: Any) -> None:
     files = dcp.edited(sample(), lambda fields: fields.update({field: value}))
     checkpoint = describe(put(tmp_path, files))
@@ -378,10 +372,7 @@ def state_of(torch: ModuleType) -> dict[str, Any]:
         "deep": random(2, 3, 3).to(torch.float8_e4m3fn), "scalar": torch.tensor(7), "empty": torch.zeros(0, 3),
         "whole": random(3, 3), "unsigned": torch.arange(6).to(torch.uint16).reshape(2, 3),
     }  # fmt: skip
-    return {
-        "m": tensors,
-        "n": {"epoch": 3, "list": [1, {"a": torch.ones(2)}], "tuple": (1, None), "text": "x"},
-    }
+    return {"m": tensors, "n": {"epoch": 3, "list": [1, {"a": torch.ones(2)}], "tuple": (1, None), "text": "x"}}
 
 
 def test_what_torch_wrote_is_what_torch_loads(tmp_path: Path, torch: ModuleType) -> None:
@@ -389,18 +380,14 @@ def test_what_torch_wrote_is_what_torch_loads(tmp_path: Path, torch: ModuleType)
     saved(torch, folder, state_of(torch), BOXES)
     checkpoint = describe(folder)
     assert not checkpoint.damage
-    assert {f"m.{k[2:]}" for k in BOXES} == {
-        k for k, t in tensors(checkpoint).items() if t.layout == "chunked"
-    }
+    assert {f"m.{k[2:]}" for k in BOXES} == {k for k, t in tensors(checkpoint).items() if t.layout == "chunked"}
     loaded(folder, tmp_path / "oracle.pth")
     report = diff(folder, tmp_path / "oracle.pth")
     assert report.exit_code == 0, report.json
 
 
 @pytest.mark.parametrize("form", ["pth", "safetensors"])
-def test_a_converted_checkpoint_is_what_torch_makes_of_it(
-    tmp_path: Path, torch: ModuleType, form: str
-) -> None:
+def test_a_converted_checkpoint_is_what_torch_makes_of_it(tmp_path: Path, torch: ModuleType, form: str) -> None:
     folder = tmp_path / "step"
     saved(torch, folder, state_of(torch), BOXES)
     out = tmp_path / f"out.{form}"
@@ -415,16 +402,11 @@ def test_a_converted_checkpoint_is_what_torch_makes_of_it(
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
         assert (ours[name].dtype, ours[name].shape) == (value.dtype, value.shape), name
-        same = (
-            ours[name].contiguous().flatten().view(torch.uint8),
-            value.contiguous().flatten().view(torch.uint8),
-        )
+        same = (ours[name].contiguous().flatten().view(torch.uint8), value.contiguous().flatten().view(torch.uint8))
         assert torch.equal(*same), name
 
 
-def test_fixtures_of_one_and_of_two_ranks_are_sound(
-    fixtures_dir: Path, tmp_path: Path, torch: ModuleType
-) -> None:
+def test_fixtures_of_one_and_of_two_ranks_are_sound(fixtures_dir: Path, tmp_path: Path, torch: ModuleType) -> None:
     for name in ("dcp", "dcp_two_ranks"):
         loaded(fixtures_dir / name, tmp_path / f"{name}.pth")
         assert diff(fixtures_dir / name, tmp_path / f"{name}.pth").exit_code == 0

@@ -29,11 +29,7 @@ def read(data: bytes, whole: bool, operations: int = 100_000) -> tuple[list[obje
 
     more: dict[str, Any] = {"recognise": counting} if whole else {}
     machine = Machine(
-        data,
-        reducers=values.reducers,
-        persistent=values.persistent,
-        limits=Limits(operations=operations),
-        **more,
+        data, reducers=values.reducers, persistent=values.persistent, limits=Limits(operations=operations), **more
     )
     outcome = machine.run()
     arena = Arena()
@@ -87,14 +83,7 @@ class Writer:
         self.put()
 
     def tensor(
-        self,
-        key: str,
-        cls: str,
-        numel: int,
-        offset: int,
-        size: tuple[int, ...],
-        step: tuple[int, ...],
-        view: bool,
+        self, key: str, cls: str, numel: int, offset: int, size: tuple[int, ...], step: tuple[int, ...], view: bool
     ) -> None:
         self.data += self.text(f"name {key}")
         self.put()
@@ -189,9 +178,7 @@ def test_what_torch_writes_is_recognised(memo: int, size: tuple[int, ...]) -> No
 def test_long_state_dicts_are_recognised_in_runs(count: int) -> None:
     writer = Writer(300)
     for i in range(count):
-        writer.tensor(
-            str(i), "FloatStorage" if i % 3 else "LongStorage", i % 7, 0, (i % 7,), (1,), i == count - 1
-        )
+        writer.tensor(str(i), "FloatStorage" if i % 3 else "LongStorage", i % 7, 0, (i % 7,), (1,), i == count - 1)
     left, hits = read(writer.done(), whole=True)
     assert left == read(writer.done(), whole=False)[0]
     assert hits <= 6

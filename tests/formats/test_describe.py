@@ -69,14 +69,7 @@ def test_the_collector_is_left_as_it_was(fixtures_dir: Path) -> None:
 
 
 def test_describing_imports_neither_torch_nor_numpy_nor_what_files_name(fixtures_dir: Path) -> None:
-    names = [
-        "mlp.pth",
-        "module.pth",
-        "legacy_module.pth",
-        "mmengine.pth",
-        "trainer/checkpoint-4",
-        "arrays.pkl",
-    ]
+    names = ["mlp.pth", "module.pth", "legacy_module.pth", "mmengine.pth", "trainer/checkpoint-4", "arrays.pkl"]
     script = (
         "import sys\nfrom ckpttool import describe\n"
         f"for name in {[str(fixtures_dir / n) for n in names]!r}: describe(name, audit=True)\n"

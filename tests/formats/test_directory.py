@@ -34,10 +34,7 @@ def made(folder: Path, **files: bytes) -> Path:
 
 
 def trainer(folder: Path) -> Path:
-    files = {
-        "model.safetensors": safetensors("w"),
-        "trainer_state.json": b'{"global_step": 7, "log_history": [{}]}',
-    }
+    files = {"model.safetensors": safetensors("w"), "trainer_state.json": b'{"global_step": 7, "log_history": [{}]}'}
     return made(folder, **files)
 
 
@@ -177,15 +174,11 @@ def test_real_folders(fixtures_dir: Path, name: str, layout: str) -> None:
     checkpoint = describe(fixtures_dir / name)
     assert checkpoint.metadata["layout"] == layout
     assert {d.rule for d in checkpoint.damage} <= {"foreign-opcode"}
-    apart = sum(
-        len(list(describe(path).tensors())) for path in map(Path, checkpoint.files) if path.suffix != ".json"
-    )
+    apart = sum(len(list(describe(path).tensors())) for path in map(Path, checkpoint.files) if path.suffix != ".json")
     assert len(list(checkpoint.tensors())) == apart
     extents = {extent.name for extent in checkpoint.extents}
     assert {storage.record for storage in checkpoint.storages} <= extents
-    used = [
-        node.storage for node in checkpoint.nodes if isinstance(node, Tensor) and node.storage is not None
-    ]
+    used = [node.storage for node in checkpoint.nodes if isinstance(node, Tensor) and node.storage is not None]
     assert set(used) == set(range(len(checkpoint.storages)))
 
 
@@ -251,13 +244,7 @@ def test_a_folder_that_cannot_be_listed_is_a_target(tmp_path: Path) -> None:
 
 def test_every_fixture_that_a_reader_takes_is_found(fixtures_dir: Path) -> None:
     found = set(relative(fixtures_dir))
-    assert {
-        "mlp.pth",
-        "trainer/checkpoint-2",
-        "sharded/model.safetensors.index.json",
-        "dcp",
-        "arrays.pkl",
-    } <= found
+    assert {"mlp.pth", "trainer/checkpoint-2", "sharded/model.safetensors.index.json", "dcp", "arrays.pkl"} <= found
     assert not any(name.endswith((".py", ".json.pth.json", ".distcp")) for name in found)
     assert "trainer/checkpoint-2/model.safetensors" not in found
 

@@ -159,9 +159,7 @@ def test_checkpoints_are_no_strangers_and_no_polyglots(fixtures_dir: Path, name:
 
 @pytest.mark.parametrize("first", ["mlp.safetensors", "legacy.pth", "arrays.pkl"])
 @pytest.mark.parametrize("second", ["mlp.pth", "plain zip"])
-def test_two_formats_in_one_file_are_reported(
-    tmp_path: Path, fixtures_dir: Path, first: str, second: str
-) -> None:
+def test_two_formats_in_one_file_are_reported(tmp_path: Path, fixtures_dir: Path, first: str, second: str) -> None:
     tail = zipped(a=b"x") if second == "plain zip" else (fixtures_dir / second).read_bytes()
     path = tmp_path / "both.bin"
     path.write_bytes((fixtures_dir / first).read_bytes() + tail)

@@ -93,9 +93,7 @@ def test_what_is_not_made_of_numbers_stays_a_call(array: Any) -> None:
 
 
 @pytest.mark.parametrize("protocol", range(6))
-@pytest.mark.parametrize(
-    "value", [np.float64(1.5), np.float32(0.25), np.int64(-3), np.bool_(True), np.complex64(1j)]
-)
+@pytest.mark.parametrize("value", [np.float64(1.5), np.float32(0.25), np.int64(-3), np.bool_(True), np.complex64(1j)])
 def test_scalars_become_values(value: Any, protocol: int) -> None:
     _, lifted = arena(pickle.dumps(value, protocol))
     node = lifted.nodes[0]

@@ -21,18 +21,7 @@ from ckpttool.formats import describe, describe_source
 from ckpttool.formats.pickle_emitter import emit
 from ckpttool.formats.pickled import Reading, lift_arrays, read_pickle
 from ckpttool.limits import DEFAULT
-from ckpttool.model import (
-    Call,
-    Checkpoint,
-    Global,
-    Mapping,
-    Node,
-    Sequence,
-    Span,
-    Storage,
-    Tensor,
-    Value,
-)
+from ckpttool.model import Call, Checkpoint, Global, Mapping, Node, Sequence, Span, Storage, Tensor, Value
 from ckpttool.source import Memory, open_source
 from ckpttool.testing.canonical import canonical
 
@@ -197,11 +186,7 @@ def _node(draw: st.DrawFn, place: int, count: int) -> Node:
     later = st.lists(st.integers(0, count - 1), max_size=5).map(tuple)
     state = st.none() | st.integers(0, count - 1)
     scalars = st.none() | st.booleans() | st.integers(-(2**80), 2**80) | st.floats() | st.complex_numbers()
-    kind = draw(
-        st.sampled_from(
-            "value list tuple set dict OrderedDict Counter defaultdict call tensor global".split()
-        )
-    )
+    kind = draw(st.sampled_from("value list tuple set dict OrderedDict Counter defaultdict call tensor global".split()))
     if kind == "value":
         return Value(draw(scalars | st.text(max_size=3) | st.binary(max_size=3)))
     if kind == "list":
@@ -218,16 +203,7 @@ def _node(draw: st.DrawFn, place: int, count: int) -> Node:
     if kind == "call":
         how = draw(st.sampled_from(["REDUCE", "NEWOBJ", "OBJ", "INST"]))
         keys = draw(several)
-        return Call(
-            how,
-            "mod",
-            draw(st.sampled_from("AB")),
-            draw(several),
-            draw(state),
-            draw(later),
-            keys,
-            keys,
-        )
+        return Call(how, "mod", draw(st.sampled_from("AB")), draw(several), draw(state), draw(later), keys, keys)
     if kind == "global":
         return Global("mod", draw(st.sampled_from("AB")))
     form = draw(st.sampled_from(["", "_v2"]))
@@ -280,11 +256,7 @@ def test_what_no_pickle_has_is_refused() -> None:
 
 
 def test_a_storage_seen_as_two_types_is_untyped() -> None:
-    two = (
-        Tensor(FLOAT, (2,), (1,), 0, 0),
-        Tensor(DTYPES["int16"], (4,), (1,), 0, 0),
-        Sequence("list", (0, 1)),
-    )
+    two = (Tensor(FLOAT, (2,), (1,), 0, 0), Tensor(DTYPES["int16"], (4,), (1,), 0, 0), Sequence("list", (0, 1)))
     found = again(tree(*two, storages=(Storage("0", FLOAT, 8),)))
     tensors = [node for node in found.nodes if isinstance(node, Tensor)]
     assert [(t.dtype.name, t.shape, t.storage) for t in tensors] == [("float32", (2,), 0), ("int16", (4,), 0)]
@@ -334,12 +306,7 @@ def test_a_part_of_a_storage_is_for_the_old_format() -> None:
 def test_numpy_arrays_are_kept(tmp_path: Path, protocol: int, order: Any, dtype: str) -> None:
     np = pytest.importorskip("numpy")
     array = np.arange(900).reshape(30, 30).astype(dtype, order=order)
-    value = {
-        "a": array,
-        "b": [array, array[:1].copy()],
-        "s": np.float32(2),
-        "state": np.random.get_state(legacy=True),
-    }
+    value = {"a": array, "b": [array, array[:1].copy()], "s": np.float32(2), "state": np.random.get_state(legacy=True)}
     path = tmp_path / "a.pkl"
     path.write_bytes(pickle.dumps(value, protocol))
     checkpoint = describe(path)
@@ -350,16 +317,12 @@ def test_numpy_arrays_are_kept(tmp_path: Path, protocol: int, order: Any, dtype:
     assert (loaded["a"].dtype, loaded["a"].flags.f_contiguous) == (wanted.dtype, wanted.flags.f_contiguous)
     assert loaded["a"] is loaded["b"][0]
     source = open_source(path)
-    assert form(described(emitted)) == canonical(
-        checkpoint, lambda span: source.read(span.start, span.nbytes)
-    )
+    assert form(described(emitted)) == canonical(checkpoint, lambda span: source.read(span.start, span.nbytes))
 
 
 def test_numpy_arrays_are_made_anew_where_they_changed() -> None:
     np = pytest.importorskip("numpy")
-    checkpoint = described(
-        pickle.dumps([np.arange(6, dtype=">i4"), np.arange(6, dtype=">i4").reshape(2, 3)], 2)
-    )
+    checkpoint = described(pickle.dumps([np.arange(6, dtype=">i4"), np.arange(6, dtype=">i4").reshape(2, 3)], 2))
     nodes = tuple(
         replace(n, shape=(3, 2), stride=(2, 1), dtype=DTYPES["int64"]) if isinstance(n, Tensor) else n
         for n in checkpoint.nodes
@@ -375,9 +338,7 @@ def test_numpy_arrays_are_made_anew_where_they_changed() -> None:
 def test_a_type_that_numpy_lacks_is_refused() -> None:
     np = pytest.importorskip("numpy")
     checkpoint = described(pickle.dumps(np.zeros(2, "<f4"), 2))
-    nodes = tuple(
-        replace(n, dtype=DTYPES["bfloat16"]) if isinstance(n, Tensor) else n for n in checkpoint.nodes
-    )
+    nodes = tuple(replace(n, dtype=DTYPES["bfloat16"]) if isinstance(n, Tensor) else n for n in checkpoint.nodes)
     with pytest.raises(WriteFailed, match="numpy has no bfloat16"):
         emit(replace(checkpoint, nodes=nodes), arrays={0: bytes(4)})
 
@@ -445,11 +406,7 @@ def test_bytes_and_what_is_spelled_as_bytes_are_told_apart() -> None:
     storages = (Storage("0", byte, 2), Storage("1", kind, 2), Storage("2", byte, 2))
     for legacy in (False, True):
         found = again(tree(*nodes, Sequence("list", (0, 1, 2)), storages=storages), legacy=legacy)
-        assert [n.dtype.name for n in found.nodes if isinstance(n, Tensor)] == [
-            "uint8",
-            "float8_e4m3fn",
-            "uint8",
-        ]
+        assert [n.dtype.name for n in found.nodes if isinstance(n, Tensor)] == ["uint8", "float8_e4m3fn", "uint8"]
 
 
 def test_tensors_of_other_formats_are_plain_ones() -> None:

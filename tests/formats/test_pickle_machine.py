@@ -143,18 +143,7 @@ def test_every_prefix_of_a_pickle_says_that_it_ends_early() -> None:
 
 # --- nothing is imported, nothing is called ----------------------------------------------------------------
 
-_ACTS = (
-    "import",
-    "os.",
-    "subprocess.",
-    "exec",
-    "compile",
-    "open",
-    "socket.",
-    "shutil.",
-    "pickle.",
-    "ctypes.",
-)
+_ACTS = ("import", "os.", "subprocess.", "exec", "compile", "open", "socket.", "shutil.", "pickle.", "ctypes.")
 _WATCH: list[str] | None = None
 
 
@@ -277,12 +266,7 @@ def test_large_byte_strings_stay_in_the_file() -> None:
 
 
 def test_memo_slots_in_all_spellings() -> None:
-    for put, get in (
-        (b"q\7", b"h\7"),
-        (b"r\0\1\0\0", b"j\0\1\0\0"),
-        (b"p300\n", b"g300\n"),
-        (b"\x94", b"h\0"),
-    ):
+    for put, get in ((b"q\7", b"h\7"), (b"r\0\1\0\0", b"j\0\1\0\0"), (b"p300\n", b"g300\n"), (b"\x94", b"h\0")):
         pair = run(b"]" + put + get + b"\x86.").root
         assert pair[0] is pair[1]
 

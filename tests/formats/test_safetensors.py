@@ -26,18 +26,12 @@ Header = dict[str, Any]
 
 
 def whole(header: Header | str | bytes, body: bytes = b"", pad: int = 8) -> bytes:
-    text = (
-        header
-        if isinstance(header, bytes)
-        else (header if isinstance(header, str) else json.dumps(header)).encode()
-    )
+    text = header if isinstance(header, bytes) else (header if isinstance(header, str) else json.dumps(header)).encode()
     text += b" " * (-len(text) % pad)
     return len(text).to_bytes(8, "little") + text + body
 
 
-def entry(
-    dtype: str = "F32", shape: tuple[int, ...] = (2,), start: int = 0, stop: int = 8, **more: Any
-) -> Header:
+def entry(dtype: str = "F32", shape: tuple[int, ...] = (2,), start: int = 0, stop: int = 8, **more: Any) -> Header:
     return {"dtype": dtype, "shape": list(shape), "data_offsets": [start, stop], **more}
 
 
@@ -154,13 +148,7 @@ def test_every_defect_is_reported_and_sound_tensors_are_kept() -> None:
 
 def test_truncation_says_what_is_complete() -> None:
     (damage,) = read(SOUND[:-4]).damage
-    assert damage.facts == {
-        "needs": len(SOUND),
-        "have": len(SOUND) - 4,
-        "complete": 1,
-        "tensors": 2,
-        "first": "b",
-    }
+    assert damage.facts == {"needs": len(SOUND), "have": len(SOUND) - 4, "complete": 1, "tensors": 2, "first": "b"}
     assert damage.message.startswith("4 of 16 bytes of tensors are missing: 1 of 2 tensors are complete, 'b'")
 
 
@@ -237,9 +225,7 @@ def files(draw: st.DrawFn) -> tuple[bytes, dict[str, tuple[str, list[int], bytes
 
 
 @given(files())
-def test_what_was_written_is_what_is_read(
-    made: tuple[bytes, dict[str, tuple[str, list[int], bytes]]],
-) -> None:
+def test_what_was_written_is_what_is_read(made: tuple[bytes, dict[str, tuple[str, list[int], bytes]]]) -> None:
     data, tensors = made
     checkpoint = read(data)
     assert errors_of(checkpoint) == []
@@ -295,11 +281,7 @@ def test_every_cut_is_an_error(length: int) -> None:
     assert errors_of(read(SOUND[:length]))
 
 
-@given(
-    st.recursive(
-        st.text(alphabet='a[]{}"\\', max_size=4), lambda inner: st.lists(inner, max_size=3), max_leaves=20
-    )
-)
+@given(st.recursive(st.text(alphabet='a[]{}"\\', max_size=4), lambda inner: st.lists(inner, max_size=3), max_leaves=20))
 def test_depth_is_counted_outside_of_strings(value: Any) -> None:
     deepest = depth_of(value)
     data = json.dumps(value).encode()
@@ -312,9 +294,7 @@ def depth_of(value: Any) -> int:
 
 
 @given(
-    st.recursive(
-        st.none() | st.integers() | st.text(), lambda inner: st.dictionaries(st.text(), inner), max_leaves=20
-    )
+    st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.dictionaries(st.text(), inner), max_leaves=20)
 )
 def test_strict_json_reads_what_json_wrote(value: Any) -> None:
     try:
@@ -358,9 +338,7 @@ def test_corpus(corpora_dir: Path) -> None:
         found = [known[damage.rule] for damage in safetensors.read(source, DEFAULT).damage]
         severities = {rule.severity for rule in found}
         if expected == "malicious":
-            assert any(rule.axis in ("safety", "hostile") for rule in found if rule.severity == "error"), (
-                path.name
-            )
+            assert any(rule.axis in ("safety", "hostile") for rule in found if rule.severity == "error"), path.name
         elif expected == "corrupt":
             assert "error" in severities or path.stem in UNSEEN, path.name
         elif expected == "suspicious" and path.stem != "F34_bool_byte":

@@ -20,10 +20,7 @@ ONE, TWO = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors
 
 def shard(*names: str) -> bytes:
     """A safetensors file with a tensor of four bytes under each name."""
-    header = {
-        name: {"dtype": "F32", "shape": [1], "data_offsets": [4 * i, 4 * i + 4]}
-        for i, name in enumerate(names)
-    }
+    header = {name: {"dtype": "F32", "shape": [1], "data_offsets": [4 * i, 4 * i + 4]} for i, name in enumerate(names)}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text + bytes(4 * len(names))
@@ -134,10 +131,9 @@ def test_a_key_in_two_shards_is_the_one_that_the_index_names(folder: Path) -> No
     (folder / TWO).write_bytes(shard("a", "c"))
     write_index(folder, {"a": TWO, "b": ONE, "c": TWO})
     checkpoint = read(folder)
-    assert {d.rule: d.where for d in checkpoint.damage} == {
-        "duplicate-shard-key": TWO,
-        "key-not-in-index": ONE,
-    } or {d.rule for d in checkpoint.damage} == {"duplicate-shard-key"}
+    assert {d.rule: d.where for d in checkpoint.damage} == {"duplicate-shard-key": TWO, "key-not-in-index": ONE} or {
+        d.rule for d in checkpoint.damage
+    } == {"duplicate-shard-key"}
     assert sorted(keys(checkpoint)) == ["a", "b", "c"]
     place = next(tensor for entry, tensor in checkpoint.tensors() if entry.key == "a")
     assert place.storage is not None
@@ -225,10 +221,7 @@ def test_a_path_out_of_the_folder_is_never_opened(folder: Path, name: str) -> No
         ('{"weight_map": {"a": 1}}', ["index-malformed"]),
         ('{"weight_map": {"a": null, "b": {}}}', ["index-malformed"]),
         ("[" * 100_000, ["index-malformed"]),
-        (
-            f'{{"weight_map": {{"a": "{ONE}", "b": "{ONE}", "b": "{ONE}", "c": "{TWO}"}}}}',
-            ["index-malformed"],
-        ),
+        (f'{{"weight_map": {{"a": "{ONE}", "b": "{ONE}", "b": "{ONE}", "c": "{TWO}"}}}}', ["index-malformed"]),
     ],
 )
 def test_an_index_that_cannot_be_used(folder: Path, text: str, rules: list[str]) -> None:
@@ -236,10 +229,7 @@ def test_an_index_that_cannot_be_used(folder: Path, text: str, rules: list[str])
     assert [rule for rule, _ in found(folder)] == rules
 
 
-@given(
-    text=st.text()
-    | st.recursive(st.none() | st.text(), lambda x: st.dictionaries(st.text(), x)).map(json.dumps)
-)
+@given(text=st.text() | st.recursive(st.none() | st.text(), lambda x: st.dictionaries(st.text(), x)).map(json.dumps))
 def test_any_index_has_an_answer(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.mktemp("any") / INDEX
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
@@ -265,21 +255,14 @@ def test_many_shards_take_linear_time(tmp_path: Path) -> None:
 
 
 def test_natural_order() -> None:
-    assert sorted(["step-10", "step-9", "a", "step-09b"], key=natural) == [
-        "a",
-        "step-9",
-        "step-09b",
-        "step-10",
-    ]
+    assert sorted(["step-10", "step-9", "a", "step-09b"], key=natural) == ["a", "step-9", "step-09b", "step-10"]
     assert natural("9" * 5000)
 
 
 # --- real files ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "index", ["sharded/model.safetensors.index.json", "sharded_bin/pytorch_model.bin.index.json"]
-)
+@pytest.mark.parametrize("index", ["sharded/model.safetensors.index.json", "sharded_bin/pytorch_model.bin.index.json"])
 def test_real_sets_are_sound(fixtures_dir: Path, index: str) -> None:
     checkpoint = describe(fixtures_dir / index)
     assert checkpoint.damage == ()
@@ -287,9 +270,7 @@ def test_real_sets_are_sound(fixtures_dir: Path, index: str) -> None:
     assert set(keys(checkpoint)) >= set(listed)
 
 
-def test_a_real_set_holds_what_its_library_reads(
-    fixtures_dir: Path, bytes_of: Callable[[Checkpoint], Any]
-) -> None:
+def test_a_real_set_holds_what_its_library_reads(fixtures_dir: Path, bytes_of: Callable[[Checkpoint], Any]) -> None:
     library = pytest.importorskip("safetensors", reason="safetensors is not installed")
     theirs = {}
     for path in sorted((fixtures_dir / "sharded").glob("*.safetensors")):

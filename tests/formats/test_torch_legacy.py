@@ -80,9 +80,7 @@ def test_storage_views_add_their_offset(torch: ModuleType) -> None:
     base = torch.arange(10.0)
     out = io.BytesIO()
     torch.save(
-        {"base": base, "row": base[3:7], "column": base.view(5, 2)[:, 1]},
-        out,
-        _use_new_zipfile_serialization=False,
+        {"base": base, "row": base[3:7], "column": base.view(5, 2)[:, 1]}, out, _use_new_zipfile_serialization=False
     )
     checkpoint = read(out.getvalue())
     seen = tensors(checkpoint)
@@ -92,13 +90,7 @@ def test_storage_views_add_their_offset(torch: ModuleType) -> None:
 
 
 def test_real_files_are_described_without_damage(fixtures_dir: Path) -> None:
-    for name in (
-        "legacy.pth",
-        "legacy_training.pth",
-        "legacy_views.pth",
-        "legacy_module.pth",
-        "torch113_legacy.pth",
-    ):
+    for name in ("legacy.pth", "legacy_training.pth", "legacy_views.pth", "legacy_module.pth", "torch113_legacy.pth"):
         checkpoint = describe(fixtures_dir / name, audit=True)
         assert (checkpoint.format, checkpoint.damage) == ("torch-legacy", ())
         assert sum(e.span.nbytes for e in checkpoint.extents) == checkpoint.nbytes

@@ -38,12 +38,7 @@ def entry(key: int, second: bytes, cls: bytes) -> bytes:
     return b"\x80\x02K" + bytes([key]) + second + cls + b"\x87."
 
 
-STORAGES = (
-    dumped(1)
-    + entry(7, b"X\x03\0\0\0cpu", FLOATS)
-    + struct.pack("<q6f", 6, *range(6))
-    + dumped([(8, 7, 2, 4)])
-)
+STORAGES = dumped(1) + entry(7, b"X\x03\0\0\0cpu", FLOATS) + struct.pack("<q6f", 6, *range(6)) + dumped([(8, 7, 2, 4)])
 TENSORS = (
     dumped(2)
     + entry(1, b"K\x07", b"ctorch\nFloatTensor\n")
@@ -85,9 +80,7 @@ def test_a_real_file(fixtures_dir: Path) -> None:
         "linear.bias": ((2,), (1,), 0),
         "last_row": ((3,), (1,), 3),
     }
-    assert {storage.record for storage in checkpoint.storages} <= {
-        extent.name for extent in checkpoint.extents
-    }
+    assert {storage.record for storage in checkpoint.storages} <= {extent.name for extent in checkpoint.extents}
 
 
 def test_torch_reads_the_same(fixtures_dir: Path) -> None:

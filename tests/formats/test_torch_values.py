@@ -89,13 +89,7 @@ def test_the_three_spellings_of_a_strided_tensor() -> None:
     hooks = DictOf("OrderedDict")
     plain = call(found, "_rebuild_tensor_v2", ref, 1, (2, 2), (2, 1), True, hooks)
     assert type(plain) is Tensor
-    assert (plain.shape, plain.stride, plain.offset, plain.storage, plain.requires_grad) == (
-        (2, 2),
-        (2, 1),
-        1,
-        0,
-        True,
-    )
+    assert (plain.shape, plain.stride, plain.offset, plain.storage, plain.requires_grad) == ((2, 2), (2, 1), 1, 0, True)
     assert call(found, "_rebuild_tensor", ref, 1, (2, 2), (2, 1)).shape == (2, 2)
     other = call(found, "_rebuild_tensor_v3", ref, 0, (24,), (1,), False, hooks, Named("torch", "int8", 0))
     assert (other.dtype.name, other.form.rpartition(".")[2]) == ("int8", "_rebuild_tensor_v3")
@@ -123,9 +117,7 @@ def test_arguments_of_another_shape_are_not_torchs(args: tuple[Any, ...]) -> Non
 )
 def test_shapes_not_made_of_integers_are_reported(offset: Any, size: Any, stride: Any) -> None:
     found, ref = values()
-    assert (
-        call(found, "_rebuild_tensor_v2", ref, offset, size, stride, False, DictOf("OrderedDict")) is NOT_MINE
-    )
+    assert call(found, "_rebuild_tensor_v2", ref, offset, size, stride, False, DictOf("OrderedDict")) is NOT_MINE
     assert [p.rule for p in found.problems] == ["invalid-shape"]
 
 

@@ -95,9 +95,7 @@ def test_metadata_says_what_the_container_records() -> None:
 def test_every_record_is_an_extent_with_its_place_and_checksum() -> None:
     extents = read(SMALL).extents
     places = placed(SMALL)
-    assert [(e.name, e.span.start, e.span.stop) for e in extents] == [
-        (p.name, p.start, p.stop) for p in places
-    ]
+    assert [(e.name, e.span.start, e.span.stop) for e in extents] == [(p.name, p.start, p.stop) for p in places]
     for extent in extents:
         assert extent.checksum is not None
         assert extent.checksum.value == zlib.crc32(SMALL[extent.span.start : extent.span.stop])
@@ -307,9 +305,7 @@ def test_views_share_their_storage() -> None:
 
 
 def test_an_object_without_its_class_shows_what_it_holds() -> None:
-    model = Call(
-        Global("nets", "Net"), (), {"_parameters": {"w": tensor((6,), FLOATS)}, "_modules": {}}, how="NEWOBJ"
-    )
+    model = Call(Global("nets", "Net"), (), {"_parameters": {"w": tensor((6,), FLOATS)}, "_modules": {}}, how="NEWOBJ")
     checkpoint = read(torch_file(model))
     assert set(tensors(checkpoint)) == {"w"}
     assert [g.dotted for g in checkpoint.globals if g.module == "nets"] == ["nets.Net"]

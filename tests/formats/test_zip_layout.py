@@ -16,14 +16,7 @@ from ckpttool.errors import Unreadable
 from ckpttool.formats import describe_source
 from ckpttool.formats.local_headers import locate
 from ckpttool.formats.zip_archive import END64_FIXED, END_FIXED, LOCATOR_FIXED, Record, read_directory
-from ckpttool.formats.zip_layout import (
-    central_entry,
-    chain,
-    descriptor,
-    end_records,
-    local_header,
-    zip64_extra,
-)
+from ckpttool.formats.zip_layout import central_entry, chain, descriptor, end_records, local_header, zip64_extra
 from ckpttool.limits import DEFAULT
 from ckpttool.model import Checkpoint
 from ckpttool.source import LocalFile, Memory
@@ -176,11 +169,7 @@ def test_leading_and_trailing_bytes() -> None:
     assert "leading-bytes" in rules_in(b"#!/bin/sh\n" + data)
     checkpoint = read(b"#!/bin/sh\n" + data)
     assert {entry.key for entry, _ in checkpoint.tensors()} == {"a", "b"}
-    assert not {d.rule for d in checkpoint.damage} & {
-        "header-mismatch",
-        "descriptor-mismatch",
-        "unowned-bytes",
-    }
+    assert not {d.rule for d in checkpoint.damage} & {"header-mismatch", "descriptor-mismatch", "unowned-bytes"}
 
 
 def test_a_record_that_the_directory_does_not_list_is_found() -> None:

@@ -190,9 +190,7 @@ def equal(torch: ModuleType) -> Callable[[Any, Any], bool]:
             )
         if isinstance(one, dict):
             return (
-                type(one) is type(other)
-                and list(one) == list(other)
-                and all(same(v, other[k]) for k, v in one.items())
+                type(one) is type(other) and list(one) == list(other) and all(same(v, other[k]) for k, v in one.items())
             )
         if isinstance(one, list | tuple):
             return type(one) is type(other) and len(one) == len(other) and all(map(same, one, other))

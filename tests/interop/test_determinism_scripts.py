@@ -24,9 +24,7 @@ def launchers() -> Iterator[Launchers]:
         yield found
 
 
-def checked(
-    launchers: Launchers, work: Path, steps: int, script: str, *words: str, resume: str = ""
-) -> Verdict:
+def checked(launchers: Launchers, work: Path, steps: int, script: str, *words: str, resume: str = "") -> Verdict:
     command = Command((sys.executable, str(SCRIPTS / script), *words), tuple(resume.split()), timeout=120)
     wishes = Wishes(steps, cuts=1, power=False, prove=False, shrink=False, level="trajectory")
     return check(command, wishes, work, launchers=launchers)

@@ -49,14 +49,7 @@ def models(transformers: Any) -> dict[str, Callable[[], Any]]:
     tokens = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
     grouped = {**text, "num_key_value_heads": 2}
     image: dict[str, Any] = {key: text[key] for key in text if key[0] in "hni"}
-    t5: dict[str, Any] = {
-        "vocab_size": 100,
-        "d_model": WIDTH,
-        "d_kv": 8,
-        "d_ff": 80,
-        "num_layers": 3,
-        "num_heads": 4,
-    }
+    t5: dict[str, Any] = {"vocab_size": 100, "d_model": WIDTH, "d_kv": 8, "d_ff": 80, "num_layers": 3, "num_heads": 4}
     whisper: dict[str, Any] = {
         "vocab_size": 100, "d_model": WIDTH, "encoder_layers": 3, "decoder_layers": 3, "num_mel_bins": 16,
         "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 80, "decoder_ffn_dim": 80,
@@ -102,9 +95,7 @@ def later_models(t: Any, text: dict[str, Any], tokens: dict[str, int]) -> dict[s
     sizes = {"hidden_sizes": [16, 24, 32, 40], "depths": [1, 1, 3, 1], "num_labels": 2}
     return {
         "GPT-NeoX": lambda: t.GPTNeoXForCausalLM(t.GPTNeoXConfig(**text, **tokens)),
-        "Falcon": lambda: t.FalconForCausalLM(
-            t.FalconConfig(**falcon, new_decoder_architecture=True, **tokens)
-        ),
+        "Falcon": lambda: t.FalconForCausalLM(t.FalconConfig(**falcon, new_decoder_architecture=True, **tokens)),
         "Mixtral": lambda: t.MixtralForCausalLM(t.MixtralConfig(**experts, **tokens)),
         "BART": lambda: t.BartForConditionalGeneration(t.BartConfig(**bart, **tokens)),
         "ConvNeXt": lambda: t.ConvNextForImageClassification(t.ConvNextConfig(**sizes, patch_size=2)),
@@ -171,9 +162,7 @@ def opaque(state: State) -> dict[str, str]:
 
 
 def renamed(state: State, names: dict[str, str]) -> Changed:
-    return Changed(
-        {new: state[old].clone() for old, new in names.items()}, {new: (old,) for old, new in names.items()}
-    )
+    return Changed({new: state[old].clone() for old, new in names.items()}, {new: (old,) for old, new in names.items()})
 
 
 def then(first: Changed, second: Callable[[State], Changed]) -> Changed:
@@ -223,9 +212,7 @@ def split(state: State) -> Changed:
     for key, value in state.items():
         module, _, leaf = key.rpartition(".")
         words = module.split(".")
-        parts = (
-            3 if words[-1] == "c_attn" else 2 if words[-1] in ("fc1", "up_proj", "wi", "intermediate") else 1
-        )
+        parts = 3 if words[-1] == "c_attn" else 2 if words[-1] in ("fc1", "up_proj", "wi", "intermediate") else 1
         parts = 2 if words[-2:] == ["intermediate", "dense"] else parts
         dim = 1 if words[-1] == "c_attn" and value.ndim == 2 else 0
         for part, piece in enumerate(value.chunk(parts, dim) if parts > 1 else [value]):
@@ -360,9 +347,7 @@ def table() -> None:
                 if "-v" in sys.argv:
                     print(name, variant, dict(found))
         print(f"\n{', '.join(names)}\n")
-        print(
-            "| variant | keys | certain | likely | asked or not found | certain and wrong | likely and wrong |"
-        )
+        print("| variant | keys | certain | likely | asked or not found | certain and wrong | likely and wrong |")
         print("|---|---:|---:|---:|---:|---:|---:|")
         for variant, found in sums.items():
             total = found["total"]

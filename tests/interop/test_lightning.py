@@ -90,11 +90,7 @@ def test_optimizer_slots_have_their_parameters_names(trainer: Any, full: Path) -
     model = trainer.lightning_module
     assert [slot.name for slot in optimizer.slots] == [name for name, _ in model.named_parameters()]
     assert [slot.shape for slot in optimizer.slots] == [tuple(p.shape) for p in model.parameters()]
-    assert {moment for slot in optimizer.slots for moment, _ in slot.state} == {
-        "exp_avg",
-        "exp_avg_sq",
-        "step",
-    }
+    assert {moment for slot in optimizer.slots for moment, _ in slot.state} == {"exp_avg", "exp_avg_sq", "step"}
 
 
 def test_weights_alone_are_told_as_such(judged: Any, light: Path) -> None:

@@ -150,10 +150,7 @@ def test_a_text_tower_at_the_top_goes_where_open_clip_puts_it(
 
 def test_a_scale_of_logits_gets_a_bias_beside_it(parts: Any, migrate: Any, tmp_path: Path) -> None:
     """open_clip's loader does the same for a model that has a bias and a scale of one dimension."""
-    old, new = (
-        parts("CustomTextCLIP"),
-        parts("CustomTextCLIP", init_logit_bias=-10.0, nonscalar_logit_scale=True),
-    )
+    old, new = (parts("CustomTextCLIP"), parts("CustomTextCLIP", init_logit_bias=-10.0, nonscalar_logit_scale=True))
     torch.save(old.state_dict(), tmp_path / "old.pt")
     made = torch.load(migrate(tmp_path / "old.pt", str(SIGLIP)), weights_only=True)
     new.load_state_dict(made, strict=True)

@@ -211,9 +211,7 @@ def test_lightning_resumes_at_the_same_step(fitted: Any, migrate: Any, tmp_path:
     assert ends[0][0] == 6
 
 
-def test_a_lightning_module_moves_with_its_optimizer(
-    fitted: Any, migrate: Any, equal: Any, tmp_path: Path
-) -> None:
+def test_a_lightning_module_moves_with_its_optimizer(fitted: Any, migrate: Any, equal: Any, tmp_path: Path) -> None:
     """The container stays whole where rules rename what it trains."""
     path, _, _ = fitted
     rules = tmp_path / "rules.yaml"

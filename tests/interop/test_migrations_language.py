@@ -59,9 +59,7 @@ class NanoAttention(nn.Module):
         self.heads = heads
 
     def forward(self, x: Any) -> Any:
-        q, k, v = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.c_attn(x).chunk(3, -1)
-        )
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.c_attn(x).chunk(3, -1))
         found = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.c_proj(found.transpose(1, 2).flatten(2))
 
@@ -213,9 +211,7 @@ def gpt2(framework: Any) -> Any:
 def gpt2_saved(gpt2: Any, train: Any, tmp_path: Path) -> Path:
     optimizer = adamw(gpt2)
     train(gpt2, optimizer, next_token, range(3))
-    torch.save(
-        {"model": gpt2.state_dict(), "optimizer": optimizer.state_dict(), "iter_num": 3}, tmp_path / "gpt2.pt"
-    )
+    torch.save({"model": gpt2.state_dict(), "optimizer": optimizer.state_dict(), "iter_num": 3}, tmp_path / "gpt2.pt")
     return tmp_path / "gpt2.pt"
 
 
@@ -228,9 +224,7 @@ def resumed(model: Any, path: Path) -> Any:
     return optimizer
 
 
-def test_gpt2_to_nanogpt_computes_and_trains_the_same(
-    gpt2: Any, gpt2_saved: Path, migrate: Any, train: Any
-) -> None:
+def test_gpt2_to_nanogpt_computes_and_trains_the_same(gpt2: Any, gpt2_saved: Path, migrate: Any, train: Any) -> None:
     nano = NanoGpt()
     optimizer = resumed(nano, migrate(gpt2_saved, "gpt2-hf-to-nanogpt"))
     gpt2.eval()
@@ -255,9 +249,7 @@ def test_nanogpt_to_gpt2_computes_the_same(gpt2: Any, migrate: Any, tmp_path: Pa
     torch.testing.assert_close(gpt2(batch(9)).logits, nano(batch(9)), **CLOSE)
 
 
-def test_gpt2_as_the_hub_has_it_lacks_the_head_and_gets_it_tied(
-    gpt2: Any, migrate: Any, tmp_path: Path
-) -> None:
+def test_gpt2_as_the_hub_has_it_lacks_the_head_and_gets_it_tied(gpt2: Any, migrate: Any, tmp_path: Path) -> None:
     """save_pretrained leaves lm_head out; old files hold masks; the bare model has no prefix."""
     state = {k.removeprefix("transformer."): v for k, v in gpt2.state_dict().items() if k != "lm_head.weight"}
     for layer in range(2):
@@ -334,15 +326,11 @@ def test_llama_comes_back_to_meta_bit_for_bit(meta_saved: tuple[Any, Path], migr
     assert equal(torch.load(back), torch.load(path))
 
 
-def test_llama_reaches_torchtune_by_either_way(
-    meta_saved: tuple[Any, Path], migrate: Any, equal: Any
-) -> None:
+def test_llama_reaches_torchtune_by_either_way(meta_saved: tuple[Any, Path], migrate: Any, equal: Any) -> None:
     """Meta's layout and torchtune's are one, so the rows of q and k must come back to where they were."""
     _, path = meta_saved
     direct = torch.load(migrate(path, "llama-meta-to-torchtune"))
-    around = torch.load(
-        migrate(migrate(path, "llama-meta-to-hf"), "llama-hf-to-torchtune", n_heads=4, n_kv_heads=2)
-    )
+    around = torch.load(migrate(migrate(path, "llama-meta-to-hf"), "llama-hf-to-torchtune", n_heads=4, n_kv_heads=2))
     assert equal(around["model"], direct["model"])
 
 

@@ -127,9 +127,7 @@ def peft_name(key: str) -> str:
     return key
 
 
-def test_adapters_of_text_encoders_are_those_that_peft_adds(
-    framework: Any, migrate: Any, tmp_path: Path
-) -> None:
+def test_adapters_of_text_encoders_are_those_that_peft_adds(framework: Any, migrate: Any, tmp_path: Path) -> None:
     transformers, peft = framework("transformers"), framework("peft")
     config = transformers.CLIPTextConfig(
         hidden_size=8, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, vocab_size=20,

@@ -60,8 +60,7 @@ def test_ranks_of_llama_are_joined_and_compute_in_transformers(
 ) -> None:
     torch.save(llama.state_dict(), tmp_path / "hf.pth")
     whole = torch.load(
-        migrate(tmp_path / "hf.pth", "llama-meta-to-hf", "--reverse", n_heads=8, n_kv_heads=4),
-        weights_only=True,
+        migrate(tmp_path / "hf.pth", "llama-meta-to-hf", "--reverse", n_heads=8, n_kv_heads=4), weights_only=True
     )
     whole["rope.freqs"] = torch.ones(1)
     folder = tmp_path / "llama"

@@ -63,9 +63,7 @@ def new_norms() -> Any:
     return normed(nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm)
 
 
-def test_both_norms_reach_their_parametrizations(
-    train: Any, migrate: Any, equal: Any, tmp_path: Path
-) -> None:
+def test_both_norms_reach_their_parametrizations(train: Any, migrate: Any, equal: Any, tmp_path: Path) -> None:
     """In either order; where both are in a model, neither preset takes the other's weight_v."""
     path = saved_after(old_norms(), train, tmp_path / "old.pt")
     one = migrate(migrate(path, "weight-norm-to-parametrizations"), "spectral-norm-to-parametrizations")
@@ -123,8 +121,7 @@ class SplitAttention(nn.Module):
 
     def forward(self, x: Any) -> Any:
         q, k, v = (
-            part(x).unflatten(-1, (self.heads, -1)).transpose(0, 1)
-            for part in (self.q_proj, self.k_proj, self.v_proj)
+            part(x).unflatten(-1, (self.heads, -1)).transpose(0, 1) for part in (self.q_proj, self.k_proj, self.v_proj)
         )
         found = nn.functional.scaled_dot_product_attention(q, k, v)
         return self.out_proj(found.transpose(0, 1).flatten(1))
@@ -198,9 +195,7 @@ def test_attention_of_other_key_sizes_is_split(migrate: Any, equal: Any, tmp_pat
 
 def network() -> Any:
     torch.manual_seed(2)
-    return nn.Sequential(
-        nn.Linear(6, 5), nn.Tanh(), nn.Sequential(nn.Linear(5, 4), nn.Tanh()), nn.Linear(4, 3)
-    )
+    return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Sequential(nn.Linear(5, 4), nn.Tanh()), nn.Linear(4, 3))
 
 
 def parallel(model: Any) -> Any:

@@ -87,9 +87,7 @@ def test_densenet_of_old(vision: Any, proved: Any) -> None:
     def loss(model: Any, number: int) -> Any:
         return model(images(number, 32)).square().mean()
 
-    make = functools.partial(
-        densenet.DenseNet, growth_rate=2, block_config=(2, 1), num_init_features=4, num_classes=3
-    )
+    make = functools.partial(densenet.DenseNet, growth_rate=2, block_config=(2, 1), num_init_features=4, num_classes=3)
     proved(make, rename, "densenet-old", loss, upgrade)
 
 
@@ -123,9 +121,7 @@ class Heads(nn.Module):
         found = list(self.backbone.fpn({"0": x, "1": x[..., ::2, ::2]}).values())
         parts = (*self.rpn.head(found), [self.roi_heads.mask_head(found[0])])
         heads = (self.head.classification_head(found), self.head.regression_head(found))
-        return sum(one.square().mean() for part in parts for one in part) + sum(
-            h.square().mean() for h in heads
-        )
+        return sum(one.square().mean() for part in parts for one in part) + sum(h.square().mean() for h in heads)
 
 
 def test_heads_of_detectors(vision: Any, proved: Any) -> None:

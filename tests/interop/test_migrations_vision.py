@@ -276,9 +276,7 @@ def test_patches_are_resized_as_timm_resizes_them(
 ) -> None:
     """Larger, smaller, and one of each."""
     kernels = torch.randn(8, 3, *old)
-    torch.save(
-        {"patch_embed.proj.weight": kernels, "patch_embed.proj.bias": torch.ones(8)}, tmp_path / "vit.pth"
-    )
+    torch.save({"patch_embed.proj.weight": kernels, "patch_embed.proj.bias": torch.ones(8)}, tmp_path / "vit.pth")
     made = torch.load(migrate(tmp_path / "vit.pth", "vit-resize-patches", height=new[0], width=new[1]))
     expected = timm("layers").resample_patch_embed(kernels, list(new))
     torch.testing.assert_close(made["patch_embed.proj.weight"], expected, rtol=1e-4, atol=1e-5)

@@ -24,9 +24,7 @@ LAYERS = 37
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Model and AdamW: 300 tensors of several sizes."""
     torch.manual_seed(0)
-    model = torch.nn.Sequential(
-        *[torch.nn.Linear(96, 96) for _ in range(LAYERS)], torch.nn.LayerNorm(96, bias=False)
-    )
+    model = torch.nn.Sequential(*[torch.nn.Linear(96, 96) for _ in range(LAYERS)], torch.nn.LayerNorm(96, bias=False))
     optimizer = torch.optim.AdamW(model.parameters())
     model(torch.randn(4, 96)).sum().backward()
     optimizer.step()
@@ -42,9 +40,7 @@ def flat(value: Any, key: str = "") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kept", [0.25, 0.5, 0.75, 0.99])
-def test_what_is_left_of_a_cut_file_is_all_got_back_and_proved(
-    path: Path, tmp_path: Path, kept: float
-) -> None:
+def test_what_is_left_of_a_cut_file_is_all_got_back_and_proved(path: Path, tmp_path: Path, kept: float) -> None:
     data = path.read_bytes()
     cut = data[: int(len(data) * kept)]
     found = salvage(Memory(cut), DEFAULT)
@@ -76,9 +72,7 @@ def test_optimizer_state_that_is_left_is_taken_by_the_optimizer(path: Path, tmp_
     (tmp_path / "cut.pth").write_bytes(data[: int(len(data) * 0.6)])
     repair(tmp_path / "cut.pth", tmp_path / "saved.pth")
     saved = torch.load(tmp_path / "saved.pth", weights_only=True)
-    model = torch.nn.Sequential(
-        *[torch.nn.Linear(96, 96) for _ in range(LAYERS)], torch.nn.LayerNorm(96, bias=False)
-    )
+    model = torch.nn.Sequential(*[torch.nn.Linear(96, 96) for _ in range(LAYERS)], torch.nn.LayerNorm(96, bias=False))
     model.load_state_dict(saved["model"], strict=False)
     optimizer = torch.optim.AdamW(model.parameters())
     optimizer.load_state_dict(saved["optimizer"])
@@ -89,24 +83,11 @@ def test_optimizer_state_that_is_left_is_taken_by_the_optimizer(path: Path, tmp_
 def damages(data: bytes) -> dict[str, bytes]:
     """Metadata damaged in every way; no payload is touched."""
     places = placed(data)
-    edges = [
-        0,
-        *(edge for p in sorted(places, key=lambda p: p.start) for edge in (p.start, p.stop)),
-        len(data),
-    ]
+    edges = [0, *(edge for p in sorted(places, key=lambda p: p.start) for edge in (p.start, p.stop)), len(data)]
     framing = [at for start, stop in zip(edges[::2], edges[1::2], strict=True) for at in range(start, stop)]
-    found = {
-        f"byte {at}": data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :] for at in framing[::1201]
-    }
+    found = {f"byte {at}": data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :] for at in framing[::1201]}
     entry = places[0].entry
-    for stop in (
-        entry,
-        entry + 99,
-        len(data) - 7,
-        places[-1].header,
-        places[-1].start + 8,
-        places[-2].header,
-    ):
+    for stop in (entry, entry + 99, len(data) - 7, places[-1].header, places[-1].start + 8, places[-2].header):
         found[f"cut at {stop}"] = data[:stop]
     for signature in (b"PK\3\4", b"PK\7\10", b"PK\1\2"):
         found[f"without {signature!r}"] = data.replace(signature, b"\0\0\0\0")
@@ -134,9 +115,7 @@ def test_completed_tensors_load_with_their_shapes(path: Path, tmp_path: Path, fi
     (tmp_path / "cut.pth").write_bytes(data[: len(data) // 2])
     repair(tmp_path / "cut.pth", tmp_path / "saved.pth", fill=fill)
     original, saved = flat(torch.load(path)), flat(torch.load(tmp_path / "saved.pth"))
-    assert {k: (v.shape, v.dtype) for k, v in saved.items()} == {
-        k: (v.shape, v.dtype) for k, v in original.items()
-    }
+    assert {k: (v.shape, v.dtype) for k, v in saved.items()} == {k: (v.shape, v.dtype) for k, v in original.items()}
     made = saved["optimizer.state.74.exp_avg"]
     assert bool(made.isnan().all() if fill == "nan" else (made == 0).all())
 

@@ -22,9 +22,7 @@ def library(framework: Any) -> Any:
     return framework("safetensors.torch")
 
 
-def test_every_dtype(
-    torch: Any, library: Any, content: Any, as_content: Any, judged: Any, tmp_path: Path
-) -> None:
+def test_every_dtype(torch: Any, library: Any, content: Any, as_content: Any, judged: Any, tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     state = {name: torch.tensor([0, 1, 1, 0]).to(getattr(torch, name)).reshape(2, 2) for name in DTYPES}
     library.save_file(state | {"scalar": torch.tensor(2.5), "empty": torch.empty(0, 3)}, path)
@@ -51,9 +49,7 @@ def test_order_is_the_files(framework: Any, network: Any, library: Any, tmp_path
     assert [entry.key for entry, _ in describe(path).tensors()] == offsets
 
 
-def test_a_model_with_tied_weights(
-    torch: Any, library: Any, content: Any, judged: Any, tmp_path: Path
-) -> None:
+def test_a_model_with_tied_weights(torch: Any, library: Any, content: Any, judged: Any, tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
     model[1].weight = model[0].weight

@@ -126,9 +126,7 @@ def test_a_bare_model_wears_nothing(network: Any, save: Any, judged: Any) -> Non
 # --- distributed tensors -----------------------------------------------------------------------------------
 
 
-def test_fully_sharded_weights(
-    group: None, torch: Any, network: Any, step: Any, save: Any, judged: Any
-) -> None:
+def test_fully_sharded_weights(group: None, torch: Any, network: Any, step: Any, save: Any, judged: Any) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
@@ -165,12 +163,8 @@ def test_a_distributed_tensor_holds_its_local_one(
 # --- averages, optimizers, schedules -----------------------------------------------------------------------
 
 
-def test_an_average_beside_the_weights(
-    torch: Any, network: Any, step: Any, save: Any, same: Any, judged: Any
-) -> None:
-    average = torch.optim.swa_utils.AveragedModel(
-        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9)
-    )
+def test_an_average_beside_the_weights(torch: Any, network: Any, step: Any, save: Any, same: Any, judged: Any) -> None:
+    average = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
     for _ in range(2):
         step(network, optimizer)
@@ -202,8 +196,7 @@ def model_for(torch: Any, kind: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("kind", "named"),
-    [*((kind, False) for kind in OPTIMIZERS), *((k, True) for k in OPTIMIZERS if k != "LBFGS")],
+    ("kind", "named"), [*((kind, False) for kind in OPTIMIZERS), *((k, True) for k in OPTIMIZERS if k != "LBFGS")]
 )  # LBFGS takes no names
 def test_every_optimizer(kind: str, named: bool, torch: Any, save: Any, same: Any, judged: Any) -> None:
     model = model_for(torch, kind)
@@ -235,9 +228,7 @@ def test_every_optimizer(kind: str, named: bool, torch: Any, save: Any, same: An
 
 
 @pytest.mark.parametrize("kind", SCHEDULES)
-def test_every_schedule(
-    kind: str, torch: Any, network: Any, step: Any, save: Any, same: Any, judged: Any
-) -> None:
+def test_every_schedule(kind: str, torch: Any, network: Any, step: Any, save: Any, same: Any, judged: Any) -> None:
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
     schedule = SCHEDULES[kind](torch.optim.lr_scheduler, optimizer)
     for _ in range(3):
@@ -254,9 +245,7 @@ def test_every_schedule(
 # --- programs ----------------------------------------------------------------------------------------------
 
 
-def test_a_script_is_weights_and_code(
-    torch: Any, network: Any, as_content: Any, judged: Any, tmp_path: Path
-) -> None:
+def test_a_script_is_weights_and_code(torch: Any, network: Any, as_content: Any, judged: Any, tmp_path: Path) -> None:
     path = tmp_path / "script.pt"
     torch.jit.save(torch.jit.script(network.eval()), path)
     found = judged(path, require="weights")

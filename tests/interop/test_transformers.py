@@ -68,11 +68,7 @@ def shards(tiny: Any, tmp_path: Path) -> Path:
 def test_a_checkpoint_resumes_exactly(framework: Any, judged: Any, saved: Path) -> None:
     found = judged(saved, require="exact")
     version = framework("transformers").__version__
-    assert found["writer"] == {
-        "framework": "transformers Trainer",
-        "version": version,
-        "confidence": "confirmed",
-    }
+    assert found["writer"] == {"framework": "transformers Trainer", "version": version, "confidence": "confirmed"}
     assert (found["format"], found["verdict"], found["exit_code"]) == ("directory", "exact", 0)
     assert found["next"] == "step 4"
     assert found["integrity"] == "unprovable"
@@ -148,9 +144,7 @@ def test_shards_are_one_checkpoint_by_folder_and_by_index(judged: Any, tiny: Any
     assert by_folder["parameters"] == sum(p.numel() for p in tiny.parameters())
 
 
-def test_shards_hold_what_from_pretrained_gives(
-    framework: Any, content: Any, as_content: Any, shards: Path
-) -> None:
+def test_shards_hold_what_from_pretrained_gives(framework: Any, content: Any, as_content: Any, shards: Path) -> None:
     loaded = framework("transformers").GPT2LMHeadModel.from_pretrained(shards).state_dict()
     loaded.pop("lm_head.weight")
     assert content(shards / INDEX) == as_content(loaded)

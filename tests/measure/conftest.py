@@ -25,13 +25,7 @@ class Maker:
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
     def storage(
-        self,
-        raw: bytes,
-        dtype: str = "uint8",
-        *,
-        deflate: bool = False,
-        swapped: bool = False,
-        crc: bool = True,
+        self, raw: bytes, dtype: str = "uint8", *, deflate: bool = False, swapped: bool = False, crc: bool = True
     ) -> int:
         kept = raw
         if deflate:
@@ -43,9 +37,7 @@ class Maker:
         checksum = Checksum("crc32", zlib.crc32(raw))
         method = "deflate" if deflate else "stored"
         self.extents.append(Extent(name, span, checksum, method, len(raw)))
-        self.storages.append(
-            Storage(name, DTYPES[dtype], len(raw), span, checksum, record=name, swapped=swapped)
-        )
+        self.storages.append(Storage(name, DTYPES[dtype], len(raw), span, checksum, record=name, swapped=swapped))
         return len(self.storages) - 1
 
     def tensor(
@@ -74,9 +66,7 @@ class Maker:
             nodes += [Value(name), tensor]
         count = len(nodes)
         nodes.append(Mapping("dict", tuple(range(0, count, 2)), tuple(range(1, count, 2))))
-        return Checkpoint(
-            str(self.path), "torch-zip", tuple(nodes), count, tuple(self.storages), tuple(self.extents)
-        )
+        return Checkpoint(str(self.path), "torch-zip", tuple(nodes), count, tuple(self.storages), tuple(self.extents))
 
     def index(self, name: str) -> int:
         return 2 * list(self.tensors).index(name) + 1

@@ -23,9 +23,7 @@ def test_the_checksum_of_two_pieces_is_that_of_both_together(first: bytes, secon
 
 def test_pieces_of_any_length_combine() -> None:
     size = 5_000_003
-    assert crc.combine_portably(zlib.crc32(b"a"), zlib.crc32(bytes(size)), size) == zlib.crc32(
-        b"a" + bytes(size)
-    )
+    assert crc.combine_portably(zlib.crc32(b"a"), zlib.crc32(bytes(size)), size) == zlib.crc32(b"a" + bytes(size))
 
 
 @pytest.mark.parametrize("window", [1, 2, 100])

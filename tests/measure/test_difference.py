@@ -95,9 +95,7 @@ def steps(a: int, b: int, bits: int) -> int:
     return abs(p - q)
 
 
-EXACT = (
-    "numel compared changed beyond max_abs max_rel max_ulp first new_nan lost_nan new_inf lost_inf".split()
-)
+EXACT = "numel compared changed beyond max_abs max_rel max_ulp first new_nan lost_nan new_inf lost_inf".split()
 
 
 def same(found: Difference, expected: Difference) -> None:
@@ -106,9 +104,7 @@ def same(found: Difference, expected: Difference) -> None:
         assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-12, abs=1e-300), name
     if found.changed:
         assert found.scale == (None if expected.scale is None else pytest.approx(expected.scale, rel=1e-12))
-        assert found.cosine == (
-            None if expected.cosine is None else pytest.approx(expected.cosine, abs=1e-12)
-        )
+        assert found.cosine == (None if expected.cosine is None else pytest.approx(expected.cosine, abs=1e-12))
 
 
 @st.composite
@@ -123,9 +119,7 @@ def patterns(draw: st.DrawFn, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     b = a.copy()
     for place in draw(st.lists(st.integers(0, numel - 1), max_size=6)):
         b[place] = draw(st.sampled_from([int(a[place]) ^ 1, int(a[-1]), int(a[0]) ^ 3, 0]))
-    special = draw(
-        st.sampled_from([0, 2 ** (8 * width(dtype) - 1), special_of(dtype), special_of(dtype) | 1])
-    )
+    special = draw(st.sampled_from([0, 2 ** (8 * width(dtype) - 1), special_of(dtype), special_of(dtype) | 1]))
     a[draw(st.integers(0, numel - 1))] = special
     b[draw(st.integers(0, numel - 1))] = special
     return a, b
@@ -175,9 +169,7 @@ def test_both_implementations_agree_to_the_bit(dtype, data) -> None:
     near = data.draw(tolerances)
     mine = compiled.tally(a, b, DTYPES[dtype], near, 5)
     leaves = range(0, numel, LEAF)
-    parts = [
-        tally(a[i : i + LEAF], b[i : i + LEAF], DTYPES[dtype], DTYPES[dtype], near, 5 + i) for i in leaves
-    ]
+    parts = [tally(a[i : i + LEAF], b[i : i + LEAF], DTYPES[dtype], DTYPES[dtype], near, 5 + i) for i in leaves]
     theirs = merged(parts)
     assert [struct.pack("<5d", *leaf) for leaf in mine.sums if not any(map(math.isnan, leaf))] == [
         struct.pack("<5d", *leaf) for leaf in theirs.sums if not any(map(math.isnan, leaf))
@@ -198,9 +190,7 @@ def test_one_ulp_anywhere_is_found(maker, tmp_path, implementation, dtype, place
     assert compare(*pair_of(maker, tmp_path, a, b, dtype), tolerance=Tolerance(ulp=1)).beyond == 0
 
 
-@pytest.mark.parametrize(
-    "how", [{}, {"swapped": True}, {"deflate": True}, {"swapped": True, "deflate": True}]
-)
+@pytest.mark.parametrize("how", [{}, {"swapped": True}, {"deflate": True}, {"swapped": True, "deflate": True}])
 def test_layout_does_not_matter(maker, tmp_path, how) -> None:
     rng = np.random.default_rng(1)
     a = rng.standard_normal(2 * LEAF + 5).astype("f4")
@@ -217,9 +207,7 @@ def test_strides_do_not_matter(maker, tmp_path) -> None:
     sides = [type(maker)(tmp_path / name) for name in "abc"]
     sides[0].array("t", values)
     sides[1].array("t", other)
-    sides[2].tensor(
-        "t", sides[2].storage(other.T.copy().tobytes(), "float32"), "float32", (300, 500), (1, 300)
-    )
+    sides[2].tensor("t", sides[2].storage(other.T.copy().tobytes(), "float32"), "float32", (300, 500), (1, 300))
     a, b, c = (side.checkpoint() for side in sides)
     assert compare(a, b) == compare(a, c)
     assert compare(b, c).equal

@@ -13,9 +13,7 @@ from ckpttool.testing.writers import torch_file
 
 
 def written(path: Path, *numbers: list[float]) -> Checkpoint:
-    values = {
-        f"t{i}": tensor((len(run),), struct.pack(f"<{len(run)}f", *run)) for i, run in enumerate(numbers)
-    }
+    values = {f"t{i}": tensor((len(run),), struct.pack(f"<{len(run)}f", *run)) for i, run in enumerate(numbers)}
     path.write_bytes(torch_file(values))
     return describe(str(path))
 

@@ -43,9 +43,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ctypes.CDLL]:
     native.library.cache_clear()
 
 
-def both(
-    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, **options: int
-) -> tuple[Measures, Measures]:
+def both(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, **options: int) -> tuple[Measures, Measures]:
     fast = measure(checkpoint, **options)
     with monkeypatch.context() as patch:
         patch.setattr(native, "library", lambda: None)
@@ -102,9 +100,7 @@ def test_the_answers_are_the_same(library, tmp_path_factory, parts, flavour, see
 
 def test_large_runs_cross_blocks_and_units(library, tmp_path, monkeypatch):
     rng = random.Random(7)
-    parts = [
-        (DTYPES[name], 400_001) for name in ("float32", "bfloat16", "float64", "complex64", "uint8", "bool")
-    ]
+    parts = [(DTYPES[name], 400_001) for name in ("float32", "bfloat16", "float64", "complex64", "uint8", "bool")]
     checkpoint = checkpoint_of(tmp_path / "data", parts)
     (tmp_path / "data").write_bytes(content(rng, checkpoint.extents[-1].span.stop, "pages"))
     fast, slow = both(checkpoint, monkeypatch)
@@ -115,14 +111,7 @@ def test_large_runs_cross_blocks_and_units(library, tmp_path, monkeypatch):
 def test_real_fixtures_measure_the_same(library, fixtures_dir, monkeypatch):
     from ckpttool.formats import describe
 
-    for name in (
-        "training.pth",
-        "dtypes.pth",
-        "layouts.pth",
-        "legacy.pth",
-        "mlp.safetensors",
-        "deflated.pth",
-    ):
+    for name in ("training.pth", "dtypes.pth", "layouts.pth", "legacy.pth", "mlp.safetensors", "deflated.pth"):
         fast, slow = both(describe(fixtures_dir / name), monkeypatch)
         assert fast == slow, name
 

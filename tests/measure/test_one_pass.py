@@ -43,9 +43,7 @@ def test_blocks_and_ranges(
         blocks, known = one_pass.file_digests(
             str(path), block, spans, executor=executor if threads else None, progress=done.append
         )
-    assert blocks == tuple(
-        xxhash.xxh3_128_hexdigest(data[at : at + block]) for at in range(0, len(data), block)
-    )
+    assert blocks == tuple(xxhash.xxh3_128_hexdigest(data[at : at + block]) for at in range(0, len(data), block))
     assert known == {(a, b): xxhash.xxh3_128_hexdigest(data[a:b]) for a, b in spans}
     assert sum(done) == len(data)
 

@@ -19,9 +19,7 @@ def moved(value: Any, *pairs: tuple[str, str]) -> list[Path]:
     lines = [f"- rename: '{old}'\n  to: '{new}'\n  in: tree" for old, new in pairs]
     rules = load("\n".join(["ckpttool: 1", "rules:", *lines]), "rules")
     checkpoint = checkpoint_of(value)
-    made = plan(
-        checkpoint, lay_out(checkpoint), lambda names: rewrite(rules, names), wishes=Wishes(whole=True)
-    )
+    made = plan(checkpoint, lay_out(checkpoint), lambda names: rewrite(rules, names), wishes=Wishes(whole=True))
     return [entry.path for entry in made.draft.checkpoint.entries()]
 
 
@@ -62,17 +60,10 @@ def test_containers_that_change_places_stand_as_they_stood() -> None:
 def test_an_empty_dict_moves() -> None:
     tree = {"loops": {"batch.state": {}, "n": 1}}
     checkpoint = checkpoint_of(tree)
-    rules = load(
-        "ckpttool: 1\nrules:\n- rename: loops.batch.state\n  to: loops.auto.state\n  in: tree\n", "rules"
-    )
-    made = plan(
-        checkpoint, lay_out(checkpoint), lambda names: rewrite(rules, names), wishes=Wishes(whole=True)
-    )
+    rules = load("ckpttool: 1\nrules:\n- rename: loops.batch.state\n  to: loops.auto.state\n  in: tree\n", "rules")
+    made = plan(checkpoint, lay_out(checkpoint), lambda names: rewrite(rules, names), wishes=Wishes(whole=True))
     found = made.draft.checkpoint
     assert found.root is not None
     loops = lookup(found, found.root, "loops")
     assert loops is not None
-    assert [child_named(found, found.nodes[loops], key) is not None for key in ("auto.state", "n")] == [
-        True,
-        True,
-    ]
+    assert [child_named(found, found.nodes[loops], key) is not None for key in ("auto.state", "n")] == [True, True]

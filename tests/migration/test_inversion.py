@@ -89,10 +89,7 @@ def test_where_nothing_is_to_undo(rule: str) -> None:
         ("{reshape: a, shape: [1]}", "say from, as in from: [64, 1, 1]"),
         ("{reshape: a, shape: [-1], from: [d0, 1]}", "cannot be told"),
         ("{cast: a, dtype: bfloat16}", "may have been wider"),
-        (
-            "{cast: a, dtype: bfloat16, from: float32}",
-            "bfloat16 does not hold every float32: numbers are rounded",
-        ),
+        ("{cast: a, dtype: bfloat16, from: float32}", "bfloat16 does not hold every float32: numbers are rounded"),
         ("{cast: a, dtype: float16, from: bfloat16}", "float16 does not hold every bfloat16"),
         ("{scale: a, by: 2}", "products are rounded"),
         ("{fold: [a, b], into: c, by: multiply}", "what was folded cannot be told apart"),
@@ -110,9 +107,7 @@ def test_what_is_not_undone_says_why(rule: str, why: str) -> None:
         return
     with pytest.raises(RuleError) as caught:
         rules.inverse()
-    assert str(caught.value).startswith(
-        f"rules.yaml:3 – the rules cannot be reversed – {rules.rules[0].where}, "
-    )
+    assert str(caught.value).startswith(f"rules.yaml:3 – the rules cannot be reversed – {rules.rules[0].where}, ")
     assert why in str(caught.value)
 
 
@@ -149,11 +144,7 @@ def names_of(*names: str) -> Names:
         ("[{rename: a, to: b}]", ["b"], ("b", "a")),
         ("[{drop: a, restore: {zeros_like: b}}]", ["a", "b"], ()),
         ("[{drop: a, restore: nothing}]", ["a", "b"], ("a",)),
-        (
-            "[{rename: 'x.{name}', to: 'y.{name}'}, {rename: 'z.k', to: 'y.z'}]",
-            ["x.a", "z.k"],
-            ("z.k", "x.z"),
-        ),
+        ("[{rename: 'x.{name}', to: 'y.{name}'}, {rename: 'z.k', to: 'y.z'}]", ["x.a", "z.k"], ("z.k", "x.z")),
     ],
 )
 def test_what_does_not_come_back_is_listed(rules: str, names: list[str], lost: tuple[str, ...]) -> None:

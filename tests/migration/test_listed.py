@@ -32,12 +32,7 @@ def planned(value: Any, changes: dict[str, Any], **more: Any) -> Plan:
 
 def shadow(shapes: list[tuple[int, ...]]) -> dict[str, Any]:
     """What torch_ema's state_dict holds."""
-    return {
-        "decay": 0.9,
-        "num_updates": 3,
-        "shadow_params": [T(shape) for shape in shapes],
-        "collected_params": None,
-    }
+    return {"decay": 0.9, "num_updates": 3, "shadow_params": [T(shape) for shape in shapes], "collected_params": None}
 
 
 def shapes_at(found: dict[str, Tensor], key: str) -> list[tuple[int, ...]]:
@@ -127,10 +122,7 @@ def test_fp32_copies_of_a_wrapped_optimizer_follow_its_groups_in_their_own_type(
 
 
 def test_vectors_over_many_parameters_stop_what_would_leave_them_wrong() -> None:
-    value = {
-        "model": halves(),
-        "optimizer": {"optimizer": adam(SHAPES), "fp32_groups_flat": [T((45,))]},
-    }
+    value = {"model": halves(), "optimizer": {"optimizer": adam(SHAPES), "fp32_groups_flat": [T((45,))]}}
     with pytest.raises(MigrationError, match="fp32_groups_flat"):
         planned(value, turned("b.weight"))
     assert "model.c" in keys(planned(value, {"b.bias": "c"}))

@@ -107,10 +107,7 @@ class New(torch.nn.Module):
 def forward(names: Names) -> Rewriting:
     """Old to new, keys in the new model's order."""
     norm = [f"{k}" for k in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")]
-    fused = [
-        Output(f"qkv.{p}", Applied(Concat(0), tuple(Leaf(f"{x}.{p}") for x in "qkv")))
-        for p in ("weight", "bias")
-    ]
+    fused = [Output(f"qkv.{p}", Applied(Concat(0), tuple(Leaf(f"{x}.{p}") for x in "qkv"))) for p in ("weight", "bias")]
     return Rewriting((
         *(Output(f"ln.{k}", Leaf(f"norm.{k}")) for k in norm),
         Output("wte.weight", Leaf("embed.weight")),
@@ -175,9 +172,7 @@ def save(model: Any, optimizer: Any, path: Path) -> Path:
     return path
 
 
-def resumed(
-    path: Path, model: Any, make: Callable[[Any], Any], groups: Callable[[Any], Any]
-) -> tuple[Any, Any]:
+def resumed(path: Path, model: Any, make: Callable[[Any], Any], groups: Callable[[Any], Any]) -> tuple[Any, Any]:
     state = torch.load(path, weights_only=True)
     model.load_state_dict(state["model"], strict=True)
     optimizer = make(groups(model))
@@ -191,10 +186,7 @@ def everything(model: Any) -> Any:
 
 def by_decay(model: Any) -> Any:
     matrices = [p for p in model.parameters() if p.dim() > 1]
-    return [
-        {"params": matrices, "weight_decay": 0.01},
-        {"params": [p for p in model.parameters() if p.dim() < 2]},
-    ]
+    return [{"params": matrices, "weight_decay": 0.01}, {"params": [p for p in model.parameters() if p.dim() < 2]}]
 
 
 def named(model: Any) -> Any:
@@ -213,9 +205,7 @@ CASES.remove(("SGD", by_decay))  # without state or names nothing tells who is i
 
 
 @pytest.mark.parametrize(("name", "groups"), CASES)
-def test_training_goes_on_as_if_nothing_had_happened(
-    name: str, groups: Callable[[Any], Any], tmp_path: Path
-) -> None:
+def test_training_goes_on_as_if_nothing_had_happened(name: str, groups: Callable[[Any], Any], tmp_path: Path) -> None:
     torch.manual_seed(1)
     old = Old()
     optimizer = OPTIMIZERS[name](groups(old))
@@ -267,15 +257,7 @@ class Reordered(torch.nn.Module):
 
 def reordered(names: Names) -> Rewriting:
     """Old to reordered, keys in the new model's order."""
-    modules = {
-        "out": "head",
-        "fc": "mlp",
-        "ln": "norm",
-        "value": "v",
-        "key": "k",
-        "query": "q",
-        "wte": "embed",
-    }
+    modules = {"out": "head", "fc": "mlp", "ln": "norm", "value": "v", "key": "k", "query": "q", "wte": "embed"}
     return Rewriting(
         tuple(
             Output(f"{new}.{item.name.partition('.')[2]}", Leaf(item.name))

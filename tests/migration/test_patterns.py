@@ -154,9 +154,7 @@ def terms(draw: st.DrawFn) -> str:
     for _ in range(draw(st.integers(0, 4))):
         number = draw(st.integers(1, 9))
         text = draw(
-            st.sampled_from(
-                [f"({text})+{number}", f"{number}*({text})", f"({text})-{number}", f"{number}-({text})"]
-            )
+            st.sampled_from([f"({text})+{number}", f"{number}*({text})", f"({text})-{number}", f"{number}-({text})"])
         )
     return text
 

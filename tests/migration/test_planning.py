@@ -23,12 +23,7 @@ WEIGHTS = {"embed.weight": T((5, 4)), "fc.weight": T((6, 4)), "fc.bias": T((6,))
 
 
 def training(**more: Any) -> dict[str, Any]:
-    return {
-        "model": dict(WEIGHTS),
-        "optimizer": adam([t.shape for t in WEIGHTS.values()]),
-        "epoch": 3,
-        **more,
-    }
+    return {"model": dict(WEIGHTS), "optimizer": adam([t.shape for t in WEIGHTS.values()]), "epoch": 3, **more}
 
 
 # --- weights -------------------------------------------------------------------------------------------------
@@ -37,12 +32,7 @@ def training(**more: Any) -> dict[str, Any]:
 def test_a_renamed_key_stays_at_its_place_and_all_else_as_it_was() -> None:
     before = checkpoint_of(training(note={"x": [1, 2]}))
     found = planned(before, {"fc.weight": "mlp.weight", "fc.bias": "mlp.bias"})
-    assert keys(found)[:4] == [
-        "model.embed.weight",
-        "model.mlp.weight",
-        "model.mlp.bias",
-        "model.head.weight",
-    ]
+    assert keys(found)[:4] == ["model.embed.weight", "model.mlp.weight", "model.mlp.bias", "model.head.weight"]
     assert keys(found)[4:] == [e.key for e in before.entries()][4:]
     assert found.draft.checkpoint.storages == before.storages
     assert found.changed == ()
@@ -66,9 +56,7 @@ def test_split_outputs_stand_where_the_source_was_with_state_of_their_own() -> N
     ]  # fmt: skip
     known = tensors(found)
     assert known["model.a.weight"].shape == known["optimizer.state.1.exp_avg"].shape == (3, 4)
-    assert made_of(found, "optimizer.state.2.exp_avg_sq") == Applied(
-        Split(sections=2), (Leaf("fc.weight"),), 1
-    )
+    assert made_of(found, "optimizer.state.2.exp_avg_sq") == Applied(Split(sections=2), (Leaf("fc.weight"),), 1)
     assert known["optimizer.state.1.step"].storage != known["optimizer.state.2.step"].storage
     assert [values(found)[f"optimizer.param_groups.0.params.{i}"] for i in range(5)] == [0, 1, 2, 3, 4]
     assert known["optimizer.state.4.exp_avg"].shape == (3, 6)
@@ -172,9 +160,7 @@ def test_state_of_a_model_in_two_dicts_follows_there_and_back() -> None:
     before = checkpoint_of({"model": halves, "optimizer": adam([(6, 4), (6,), (3, 6), (3,)])})
     there = planned(before, {"encoder.a": "enc.a", "encoder.b": "enc.b", **turned("decoder.c")})
     assert tensors(there)["optimizer.state.2.exp_avg"].shape == (6, 3)
-    back = planned(
-        there.draft.checkpoint, {"enc.a": "encoder.a", "enc.b": "encoder.b", **turned("decoder.c")}
-    )
+    back = planned(there.draft.checkpoint, {"enc.a": "encoder.a", "enc.b": "encoder.b", **turned("decoder.c")})
     assert tensors(back)["optimizer.state.2.exp_avg"].shape == (3, 6)
     assert keys(back) == [entry.key for entry in before.entries()]
 
@@ -243,9 +229,11 @@ def test_two_groups_are_matched_only_where_shapes_tell_and_by_order_where_that_i
         ]
     }
     one_each = planned(value, turned)
-    assert [
-        values(one_each)[f"optimizer.param_groups.{g}.params.{i}"] for g, i in ((0, 0), (1, 0), (1, 1))
-    ] == [0, 1, 2]
+    assert [values(one_each)[f"optimizer.param_groups.{g}.params.{i}"] for g, i in ((0, 0), (1, 0), (1, 1))] == [
+        0,
+        1,
+        2,
+    ]
     weights = {**weights, "x": T((2, 2))}
     value = {"model": weights, "optimizer": adam([(2, 2)] * 3, [[0, 1], [2]])}
     with pytest.raises(MigrationError, match="--assume-order"):
@@ -257,9 +245,7 @@ def test_two_groups_are_matched_only_where_shapes_tell_and_by_order_where_that_i
 def test_frozen_parameters_stay_out() -> None:
     weights = {"a": T((2, 3)), "b": T((4, 5)), "c": T((6, 7))}
     value = {"model": weights, "optimizer": adam([(2, 3), (6, 7)])}
-    found = planned(
-        value, {"b": split("b", ["b1", "b2"]), "c": [Output("c", Applied(Transpose(), (Leaf("c"),)))]}
-    )
+    found = planned(value, {"b": split("b", ["b1", "b2"]), "c": [Output("c", Applied(Transpose(), (Leaf("c"),)))]})
     assert tensors(found)["optimizer.state.1.exp_avg"].shape == (7, 6)
     assert not any(key.startswith("optimizer.state.2") for key in keys(found))
     with pytest.raises(MigrationError, match="1 trained and 1 frozen"):
@@ -299,9 +285,5 @@ def test_a_cast_parameter_keeps_its_moments_and_the_plan_does_not_say_otherwise(
     cast = Output("fc.weight", Applied(Cast(DTYPES["bfloat16"]), (Leaf("fc.weight"),)))
     found = planned(training(), {"fc.weight": [cast]}, drop=["head.weight"])
     assert tensors(found)["model.fc.weight"].dtype.name == "bfloat16"
-    assert {tensors(found)[f"optimizer.state.1.{name}"].dtype.name for name in ("exp_avg", "exp_avg_sq")} == {
-        "float32"
-    }
-    assert [(step.op, step.new) for step in found.steps if step.op == "cast"] == [
-        ("cast", ("model.fc.weight",))
-    ]
+    assert {tensors(found)[f"optimizer.state.1.{name}"].dtype.name for name in ("exp_avg", "exp_avg_sq")} == {"float32"}
+    assert [(step.op, step.new) for step in found.steps if step.op == "cast"] == [("cast", ("model.fc.weight",))]

@@ -64,9 +64,7 @@ def test_heads_of_keys_are_as_many_as_those_of_queries_where_nothing_says_otherw
 def test_torchtune_has_meta_rows_again() -> None:
     wq, wk = counted(24, 3), counted(12, 3)
     layer = "layers.0.attention"
-    there = carried(
-        "llama-meta-to-hf", {f"{layer}.wq.weight": wq, f"{layer}.wk.weight": wk}, n_heads=4, n_kv_heads=2
-    )
+    there = carried("llama-meta-to-hf", {f"{layer}.wq.weight": wq, f"{layer}.wk.weight": wk}, n_heads=4, n_kv_heads=2)
     made = carried("llama-hf-to-torchtune", there, n_heads=4, n_kv_heads=2)
     assert (made["layers.0.attn.q_proj.weight"] == wq).all()
     assert (made["layers.0.attn.k_proj.weight"] == wk).all()
@@ -112,9 +110,7 @@ def test_megatron_gets_heads_outermost_in_cross_attention() -> None:
 @pytest.mark.parametrize("version", [2.0, 3.0])
 def test_megatron_of_today_stays(version: float) -> None:
     weight = counted(18, 2)
-    made = carried(
-        "megatron-qkv-v2", {"a.query_key_value.weight": weight}, {"checkpoint_version": version}, heads=2
-    )
+    made = carried("megatron-qkv-v2", {"a.query_key_value.weight": weight}, {"checkpoint_version": version}, heads=2)
     assert made["a.query_key_value.weight"] is weight
 
 
@@ -132,16 +128,12 @@ def test_experts_are_stacked_by_number_and_w1_stands_above_w3() -> None:
     for expert in range(11):
         assert (packed[expert, :2] == arrays[f"{moe}.{expert}.w1.weight"]).all()
         assert (packed[expert, 2:] == arrays[f"{moe}.{expert}.w3.weight"]).all()
-        assert (
-            made["model.layers.0.mlp.experts.down_proj"][expert] == arrays[f"{moe}.{expert}.w2.weight"]
-        ).all()
+        assert (made["model.layers.0.mlp.experts.down_proj"][expert] == arrays[f"{moe}.{expert}.w2.weight"]).all()
 
 
 def test_detectron_moves_and_drops_the_background() -> None:
     scores, boxes, masks = counted(3, 2), counted(12, 2), counted(3, 2, 1, 1)
-    made = carried(
-        "detectron-to-detectron2", {"cls_score_w": scores, "bbox_pred_w": boxes, "mask_fcn_logits_w": masks}
-    )
+    made = carried("detectron-to-detectron2", {"cls_score_w": scores, "bbox_pred_w": boxes, "mask_fcn_logits_w": masks})
     assert (made["cls_score.weight"] == scores[[1, 2, 0]]).all()
     assert (made["bbox_pred.weight"] == boxes[4:]).all()
     assert (made["mask_head.predictor.weight"] == masks[1:]).all()
@@ -190,8 +182,7 @@ def test_a_low_rank_change_is_scaled_by_alpha_over_rank() -> None:
 def test_a_class_token_takes_its_position_in() -> None:
     token, positions = counted(1, 1, 2), counted(1, 4, 2, start=10)
     made = carried(
-        "dinov2-reg-to-timm",
-        {"cls_token": token, "pos_embed": positions, "register_tokens": counted(1, 4, 2)},
+        "dinov2-reg-to-timm", {"cls_token": token, "pos_embed": positions, "register_tokens": counted(1, 4, 2)}
     )
     assert (made["cls_token"] == token + positions[:, :1]).all()
     assert (made["pos_embed"] == positions[:, 1:]).all()

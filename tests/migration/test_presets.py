@@ -99,10 +99,7 @@ def add_line(golden: Golden, line: str) -> None:
 def keys(text: str) -> Iterator[tuple[str, tuple[int, ...] | None]]:
     for found in KEY.finditer(text):
         sizes = found[2]
-        yield (
-            found[1],
-            None if sizes is None else tuple(int(size) for size in sizes.split(",") if size.strip()),
-        )
+        yield (found[1], None if sizes is None else tuple(int(size) for size in sizes.split(",") if size.strip()))
 
 
 def forward(name: str, golden: Golden) -> tuple[RuleFile, Rewriting]:
@@ -114,8 +111,7 @@ def named(golden: Golden, rewriting: Rewriting) -> tuple[Named, ...]:
     """The result's keys, with their forms."""
     forms = {key: form for key, form in golden.forms.items() if form is not None}
     return tuple(
-        Named(o.name, form_of(o.expression, forms) if set(o.inputs) <= set(forms) else None)
-        for o in rewriting.outputs
+        Named(o.name, form_of(o.expression, forms) if set(o.inputs) <= set(forms) else None) for o in rewriting.outputs
     )
 
 
@@ -152,9 +148,7 @@ def test_the_way_back_leads_to_the_same_names_and_shapes(name: str) -> None:
         assert golden.lost is None
         return
     forms = {one.name: one.form for one in result.items if one.form is not None}
-    found = {
-        o.name: form_of(o.expression, forms) if set(o.inputs) <= set(forms) else None for o in back.outputs
-    }
+    found = {o.name: form_of(o.expression, forms) if set(o.inputs) <= set(forms) else None for o in back.outputs}
     wanted = {key: form for key, form in golden.forms.items() if key not in (golden.lost or ())}
     assert (found == wanted) == (golden.lost is not None), "the golden file claims otherwise"
 
@@ -235,9 +229,7 @@ def holds(source: Checkpoint, rules: RuleFile, golden: Golden) -> Plan:
         back = plan(there.draft.checkpoint, inverse, golden)
         assert first_difference(source, back.draft.checkpoint) == ""
         assert recorded(source) == recorded(back.draft.checkpoint)
-        assert [key.key for key, _ in source.tensors()] == [
-            key.key for key, _ in back.draft.checkpoint.tensors()
-        ]
+        assert [key.key for key, _ in source.tensors()] == [key.key for key, _ in back.draft.checkpoint.tensors()]
     return there
 
 
@@ -255,9 +247,7 @@ def test_what_loses_nothing_comes_back_as_it_was(name: str) -> None:
         return
     prefix = "model."
     forms = {
-        key.key[len(prefix) :]: tensor
-        for key, tensor in made.draft.checkpoint.tensors()
-        if key.key.startswith(prefix)
+        key.key[len(prefix) :]: tensor for key, tensor in made.draft.checkpoint.tensors() if key.key.startswith(prefix)
     }
     try:
         back = rules.inverse()
@@ -266,13 +256,7 @@ def test_what_loses_nothing_comes_back_as_it_was(name: str) -> None:
     holds(checkpoint(forms, golden.facts), back, golden)
 
 
-KEPT = [
-    "llama-hf-to-torchtune",
-    "llama-meta-to-hf",
-    "vit-timm-to-hf",
-    "whisper-openai-to-hf",
-    "vit-hf-4-to-5",
-]
+KEPT = ["llama-hf-to-torchtune", "llama-meta-to-hf", "vit-timm-to-hf", "whisper-openai-to-hf", "vit-hf-4-to-5"]
 
 
 @pytest.mark.parametrize("name", KEPT)

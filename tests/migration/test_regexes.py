@@ -58,8 +58,7 @@ def test_endless_ones_are_refused(text: str) -> None:
 
 def test_what_is_taken_ends_on_the_names_that_it_likes_least() -> None:
     rules = load(
-        "ckpttool: 1\nrules:\n- drop: {regex: '(?:\\w+\\.)*conv'}\n- drop: {regex: '.*a.*a.*b'}\n",
-        "rules.yaml",
+        "ckpttool: 1\nrules:\n- drop: {regex: '(?:\\w+\\.)*conv'}\n- drop: {regex: '.*a.*a.*b'}\n", "rules.yaml"
     )
     names = Names((Named("x." * 100 + "y", None), Named("a" * 200, None)))
     assert [output.name for output in rewrite(rules, names).outputs] == [one.name for one in names.items]

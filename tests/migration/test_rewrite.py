@@ -57,11 +57,7 @@ def fault(text: str, names: Names, **settings: int | float | str) -> str:
 def test_weight_g_is_not_weight_gates() -> None:
     names = names_of("a.weight_g", "a.weight_gates", "b.my_weight_g")
     found = moved(run("rules: [{rename: '**.weight_g', to: '**.original0'}]", names))
-    assert found == {
-        "a.original0": "a.weight_g",
-        "a.weight_gates": "a.weight_gates",
-        "b.my_weight_g": "b.my_weight_g",
-    }
+    assert found == {"a.original0": "a.weight_g", "a.weight_gates": "a.weight_gates", "b.my_weight_g": "b.my_weight_g"}
 
 
 def test_module_is_not_text_module() -> None:
@@ -93,8 +89,7 @@ def test_a_chain_of_renames_in_one_stage() -> None:
 
 def test_a_swap() -> None:
     rewriting = run(
-        "rules: [{rename: 'a.{r...}', to: 'b.{r...}'}, {rename: 'b.{r...}', to: 'a.{r...}'}]",
-        names_of("a.x", "b.x"),
+        "rules: [{rename: 'a.{r...}', to: 'b.{r...}'}, {rename: 'b.{r...}', to: 'a.{r...}'}]", names_of("a.x", "b.x")
     )
     assert moved(rewriting) == {"b.x": "a.x", "a.x": "b.x"}
     assert rewriting.repeats
@@ -107,9 +102,7 @@ def test_a_shift_of_numbers() -> None:
 
 
 def test_stages_follow_each_other_in_one_rewriting() -> None:
-    text = (
-        "stages: [[{split: qkv, into: [q, k, v]}], [{transpose: q}, {drop: v}], [{concat: [k, q], into: kq}]]"
-    )
+    text = "stages: [[{split: qkv, into: [q, k, v]}], [{transpose: q}, {drop: v}], [{concat: [k, q], into: kq}]]"
     rewriting = run(text, names_of(("qkv", (6, 2))))
     part = [Applied(ops.Split(sections=3), (Leaf("qkv"),), i) for i in range(3)]
     assert made(rewriting, "kq") == Applied(ops.Concat(), (part[1], Applied(ops.Transpose(), (part[0],))))
@@ -155,9 +148,7 @@ def test_two_sources_for_one_name() -> None:
 
 
 def test_order_and_what_no_rule_spoke_of() -> None:
-    text = (
-        "rules: [{split: b, into: [b1, b2]}, {concat: [e, d], into: de}, {add: b3, zeros_like: b}, {drop: f}]"
-    )
+    text = "rules: [{split: b, into: [b1, b2]}, {concat: [e, d], into: de}, {add: b3, zeros_like: b}, {drop: f}]"
     rewriting = run(text, names_of("a", "b", "c", "d", "e", "f", "g"))
     assert [output.name for output in rewriting.outputs] == ["a", "b1", "b2", "c", "de", "g", "b3"]
     assert rewriting.untouched == ("a", "c", "g")
@@ -339,9 +330,7 @@ def test_rules_are_counted_and_idle_ones_noted() -> None:
     rewriting = run(text, names_of("h.0.w", "h.1.w", "h.0.attn.bias_k"))
     assert [use.hits for use in rewriting.rules] == [2, 0, 0]
     assert [use.where for use in rewriting.rules] == ["rules.yaml:3", "rules.yaml:5", "rules.yaml:6"]
-    assert rewriting.notes == (
-        "rules.yaml:5 – drop 'h.{i}.attn.bias': no key matches; nearest: 'h.0.attn.bias_k'",
-    )
+    assert rewriting.notes == ("rules.yaml:5 – drop 'h.{i}.attn.bias': no key matches; nearest: 'h.0.attn.bias_k'",)
 
 
 def test_a_letter_is_digits() -> None:

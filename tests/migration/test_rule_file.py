@@ -248,8 +248,7 @@ MISTAKES = {
     ),
     "rules: " + "[" * 100: "rules.yaml:2 – nested deeper than 12 levels",
     "rules: [": (
-        "rules.yaml:2 – this is not YAML: while parsing a flow node expected the node content,"
-        " but found '<stream end>'"
+        "rules.yaml:2 – this is not YAML: while parsing a flow node expected the node content, but found '<stream end>'"
     ),
     "rules: \x07": "rules.yaml – this is not YAML: unacceptable character #x0007: special characters are not allowed",
     "? [a]\n: b": "rules.yaml:2 – a key is a list or a mapping; keys are text",
@@ -268,10 +267,7 @@ def test_mistakes_are_named(text: str) -> None:
     [
         ("", "rules.yaml – the file is empty; it begins with 'ckpttool: 1'"),
         ("rules: []", "rules.yaml:1 – the version of the rule language is missing: begin with 'ckpttool: 1'"),
-        (
-            "ckpttool: 2",
-            "rules.yaml:1 – 'ckpttool' is '2'; this ckpttool reads version 1 of the rule language",
-        ),
+        ("ckpttool: 2", "rules.yaml:1 – 'ckpttool' is '2'; this ckpttool reads version 1 of the rule language"),
         ("[1]", "rules.yaml:1 – the file holds a list; it is a mapping with 'rules'"),
     ],
 )
@@ -396,9 +392,7 @@ def test_no_tensor_is_a_traceback(rules: list[str], data: st.DataObject) -> None
     "word", ["null", "true", "No", "~", "1", "1.5", "", "a b", "\x1b", "\ud800", "\U0001f600", "a'\\"]
 )
 def test_any_word_is_printed_so_that_it_reads_back(word: str) -> None:
-    rule = Rule(
-        "rename", (escape(word),), (escape("b" + word),), when=Guard(metadata=(("path", (word, None)),))
-    )
+    rule = Rule("rename", (escape(word),), (escape("b" + word),), when=Guard(metadata=(("path", (word, None)),)))
     rules = RuleFile((Stage((rule,)),), about=word, given=(Given("text", word, about=word),))
     again = load(dump(rules), "rules.yaml")
     assert plain(again) == plain(rules)

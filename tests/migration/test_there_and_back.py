@@ -118,16 +118,12 @@ def test_views_strides_order_and_unknown_objects_stay_as_they_were(tmp_path: Pat
         "seen": {1: "one", 2: 2.5, "names": ["z.first"]},
     }
     torch.save(state, tmp_path / "a.pt")
-    (tmp_path / "rules.yaml").write_text(
-        'ckpttool: 1\nrules:\n- rename: "z.{rest...}"\n  to: "m.y.{rest...}"\n'
-    )
+    (tmp_path / "rules.yaml").write_text('ckpttool: 1\nrules:\n- rename: "z.{rest...}"\n  to: "m.y.{rest...}"\n')
     migrate(tmp_path / "a.pt", tmp_path / "b.pt", rules=tmp_path / "rules.yaml")
     found = torch.load(tmp_path / "b.pt", weights_only=False)
     assert list(found["model"]) == ["m.y.first", "m.y.second", "a.tied", "b.tied"]
     assert found["model"]["m.y.second"].stride() == (1, 3)
-    assert (
-        found["model"]["m.y.first"].untyped_storage().data_ptr() == found["view"].untyped_storage().data_ptr()
-    )
+    assert found["model"]["m.y.first"].untyped_storage().data_ptr() == found["view"].untyped_storage().data_ptr()
     assert found["model"]["a.tied"] is found["model"]["b.tied"]
     assert (found["args"], found["seen"]) == (state["args"], state["seen"])
     migrate(tmp_path / "b.pt", tmp_path / "c.pt", rules=tmp_path / "rules.yaml", reverse=True)

@@ -93,9 +93,7 @@ def test_more_layers_leave_those_that_are_there_likely() -> None:
 
 
 def test_one_rule_says_what_all_layers_have_in_common() -> None:
-    old = {
-        f"transformer.h.{i}.{leaf}": (4, 4 + at) for i in range(12) for at, leaf in enumerate(("a.w", "b.w"))
-    }
+    old = {f"transformer.h.{i}.{leaf}": (4, 4 + at) for i in range(12) for at, leaf in enumerate(("a.w", "b.w"))}
     new = {name.replace("transformer.", "gpt.decoder."): shape for name, shape in old.items()}
     found = way(old, new)
     (rule,) = load(found.rules, "r.yaml").rules
@@ -166,11 +164,7 @@ def test_rules_that_fit_are_complete() -> None:
 
 
 def test_a_checkpoint_tells_order_ties_and_buffers() -> None:
-    weights = {
-        "wte.weight": T((8, 4), tie="t"),
-        "bn.running_mean": T((4,)),
-        "head.weight": T((8, 4), tie="t"),
-    }
+    weights = {"wte.weight": T((8, 4), tie="t"), "bn.running_mean": T((4,)), "head.weight": T((8, 4), tie="t")}
     checkpoint = checkpoint_of({"model": weights, "epoch": 3})
     target = target_of(checkpoint, lay_out(checkpoint))
     assert list(target.order) == ["wte.weight", "bn.running_mean", "head.weight"]

@@ -146,9 +146,7 @@ def test_elementwise_arithmetic_is_exact(dtype: Any) -> None:
     assert evaluated(Applied(ops.Add(), both), {"x": x, "y": y})[0] == raw(x + y)
     assert evaluated(Applied(ops.Multiply(), both), {"x": x, "y": y})[0] == raw(x * y)
     assert evaluated(Applied(ops.Scale(0.3), both[:1]), {"x": x})[0] == raw(x * 0.3)
-    assert evaluated(Applied(ops.Multiply(), (Leaf("x"), Leaf("one"))), {"x": x, "one": one})[0] == raw(
-        x * one
-    )
+    assert evaluated(Applied(ops.Multiply(), (Leaf("x"), Leaf("one"))), {"x": x, "one": one})[0] == raw(x * one)
 
 
 def max_type(dtype: Any) -> Any:
@@ -200,23 +198,14 @@ def test_low_rank_merges(dtype: Any) -> None:
 def test_low_rank_merges_of_convolutions() -> None:
     w, a, b = random(8, 6, 3, 3), random(2, 6, 3, 3), random(8, 2, 1, 1, seed=3)
     expected = w + torch.nn.functional.conv2d(a.permute(1, 0, 2, 3), b).permute(1, 0, 2, 3)
-    found, _ = evaluated(
-        Applied(ops.MergeLowRank(), (Leaf("w"), Leaf("a"), Leaf("b"))), {"w": w, "a": a, "b": b}
-    )
+    found, _ = evaluated(Applied(ops.MergeLowRank(), (Leaf("w"), Leaf("a"), Leaf("b"))), {"w": w, "a": a, "b": b})
     _close(values(found, DTYPES["float32"]), expected, 4)
 
 
 @pytest.mark.parametrize("mode", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("antialias", [True, False])
 @pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ((14, 14), (24, 24)),
-        ((24, 24), (14, 14)),
-        ((7, 5), (3, 16)),
-        ((1, 1), (4, 4)),
-        ((6, 6), (6, 6)),
-    ],
+    ("old", "new"), [((14, 14), (24, 24)), ((24, 24), (14, 14)), ((7, 5), (3, 16)), ((1, 1), (4, 4)), ((6, 6), (6, 6))]
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_interpolation(mode: Any, antialias: bool, old: Any, new: Any, dtype: Any) -> None:
@@ -242,9 +231,7 @@ def test_position_embeddings_as_timm_has_them(dtype: Any) -> None:
     assert torch.equal(made.reshape(expected.shape)[:, :2], table[:, :2])
 
 
-@pytest.mark.parametrize(
-    "name", ["float32", "bfloat16", "float16", "int64", "uint8", "bool", "float8_e4m3fn"]
-)
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "float16", "int64", "uint8", "bool", "float8_e4m3fn"])
 def test_padding_and_filling(name: str) -> None:
     kind = getattr(torch, name)
     x = torch.ones(3, 2).to(kind)

@@ -106,9 +106,7 @@ def cut(layer: int) -> dict[str, Tensor]:
     """A matrix in two, and the biases beside them."""
     whole = drawn(f"{layer}", 8).storage.data
     zeros = tensor((4,), bytes(16))
-    parts = {
-        f"b.{layer}.{name}.weight": tensor((4, 4), whole[at:][:64]) for name, at in (("k", 0), ("q", 64))
-    }
+    parts = {f"b.{layer}.{name}.weight": tensor((4, 4), whole[at:][:64]) for name, at in (("k", 0), ("q", 64))}
     return parts | {f"b.{layer}.{name}.bias": zeros for name in "kq"}
 
 
@@ -119,10 +117,7 @@ SIDES = {
         lambda layer: {f"a.{layer}.weight": flat(layer)},
         lambda layer: {f"b.{layer}.weight": flat(layer)},
     ),
-    "all is the same": (
-        lambda layer: {f"a.{layer}.weight": flat(1)},
-        lambda layer: {f"b.{layer}.weight": flat(1)},
-    ),
+    "all is the same": (lambda layer: {f"a.{layer}.weight": flat(1)}, lambda layer: {f"b.{layer}.weight": flat(1)}),
     "all is proved": (
         lambda layer: {f"a.{layer}.weight": drawn(f"{layer}")},
         lambda layer: {f"b.{layer}.weight": drawn(f"{layer}")},
@@ -132,10 +127,7 @@ SIDES = {
         lambda layer: {f"b.{layer}.weight": drawn(f"other {layer}")},
     ),
     "all is cut": (
-        lambda layer: {
-            f"a.{layer}.in.weight": drawn(f"{layer}", 8),
-            f"a.{layer}.in.bias": tensor((8,), bytes(32)),
-        },
+        lambda layer: {f"a.{layer}.in.weight": drawn(f"{layer}", 8), f"a.{layer}.in.bias": tensor((8,), bytes(32))},
         cut,
     ),
 }

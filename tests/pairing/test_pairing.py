@@ -94,27 +94,19 @@ def test_content_is_not_asked_for_what_names_have_settled() -> None:
     assert len(pair(checkpoint, other, *layouts, *both, never).pairs) == 1
 
 
-@pytest.mark.parametrize(
-    "stack", [s for n in (1, 2) for s in permutations(sorted(WRAPPERS), n)], ids=".".join
-)
+@pytest.mark.parametrize("stack", [s for n in (1, 2) for s in permutations(sorted(WRAPPERS), n)], ids=".".join)
 def test_wrappers_are_one_change(stack: tuple[str, ...]) -> None:
     front = "".join(f"{word}." for word in stack)
-    found = paired(
-        {front + k: T(v.shape) for k, v in MODEL.items()}, {k: T(v.shape) for k, v in MODEL.items()}
-    )
+    found = paired({front + k: T(v.shape) for k, v in MODEL.items()}, {k: T(v.shape) for k, v in MODEL.items()})
     assert said(found) == {(front + k, k): ("prefix", 1.0) for k in MODEL}
     assert found.prefixes == ((front, ""),)
 
 
 def test_wrappers_in_the_middle_and_on_both_sides() -> None:
-    inner = {
-        "_fsdp_wrapped_module." + k.replace("attn.", "attn._checkpoint_wrapped_module."): k for k in MODEL
-    }
+    inner = {"_fsdp_wrapped_module." + k.replace("attn.", "attn._checkpoint_wrapped_module."): k for k in MODEL}
     found = paired({k: T() for k in inner}, {"module._orig_mod." + k: T() for k in MODEL})
     assert set(said(found).values()) == {("prefix", 1.0)}
-    assert {(p.a.key, p.b.key) for p in found.pairs} == {
-        (k, "module._orig_mod." + v) for k, v in inner.items()
-    }
+    assert {(p.a.key, p.b.key) for p in found.pairs} == {(k, "module._orig_mod." + v) for k, v in inner.items()}
     assert len(found.prefixes) == 1
 
 
@@ -256,9 +248,7 @@ def test_the_sides_may_change_places(script: tuple[Any, Any, Any], cuts: bool) -
 
 
 @given(scripts(), st.randoms(use_true_random=False))
-def test_the_order_of_keys_does_not_matter_for_what_is_certain(
-    script: tuple[Any, Any, Any], random: Any
-) -> None:
+def test_the_order_of_keys_does_not_matter_for_what_is_certain(script: tuple[Any, Any, Any], random: Any) -> None:
     a, b, _ = script
     mixed = list(a.items())
     random.shuffle(mixed)

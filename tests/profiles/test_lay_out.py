@@ -270,9 +270,7 @@ def test_trees_that_no_writer_writes_are_laid_out_all_the_same() -> None:
         checkpoint_of(None),
         checkpoint_of([T(), [T()]]),
         checkpoint_of({"state": {}, "param_groups": []}),
-        checkpoint_of(
-            {"state": {0: None, 1: [T()]}, "param_groups": [None, {"params": 3}, {"params": [T()]}]}
-        ),
+        checkpoint_of({"state": {0: None, 1: [T()]}, "param_groups": [None, {"params": 3}, {"params": [T()]}]}),
         checkpoint_of({"optimizer": {"state": {}, "param_groups": {}}, "scheduler": None, "epoch": None}),
         Checkpoint("x", "pickle", (Global("a", "b"),), 0),
         Checkpoint("x", "pickle", (Value("k"), Mapping("dict", (0,), (1,))), 1),
@@ -301,10 +299,7 @@ def test_profiles_look_only_where_the_file_has_something() -> None:
 
 # --- models in parts -------------------------------------------------------------------------------------------
 
-HALVES = {
-    "encoder": {"weight": T((6, 4)), "bias": T((6,))},
-    "decoder": {"weight": T((3, 6)), "bias": T((3,))},
-}
+HALVES = {"encoder": {"weight": T((6, 4)), "bias": T((6,))}, "decoder": {"weight": T((3, 6)), "bias": T((3,))}}
 
 
 def test_an_optimizer_over_a_model_in_two_dicts_is_matched_with_both() -> None:

@@ -66,9 +66,7 @@ def test_names_in_the_file_are_believed_and_looked_up_through_wrappers() -> None
 
 
 def test_states_that_no_group_lists_and_ids_without_state() -> None:
-    found = aligned(
-        {"a": T((4,)), "b": T((5,))}, moments((4,)) | {7: {"momentum_buffer": T()}}, {"params": [0, 1]}
-    )
+    found = aligned({"a": T((4,)), "b": T((5,))}, moments((4,)) | {7: {"momentum_buffer": T()}}, {"params": [0, 1]})
     assert (found.orphans, found.stateless) == (("7",), ("1",))
 
 
@@ -83,9 +81,7 @@ def test_states_that_no_group_lists_and_ids_without_state() -> None:
         ({"strange": T((4, 3)), "other": T((2,))}, None),
     ],
 )
-def test_what_moments_say_of_their_parameter_s_shape(
-    state: dict[str, Any], shape: tuple[int, ...] | None
-) -> None:
+def test_what_moments_say_of_their_parameter_s_shape(state: dict[str, Any], shape: tuple[int, ...] | None) -> None:
     found = aligned({"a": T((4, 3))}, {0: state}, {"params": [0]})
     assert found.slots[0].shape == shape
 
@@ -106,8 +102,7 @@ def test_every_optimizer_of_torch_is_known_by_name(torch: Any) -> None:
         for stepped in (False, True):
             state = real_state(torch, kind, stepped)
             group = {
-                k: v if isinstance(v, (int, float, bool, str)) else "…"
-                for k, v in state["param_groups"][0].items()
+                k: v if isinstance(v, (int, float, bool, str)) else "…" for k, v in state["param_groups"][0].items()
             }
             found = kind_of(group, {name for slot in state["state"].values() for name in slot})
             assert kind.__name__ in found.split("/"), (kind, stepped, found)

@@ -71,12 +71,7 @@ def states(draw: st.DrawFn) -> dict[str, Any]:
         optimizer.step()
     weights = {k: p.detach() for k, p in parameters.items()}
     average = {k: p.detach() / 3 for k, p in parameters.items()}
-    return {
-        "model": weights,
-        "ema": average,
-        "optimizer": optimizer.state_dict(),
-        "version": draw(st.just(0)),
-    }
+    return {"model": weights, "ema": average, "optimizer": optimizer.state_dict(), "version": draw(st.just(0))}
 
 
 STEPS = {
@@ -128,9 +123,7 @@ def test_there_and_back_is_the_identity(state: dict[str, Any], kinds: list[str])
 
 @settings(deadline=None, max_examples=15)
 @given(states(), chains(), st.data())
-def test_one_write_is_all_steps_one_by_one(
-    state: dict[str, Any], kinds: list[str], data: st.DataObject
-) -> None:
+def test_one_write_is_all_steps_one_by_one(state: dict[str, Any], kinds: list[str], data: st.DataObject) -> None:
     with folder() as here:
         write(kinds, here)
         torch.save(state, here / "0.pt")
@@ -216,13 +209,7 @@ def test_training_goes_on_with_the_same_losses(tmp_path: Path, kind: str) -> Non
     (tmp_path / "m" / "2.py").write_text(TURNED)
     new = New()
     torch.save(new.state_dict(), tmp_path / "target.pt")
-    migrate(
-        tmp_path / "a.pt",
-        tmp_path / "b.pt",
-        chain=tmp_path / "m",
-        from_version="a",
-        to=tmp_path / "target.pt",
-    )
+    migrate(tmp_path / "a.pt", tmp_path / "b.pt", chain=tmp_path / "m", from_version="a", to=tmp_path / "target.pt")
     state = torch.load(tmp_path / "b.pt", weights_only=True)
     new.load_state_dict(state["model"])
     resumed = getattr(torch.optim, kind)(new.named_parameters(), **wishes)

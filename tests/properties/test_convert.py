@@ -121,9 +121,7 @@ def test_what_the_library_reads_and_what_is_listed_are_all_there_was(value: Any)
 
 def _wrapped(path: Path) -> set[str]:
     """Tensors that are carried without their class."""
-    return {
-        e.key for e in describe(path).entries() if isinstance(e.node, Tensor) and "from_type" in e.node.form
-    }
+    return {e.key for e in describe(path).entries() if isinstance(e.node, Tensor) and "from_type" in e.node.form}
 
 
 @given(strategies.state_dicts())

@@ -115,10 +115,7 @@ def test_a_changed_element_is_found_wherever_it_is(data: st.DataObject) -> None:
     other = array.copy()
     at = data.draw(st.integers(0, array.size - 1))
     other.flat[at] = 2 if array.flat[at] == 1 else 1
-    with (
-        written(array, data.draw(cuts(array.shape))) as a,
-        written(other, data.draw(cuts(array.shape))) as b,
-    ):
+    with written(array, data.draw(cuts(array.shape))) as a, written(other, data.draw(cuts(array.shape))) as b:
         assert diff(a, b).exit_code == 1
 
 
@@ -131,9 +128,7 @@ def test_runs_of_a_tensor_are_boxes_of_it(data: st.DataObject) -> None:
     numbers = np.arange(total).reshape(shape)
     boxes = list(run_of_boxes(shape, first, stop))
     got = [
-        i
-        for box in boxes
-        for i in numbers[tuple(slice(a, b) for a, b in zip(box.start, box.stop, strict=True))].flat
+        i for box in boxes for i in numbers[tuple(slice(a, b) for a, b in zip(box.start, box.stop, strict=True))].flat
     ]
     assert got == list(range(first, stop))
     assert len(boxes) <= max(1, 2 * len(shape))
@@ -145,9 +140,7 @@ def test_boxes_are_held_against_a_plain_count(data: st.DataObject) -> None:
     boxes = []
     for _ in range(data.draw(st.integers(1, 5))):
         start = tuple(data.draw(st.integers(0, n - 1)) for n in shape)
-        boxes.append(
-            Box(start, tuple(data.draw(st.integers(1, n - s)) for s, n in zip(start, shape, strict=True)))
-        )
+        boxes.append(Box(start, tuple(data.draw(st.integers(1, n - s)) for s, n in zip(start, shape, strict=True))))
     held = np.zeros(shape, int)
     for box in boxes:
         held[tuple(slice(a, b) for a, b in zip(box.start, box.stop, strict=True))] += 1

@@ -43,8 +43,7 @@ def changes(report: Report) -> list[dict[str, Any]]:
 def facts(report: Report) -> list[tuple[Any, ...]]:
     """What does not depend on where the bytes lay: kinds, keys and numbers, in no order."""
     return sorted(
-        (change["kinds"], change["key"], change["old_key"] or "", repr(change["stats"]))
-        for change in changes(report)
+        (change["kinds"], change["key"], change["old_key"] or "", repr(change["stats"])) for change in changes(report)
     )
 
 
@@ -186,8 +185,7 @@ def test_strides_are_no_difference(state: dict[str, Any], data: st.DataObject) -
 def pairs(draw: st.DrawFn, *, elements: Any = None) -> tuple[Any, Any]:
     """A state dict and the same with some elements of some tensors overwritten, ties dissolved on both sides."""
     before = OrderedDict(
-        (key, rebuilt(bits(tensor), tensor))
-        for key, tensor in draw(strategies.state_dicts(elements=elements)).items()
+        (key, rebuilt(bits(tensor), tensor)) for key, tensor in draw(strategies.state_dicts(elements=elements)).items()
     )
     after = OrderedDict(before)
     for key, tensor in before.items():
@@ -292,9 +290,7 @@ def test_how_the_work_is_cut_changes_nothing(seed: int, place: int, other: Any) 
     assert [found.changed for found in whole.values()] == [1, 1, 0]
     with ThreadPoolExecutor(3) as pool:
         for unit, window in ((65536, 1), (131072, 2), (1 << 20, 5)):
-            parts = differences(
-                first, second, both, sources=[one, two], executor=pool, unit=unit, window=window
-            )
+            parts = differences(first, second, both, sources=[one, two], executor=pool, unit=unit, window=window)
             assert parts == whole
 
 

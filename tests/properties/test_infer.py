@@ -65,9 +65,7 @@ def models(draw: st.DrawFn) -> Weights:
                 bias = random.standard_normal(shape[0], dtype=np.float32)
                 found[f"{name}.bias"] = np.zeros(shape[0], np.float32) if zero_biases else bias
     tied = draw(st.booleans())
-    found["head.weight"] = (
-        found["embed.weight"].copy() if tied else random.standard_normal((11, D), dtype=np.float32)
-    )
+    found["head.weight"] = found["embed.weight"].copy() if tied else random.standard_normal((11, D), dtype=np.float32)
     return found
 
 
@@ -234,8 +232,7 @@ def wrong(case: Case, found: Inference) -> Iterator[str]:
             said = (f"{'transpose ' if link.axes else ''}{link.op.name if link.op else ''}").strip()
             said += f" {part}" if said == "split" else ""
             alike = len(olds) == len(link.old) and all(
-                x == y or np.array_equal(case.old[x], case.old[y])
-                for x, y in zip(olds, link.old, strict=True)
+                x == y or np.array_equal(case.old[x], case.old[y]) for x, y in zip(olds, link.old, strict=True)
             )
             if not alike or said != how:
                 yield f"{link} but {new} is {how or 'the same as'} {olds}"

@@ -72,10 +72,7 @@ def training_states(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, tuple[in
     parameters = {k: torch.nn.Parameter(torch.rand(s)) for k, s in shapes.items()}
     trained = [k for k in parameters if draw(st.integers(0, 4))] or list(parameters)[:1]
     kind = draw(st.sampled_from(sorted(KINDS)))
-    groups = [
-        [k for k in trained if parameters[k].dim() > 1],
-        [k for k in trained if parameters[k].dim() < 2],
-    ]
+    groups = [[k for k in trained if parameters[k].dim() > 1], [k for k in trained if parameters[k].dim() < 2]]
     listed = [{"params": [(k, parameters[k]) for k in g]} for g in groups if g]
     optimizer = getattr(torch.optim, kind)(listed, **KINDS[kind])
     for _ in range(draw(st.integers(0, 2))):
@@ -113,17 +110,13 @@ def cases(draw: st.DrawFn, *, again: bool = False) -> Case:
         mates = [k for k in others if shapes[k][1:] == shapes[one][1:] and (k in trained) == (one in trained)]
         if mates:
             sizes = [shapes[one][0], shapes[mates[0]][0]]
-            lines.append(
-                f"- concat: ['{one}', '{mates[0]}']\n  into: 'merged.weight'\n  dim: 0\n  sizes: {sizes}\n"
-            )
+            lines.append(f"- concat: ['{one}', '{mates[0]}']\n  into: 'merged.weight'\n  dim: 0\n  sizes: {sizes}\n")
             rest = [k for k in rest if k not in (one, mates[0])]
     for i, name in enumerate(rest):
         change = draw(st.sampled_from(["keep", "rename", "turn", "both", "split"]))
         tied = name == "layers.0.weight" and "head.weight" in state["model"]
         if change in ("rename", "both"):
-            lines.append(
-                f"- rename: '{name}'\n  to: 'blocks.{i}.{draw(st.sampled_from(['weight', 'w.x']))}'\n"
-            )
+            lines.append(f"- rename: '{name}'\n  to: 'blocks.{i}.{draw(st.sampled_from(['weight', 'w.x']))}'\n")
         if change == "both" or (change == "turn" and again):
             lines += [f"- transpose: '{name}'\n"] if len(shapes[name]) == 2 else []
         if change == "split" and not tied:
@@ -207,9 +200,5 @@ def test_optimizers_of_the_new_parameters_take_the_state(case: Case) -> None:
 def _is(kind: str, group: dict[str, Any]) -> bool:
     """Whether a group was written by this class."""
     optimizer = getattr(torch.optim, kind)([torch.nn.Parameter(torch.zeros(1))], **KINDS[kind])
-    ours = {
-        k: v
-        for k, v in optimizer.state_dict()["param_groups"][0].items()
-        if k not in ("params", "param_names")
-    }
+    ours = {k: v for k, v in optimizer.state_dict()["param_groups"][0].items() if k not in ("params", "param_names")}
     return {k: v for k, v in group.items() if k not in ("params", "param_names")} == ours

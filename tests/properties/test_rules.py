@@ -71,8 +71,7 @@ def migrations(draw: st.DrawFn) -> tuple[RuleFile, Names]:
         stages.append("- rename: '{rest...}'\n  to: 'model.{rest...}'\n")
     text = "".join(f"- {stage.replace(chr(10), chr(10) + '  ').rstrip(' ')}" for stage in stages if stage)
     rules = load(
-        f"ckpttool: 1\ngiven: {{n_layer: 12}}\nstages:\n{text}" if text else "ckpttool: 1\nrules: []",
-        "r.yaml",
+        f"ckpttool: 1\ngiven: {{n_layer: 12}}\nstages:\n{text}" if text else "ckpttool: 1\nrules: []", "r.yaml"
     )
     order = draw(st.permutations(list(shapes)))
     return rules, Names(tuple(Named(name, Form(INT, shapes[name])) for name in order))
@@ -99,9 +98,7 @@ def value(expression: Expression, tensors: Tensors) -> np.ndarray:
     arrays = [a.view(np.int32) for a in inputs] if expression.op.decodes else inputs
     result = np.ascontiguousarray(expression.op.compute(arrays, forms)[expression.part])
     return (
-        result.astype(np.int32, copy=False)
-        .view(np.uint32)
-        .reshape(expression.op.forms(forms)[expression.part].shape)
+        result.astype(np.int32, copy=False).view(np.uint32).reshape(expression.op.forms(forms)[expression.part].shape)
     )
 
 
@@ -126,9 +123,7 @@ def test_the_way_back_leads_back(case: tuple[RuleFile, Names]) -> None:
     back, returned = run(rules.inverse(), after, moved)
     assert unreturned(rules, rules.inverse(), names) == ()
     assert equal(returned, tensors)
-    assert {named.name: named.form for named in back.items} == {
-        named.name: named.form for named in names.items
-    }
+    assert {named.name: named.form for named in back.items} == {named.name: named.form for named in names.items}
 
 
 @given(migrations())

@@ -70,9 +70,7 @@ def test_a_damaged_byte_costs_at_most_the_record_that_it_hit(data: bytes, place:
 
 
 @given(data=ANY, place=st.floats(0, 1), inserted=st.binary(min_size=1, max_size=600))
-def test_inserted_bytes_cost_at_most_the_record_that_they_hit(
-    data: bytes, place: float, inserted: bytes
-) -> None:
+def test_inserted_bytes_cost_at_most_the_record_that_they_hit(data: bytes, place: float, inserted: bytes) -> None:
     assume(b"PK" not in inserted)
     at = int(len(data) * place)
     bad = data[:at] + inserted + data[at:]

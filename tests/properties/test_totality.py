@@ -49,9 +49,7 @@ def test_measures_do_not_depend_on_how_the_work_is_divided(data: bytes, seed: in
     whole = measure(checkpoint, sources=[source])
     with ThreadPoolExecutor(2) as pool:
         for block, unit, window in ((4096, 4096, 1), (8192, 16384, 3), (1 << 20, 1 << 20, 64)):
-            parts = measure(
-                checkpoint, sources=[source], executor=pool, block=block, unit=unit, window=window
-            )
+            parts = measure(checkpoint, sources=[source], executor=pool, block=block, unit=unit, window=window)
             # A NaN equals nothing, so what is compared is what would be printed.
             assert repr(parts) == repr(whole)
 
@@ -74,9 +72,7 @@ def test_findings_do_not_depend_on_threads_or_order(tmp_path: Path, kind: str) -
         for name, data in files.items():
             # The second copy has a byte of its largest file turned over.
             largest = number and len(data) == max(map(len, files.values()))
-            (folder / name).write_bytes(
-                data[:-900] + bytes([data[-900] ^ 1]) + data[-899:] if largest else data
-            )
+            (folder / name).write_bytes(data[:-900] + bytes([data[-900] ^ 1]) + data[-899:] if largest else data)
     paths = [tmp_path / "0", tmp_path / "1"]
     first = verify(paths, jobs=1).json["targets"]
     assert verify(paths, jobs=3).json["targets"] == first

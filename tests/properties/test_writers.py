@@ -45,9 +45,7 @@ def test_writing_is_deterministic_and_settles_at_once(writer: ModuleType, data: 
 def test_an_editor_that_changes_nothing_changes_nothing(writer: ModuleType, data: bytes) -> None:
     source = Memory(data)
     checkpoint = describe_source(source)
-    assert written(writer, Editor(checkpoint).finish(), source) == written(
-        writer, draft_of(checkpoint), source
-    )
+    assert written(writer, Editor(checkpoint).finish(), source) == written(writer, draft_of(checkpoint), source)
 
 
 def saved(torch: Any, value: Any, *, legacy: bool) -> bytes:

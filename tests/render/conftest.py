@@ -6,20 +6,7 @@ import pytest
 
 from ckpttool.errors import ExitCode
 from ckpttool.model import Finding
-from ckpttool.report import (
-    Bars,
-    Cell,
-    Details,
-    Facts,
-    Findings,
-    HeatMap,
-    Histogram,
-    Report,
-    Subject,
-    Table,
-    Text,
-    Tree,
-)
+from ckpttool.report import Bars, Cell, Details, Facts, Findings, HeatMap, Histogram, Report, Subject, Table, Text, Tree
 from ckpttool.rules import Rule
 
 EVIL = "a\x1b[31m\u202e\n::error::x|`</script><img src=x onerror=alert(1)>@admin #1 http://evil.example\udcff\ufffe"
@@ -48,15 +35,7 @@ def findings(name: str) -> tuple[Finding, ...]:
     return (
         Finding("CK701", "not-resumable", "info", "", "lacks the optimizer"),
         Finding("CK602", "unreachable-storage", "warning", name, "12 MB belong to no tensor", {"bytes": 12}),
-        Finding(
-            "CK102",
-            "crc-mismatch",
-            "error",
-            name,
-            f"recorded 0x1, computed 0x2 in {name}",
-            {},
-            "run: x",
-        ),
+        Finding("CK102", "crc-mismatch", "error", name, f"recorded 0x1, computed 0x2 in {name}", {}, "run: x"),
     )
 
 
@@ -73,29 +52,14 @@ def report(name: str, findings: tuple[Finding, ...]) -> Report:
         Table(("key", *"abcdefg"), ((long, *("1.234e-05",) * 7),), "lrrrrrrr"),
         Table(("key", *"abcdefghijkl"), ((long, *("1.234e-05",) * 12),)),
         Table(("rule", "severity", "says"), (("CK1", "error", "words " * 30),)),
-        Tree(
-            (
-                (0, "root"),
-                (1, f"{name} " * 20),
-                (2, "leaf"),
-                (1, "last"),
-                *((d, "deep") for d in range(2, 90)),
-            )
-        ),
+        Tree(((0, "root"), (1, f"{name} " * 20), (2, "leaf"), (1, "last"), *((d, "deep") for d in range(2, 90)))),
         Tree(tuple((depth, "deep") for depth in range(90))),
         Bars(((name, 0.5, f"{name} " * 3), ("b", 0.0, "")), name, parts=False),
         HeatMap(
             (name, "h.1"),
             tuple(f"{name}{i}" for i in range(9)),
             (
-                (
-                    Cell(0.0),
-                    Cell(1e-9, name, name),
-                    Cell(0.5, "0.5"),
-                    Cell(float("nan")),
-                    None,
-                    *[Cell(0.1)] * 4,
-                ),
+                (Cell(0.0), Cell(1e-9, name, name), Cell(0.5, "0.5"), Cell(float("nan")), None, *[Cell(0.1)] * 4),
                 (Cell(float("inf"), "inf"), *[None] * 8),
             ),
             name,

@@ -102,9 +102,7 @@ def test_paths_become_uris(path: str, expected: str) -> None:
 def test_junit_fits_its_schema(report: Report, junit_schema: xmlschema.XMLSchema) -> None:
     text = render(report, "junit")
     junit_schema.validate(text.split("\n", 1)[1])
-    assert not junit_schema.is_valid(text.split("\n", 1)[1].replace(" name=", " nom=")), (
-        "the schema checks nothing"
-    )
+    assert not junit_schema.is_valid(text.split("\n", 1)[1].replace(" name=", " nom=")), "the schema checks nothing"
 
 
 def test_junit_has_a_case_for_the_target_and_for_each_error(report: Report) -> None:
@@ -118,9 +116,7 @@ def test_junit_has_a_case_for_the_target_and_for_each_error(report: Report) -> N
     assert (root.get("tests"), root.get("failures"), root.get("errors")) == ("4", "2", "1")
 
 
-@pytest.mark.parametrize(
-    ("fail_on", "failures"), [("never", "0"), ("error", "2"), ("warning", "3"), ("info", "4")]
-)
+@pytest.mark.parametrize(("fail_on", "failures"), [("never", "0"), ("error", "2"), ("warning", "3"), ("info", "4")])
 def test_junit_follows_fail_on(report: Report, fail_on: Any, failures: str) -> None:
     root = ET.fromstring(render(replace(report, fail_on=fail_on), "junit").split("\n", 1)[1])
     assert root[0].get("failures") == failures
@@ -180,9 +176,7 @@ def test_markdown_names_cannot_break_out(report: Report) -> None:
     assert tags.tags <= set(allowed.split())
     in_details = 1
     drawn = sum(isinstance(block, Bars) and not block.parts for block in report.blocks)
-    tables = (
-        sum(kind in (Table, Facts, Bars, Findings) for kind in map(type, report.blocks)) + in_details - drawn
-    )
+    tables = sum(kind in (Table, Facts, Bars, Findings) for kind in map(type, report.blocks)) + in_details - drawn
     assert tags.count["table"] == tables, "a name broke a table"
 
 

@@ -22,9 +22,7 @@ MAP = HeatMap(
     "unchanged",
     "reshaped",
 )
-HISTOGRAM = Histogram(
-    (("1e-3", 3, "a thousandth"), ("1e-2", 0, "a hundredth"), ("1e-1", 9, "a tenth")), "how many"
-)
+HISTOGRAM = Histogram((("1e-3", 3, "a thousandth"), ("1e-2", 0, "a hundredth"), ("1e-1", 9, "a tenth")), "how many")
 
 
 def shown(block: Block, format_: str) -> str:
@@ -69,9 +67,7 @@ def test_details_fold_where_they_can() -> None:
     details = Details("all of them", (Text("inner"), Table(("key",), (("k",),))))
     assert shown(details, "text").startswith("all of them\ninner\n")
     assert "<details><summary>all of them</summary>\n<p" in shown(details, "html")
-    assert shown(details, "markdown").startswith(
-        "<details><summary>all of them</summary>\n\ninner\n\n| key |"
-    )
+    assert shown(details, "markdown").startswith("<details><summary>all of them</summary>\n\ninner\n\n| key |")
 
 
 @pytest.mark.parametrize(
@@ -106,10 +102,7 @@ def test_markdown_leaves_out_blocks_at_last() -> None:
     assert "*3 parts left out" in text
 
 
-@given(
-    st.lists(st.floats(0, 2) | st.just(math.nan) | st.just(math.inf), min_size=1, max_size=20),
-    st.integers(1, 6),
-)
+@given(st.lists(st.floats(0, 2) | st.just(math.nan) | st.just(math.inf), min_size=1, max_size=20), st.integers(1, 6))
 def test_more_is_never_fainter(quantities: list[float], steps: int) -> None:
     scale = scale_of(HeatMap(("r",), ("c",) * len(quantities), (tuple(map(Cell, quantities)),)), steps)
     sized = sorted(q for q in quantities if not math.isnan(q))

@@ -96,9 +96,7 @@ def named(path: Path) -> set[str]:
 def test_equal_contents_are_tied_only_when_asked(torch: ModuleType, tmp_path: Path) -> None:
     weight = torch.randn(64, 8)
     state = {"a.weight": weight, "b.weight": weight.clone(), "c.weight": weight.t().contiguous()}
-    moments = {
-        0: {"exp_avg": torch.zeros(64, 8), "exp_avg_sq": torch.zeros(64, 8), "step": torch.tensor(1.0)}
-    }
+    moments = {0: {"exp_avg": torch.zeros(64, 8), "exp_avg_sq": torch.zeros(64, 8), "step": torch.tensor(1.0)}}
     optimizer = {"state": moments, "param_groups": [{"lr": 0.1, "params": [0]}]}
     torch.save({"model": state, "optimizer": optimizer}, tmp_path / "in.pth")
     assert data_of(repair(tmp_path / "in.pth", compact=True))["sound"]
@@ -132,9 +130,7 @@ def views(draw: st.DrawFn) -> list[Any]:
 
 
 @given(st.data())
-def test_values_and_ties_of_any_views_stay(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
+def test_values_and_ties_of_any_views_stay(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     torch = pytest.importorskip("torch")
     tensors = data.draw(views())
     path = tmp_path_factory.mktemp("views") / "in.pth"

@@ -13,9 +13,7 @@ from ckpttool.errors import UsageError
 from ckpttool.verbs.repair import repair
 
 # torch warns of what it will not write for ever, and of sources that it does not find.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +39,7 @@ def nets(torch: ModuleType) -> ModuleType:
             super().__init__()
             self.embedding = nn.Embedding(7, 3)
             self.block = Block()
-            self.layers = nn.ModuleList(
-                [nn.Conv2d(1, 2, 3).to(memory_format=torch.channels_last), nn.GRU(3, 4, 2)]
-            )
+            self.layers = nn.ModuleList([nn.Conv2d(1, 2, 3).to(memory_format=torch.channels_last), nn.GRU(3, 4, 2)])
             self.head = nn.Linear(3, 7)
             self.head.weight = self.embedding.weight
             self.again = self.block
@@ -80,9 +76,7 @@ def ties(state: dict[str, Any]) -> list[list[str]]:
     return sorted(homes.values())
 
 
-@pytest.mark.parametrize(
-    "how", [{}, {"_use_new_zipfile_serialization": False}, {"pickle_protocol": 4}], ids=str
-)
+@pytest.mark.parametrize("how", [{}, {"_use_new_zipfile_serialization": False}, {"pickle_protocol": 4}], ids=str)
 @pytest.mark.parametrize("inside", [False, True])
 def test_a_module_becomes_its_state_dict(
     torch: ModuleType, nets: ModuleType, tmp_path: Path, how: dict[str, Any], inside: bool

@@ -72,10 +72,7 @@ def test_above_four_gibibytes_the_directory_is_made_again(tmp_path: Path) -> Non
     found: Any = repair(path).json
     assert found["lost"] == []
     assert found["as_written"]
-    assert {(one["key"], one["proof"]) for one in found["recovered"]} == {
-        ("big", "proved"),
-        ("small", "proved"),
-    }
+    assert {(one["key"], one["proof"]) for one in found["recovered"]} == {("big", "proved"), ("small", "proved")}
 
 
 MEASURED = """
@@ -140,9 +137,7 @@ def script() -> bytes:
     """A TorchScript archive: code beside the tree."""
     records = torch_records(*Pickled.dumps({"w": tensor((4,), bytes(16))}))
     code = [Entry("archive/code/__torch__.py", b"pass\n" * 9, deflated=True)]
-    return torch_zip(
-        [*records[4:5], records[0], *code, Entry("archive/constants.pkl", b"\x80\x02)."), records[-1]]
-    )
+    return torch_zip([*records[4:5], records[0], *code, Entry("archive/constants.pkl", b"\x80\x02)."), records[-1]])
 
 
 def big_endian() -> bytes:

@@ -28,9 +28,7 @@ from ckpttool.repairing.plain.allowed import ALLOWED
 from ckpttool.verbs.repair import repair
 
 # torch warns of what it will not write for ever.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
 class Colour(enum.Enum):
@@ -95,10 +93,7 @@ ZOO: dict[str, tuple[Any, Any]] = {
     "windows": (pathlib.PureWindowsPath("C:/data") / "x", "C:\\data\\x"),
     "namespace": (argparse.Namespace(lr=0.1, out=pathlib.PurePosixPath("o")), {"lr": 0.1, "out": "o"}),
     "simple": (types.SimpleNamespace(a=[1]), {"a": [1]}),
-    "dataclass": (
-        Config(0.5, pathlib.PurePosixPath("p"), Colour.RED),
-        {"lr": 0.5, "path": "p", "inner": "red"},
-    ),
+    "dataclass": (Config(0.5, pathlib.PurePosixPath("p"), Colour.RED), {"lr": 0.5, "path": "p", "inner": "red"}),
     "enum": ([Colour.RED, Colour.BLUE, Level.LOW], ["red", 3, 1]),
     "named tuple": (Point(1, "b"), (1, "b")),
     "bag": (bag(), {"a": 1, "extra": 2}),
@@ -150,9 +145,7 @@ def load(torch: ModuleType, path: Path) -> Any:
 
 
 @pytest.mark.parametrize("name", ZOO)
-@pytest.mark.parametrize(
-    "how", [{}, {"pickle_protocol": 5}, {"_use_new_zipfile_serialization": False}], ids=str
-)
+@pytest.mark.parametrize("how", [{}, {"pickle_protocol": 5}, {"_use_new_zipfile_serialization": False}], ids=str)
 def test_objects_become_plain_data(torch: ModuleType, tmp_path: Path, name: str, how: dict[str, Any]) -> None:
     given_value, expected = ZOO[name]
     weight = torch.arange(6.0)
@@ -182,9 +175,7 @@ NUMPY = [
 
 @pytest.mark.parametrize("kind", NUMPY)
 @pytest.mark.parametrize("order", "CF")
-def test_arrays_become_tensors_of_the_same_bytes(
-    torch: ModuleType, tmp_path: Path, kind: str, order: str
-) -> None:
+def test_arrays_become_tensors_of_the_same_bytes(torch: ModuleType, tmp_path: Path, kind: str, order: str) -> None:
     numpy = pytest.importorskip("numpy")
     array = numpy.array(numpy.arange(600).reshape(20, 30), dtype=kind, order=order)
     swapped = array.astype(array.dtype.newbyteorder(">"))
@@ -324,9 +315,7 @@ def test_objects_that_hold_themselves(torch: ModuleType, tmp_path: Path) -> None
 
 def test_configurations_of_omegaconf(torch: ModuleType, tmp_path: Path) -> None:
     omegaconf = pytest.importorskip("omegaconf")
-    made = omegaconf.OmegaConf.create(
-        {"lr": 0.1, "opt": {"betas": [0.9, 0.95]}, "ref": "${lr}", "none": None}
-    )
+    made = omegaconf.OmegaConf.create({"lr": 0.1, "opt": {"betas": [0.9, 0.95]}, "ref": "${lr}", "none": None})
     target, _ = sanitized(archive(torch, tmp_path / "in.pth", {"cfg": made}))
     expected = {"lr": 0.1, "opt": {"betas": [0.9, 0.95]}, "ref": "${lr}", "none": None}
     assert load(torch, target)["cfg"] == expected
@@ -342,12 +331,7 @@ def test_twice_is_once(torch: ModuleType, tmp_path: Path) -> None:
 
 
 def test_a_plain_file_is_left_alone(torch: ModuleType, tmp_path: Path) -> None:
-    value = {
-        "w": torch.ones(2),
-        "opt": {"lr": 0.1, "betas": (0.9, 0.99)},
-        "names": ["a"],
-        "size": torch.Size([2]),
-    }
+    value = {"w": torch.ones(2), "opt": {"lr": 0.1, "betas": (0.9, 0.99)}, "names": ["a"], "size": torch.Size([2])}
     target, report = sanitized(archive(torch, tmp_path / "in.pth", value))
     assert report["sound"]
     assert not target.exists()
@@ -361,9 +345,7 @@ LEAVES = [value for value, _ in ZOO.values()]
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
     max_leaves=12,
 ))  # fmt: skip
-def test_any_mixture_loads_and_keeps_its_tensors(
-    tmp_path_factory: pytest.TempPathFactory, value: Any
-) -> None:
+def test_any_mixture_loads_and_keeps_its_tensors(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
     torch = pytest.importorskip("torch")
     folder = tmp_path_factory.mktemp("mix")
     tensors: list[Any] = []

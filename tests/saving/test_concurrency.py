@@ -123,9 +123,7 @@ def test_processes_that_write_one_path_under_a_reader(tmp_path: Path) -> None:
     print(f"\n600 saves of three processes, {reads} reads meanwhile")
 
 
-def test_a_file_that_is_written_in_place_is_not_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_is_written_in_place_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between verifying and loading: what was verified is what is loaded, or nothing."""
     from ckpttool.saving import load as module
 
@@ -146,9 +144,7 @@ def test_a_file_that_is_written_in_place_is_not_loaded(
         ckpttool.load(path)
 
 
-def test_a_file_that_is_replaced_after_it_was_verified(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_is_replaced_after_it_was_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By one that would not pass: it must not be what is loaded."""
     from ckpttool.saving import load as module
 

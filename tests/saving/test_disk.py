@@ -114,15 +114,9 @@ except ckpttool.WriteFailed as error:
     before = content(path.parent)
     path.parent.chmod(0o555)
     for folder in path.parent.parents:
-        if (
-            os.access(folder, os.W_OK)
-            and folder.stat().st_uid == os.geteuid()
-            and folder.is_relative_to("/tmp")
-        ):
+        if os.access(folder, os.W_OK) and folder.stat().st_uid == os.geteuid() and folder.is_relative_to("/tmp"):
             folder.chmod(folder.stat().st_mode | 0o055)
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
     path.parent.chmod(0o755)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("cannot be written: permission denied")
@@ -135,9 +129,7 @@ def test_any_kind_of_path(tmp_path: Path, made: Any) -> None:
     assert ckpttool.load(made(str(tmp_path / "a.pth")))["step"] == 1
 
 
-def test_a_path_relative_to_the_folder_that_one_is_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_path_relative_to_the_folder_that_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("a.pth", "./b.pth"):
         ckpttool.save(state(1), name)

@@ -90,18 +90,7 @@ class Traced:
             pass
         options = [option for text in inject for option in ("-e", f"inject={text}")]
         tracer = subprocess.Popen(
-            [
-                "strace",
-                "-f",
-                "-qq",
-                "-o",
-                str(self.log),
-                "-e",
-                f"trace=getppid,{CALLS}",
-                *options,
-                "-p",
-                str(pid),
-            ],
+            ["strace", "-f", "-qq", "-o", str(self.log), "-e", f"trace=getppid,{CALLS}", *options, "-p", str(pid)],
             stderr=subprocess.DEVNULL,
         )
         while not int(re.findall(r"TracerPid:\s*(\d+)", Path(f"/proc/{pid}/status").read_text())[0]):

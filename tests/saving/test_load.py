@@ -232,9 +232,7 @@ def test_a_plain_pickle_is_to_be_converted(tmp_path: Path) -> None:
         (torch_file(weights())[:100], ckpttool.CkpttoolError, "a.pth"),
     ],
 )
-def test_every_failure_is_one_line(
-    tmp_path: Path, data: bytes, error: type[ckpttool.CkpttoolError], said: str
-) -> None:
+def test_every_failure_is_one_line(tmp_path: Path, data: bytes, error: type[ckpttool.CkpttoolError], said: str) -> None:
     (tmp_path / "a.pth").write_bytes(data)
     with pytest.raises(error, match=said) as caught:
         ckpttool.load(tmp_path / "a.pth")

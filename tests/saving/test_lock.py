@@ -28,9 +28,7 @@ def locked(folder: Path) -> bool:
         "from ckpttool.saving.lock import FolderLock\n"
         "try: FolderLock(Path(sys.argv[1])).release()\nexcept Locked as e: print(e)"
     )
-    return bool(
-        subprocess.run([sys.executable, "-c", code, str(folder)], check=True, capture_output=True).stdout
-    )
+    return bool(subprocess.run([sys.executable, "-c", code, str(folder)], check=True, capture_output=True).stdout)
 
 
 def test_a_folder_has_one_holder_and_is_free_afterwards(tmp_path: Path) -> None:
@@ -73,9 +71,7 @@ def test_a_lock_file_that_was_removed_is_made_again(tmp_path: Path) -> None:
     second.release()
 
 
-def test_a_lock_file_may_be_unwritable_and_its_text_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lock_file_may_be_unwritable_and_its_text_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 

@@ -76,9 +76,7 @@ def test_saving_again_replaces_file_and_manifest(tmp_path: Path) -> None:
 
 def test_any_object_that_torch_saves(tmp_path: Path) -> None:
     view = torch.arange(12.0)
-    for number, obj in enumerate(
-        [torch.nn.Linear(2, 2), [1, "two", 3.0], view, {"a": view, "b": view[3:]}, None]
-    ):
+    for number, obj in enumerate([torch.nn.Linear(2, 2), [1, "two", 3.0], view, {"a": view, "b": view[3:]}, None]):
         path = tmp_path / f"{number}.pth"
         ckpttool.save(obj, path)
         findings = ckpttool.verify([path]).subjects[0].findings
@@ -167,14 +165,8 @@ def test_the_short_way_to_seals_gives_what_the_file_has(tmp_path: Path) -> None:
         "n": torch.tensor(7),
         "part": weight[2:4], "\n": torch.nn.Parameter(torch.ones(2)),
     }  # fmt: skip
-    odd = {
-        "t": weight.t(),
-        "sparse": torch.eye(3).to_sparse(),
-        "conj": torch.zeros(2, dtype=torch.complex64).conj(),
-    }
-    for number, obj in enumerate(
-        [plain, {**plain, **odd}, weight, {}, [], {**plain, "model": torch.nn.Linear(2, 2)}]
-    ):
+    odd = {"t": weight.t(), "sparse": torch.eye(3).to_sparse(), "conj": torch.zeros(2, dtype=torch.complex64).conj()}
+    for number, obj in enumerate([plain, {**plain, **odd}, weight, {}, [], {**plain, "model": torch.nn.Linear(2, 2)}]):
         path = tmp_path / f"{number}.pth"
         torch.save(obj, path)
         assert seals_of(torch, obj) == tensor_seals(ckpttool.describe(path))

@@ -61,18 +61,14 @@ def runs() -> str:
     lanes = [Lane("uninterrupted", 1, 300, saves)]
     for cut in range(15, 300, 15):
         lanes.append(
-            Lane(
-                f"killed in the save after step {cut}, before event 3 of its files", 1, cut, ((cut, "kill"),)
-            )
+            Lane(f"killed in the save after step {cut}, before event 3 of its files", 1, cut, ((cut, "kill"),))
         )
         lanes.append(Lane("  resumed", cut - 4, 300, ((cut - 4, "resume"), (cut + 1, "depart"), *saves[20:])))
     curves = Curves((
         ("uninterrupted", tuple((n, 3 / n**0.5) for n in range(1, 301))),
         ("resumed, killed after step 150", tuple((n, 3.5 / n**0.5) for n in range(150, 301))),
     ), "loss")  # fmt: skip
-    map_ = HeatMap(
-        ("params", "optimizer"), ("1", "2"), ((Cell(0.0), Cell(1.0)), (Cell(0.5), None)), "agreement"
-    )
+    map_ = HeatMap(("params", "optimizer"), ("1", "2"), ((Cell(0.0), Cell(1.0)), (Cell(0.5), None)), "agreement")
     blocks = (Text("diverged", "title"), Timeline(tuple(lanes), 300, "what was run"), map_, curves)
     return render(Report("determinism", {}, blocks), "html")
 
@@ -81,22 +77,11 @@ def runs() -> str:
 def page() -> str:
     """A diff of twelve layers as a page, with a name that is hard to break."""
     names = [
-        f"model.layers.{i}.{leaf}.weight"
-        for i in range(12)
-        for leaf in ("attn.q_proj", "mlp.fc1", "norm", "x" * 90)
+        f"model.layers.{i}.{leaf}.weight" for i in range(12) for leaf in ("attn.q_proj", "mlp.fc1", "norm", "x" * 90)
     ]
     sizes = [10.0 ** -(1 + place % 7) for place in range(len(names))]
     changes = [
-        Change(
-            "rewritten",
-            ("rewritten",),
-            n,
-            None,
-            "weights",
-            None,
-            None,
-            Difference(9, 9, 9, 9, rms=size, scale=1.0),
-        )
+        Change("rewritten", ("rewritten",), n, None, "weights", None, None, Difference(9, 9, 9, 9, rms=size, scale=1.0))
         for n, size in zip(names[8:], sizes, strict=False)
     ]
     table = Table(("tensor", "change"), tuple((change.key, "rewritten") for change in changes))
@@ -117,9 +102,7 @@ def run(browser: str, folder: Path, *arguments: str) -> subprocess.CompletedProc
 def look(browser: str, page: str, tmp_path: Path, width: int) -> dict[str, Any]:
     """What a browser sees in a page of a width; fails where something is refused or sticks out."""
     (tmp_path / "look.html").write_text(LOOK.format(width=width, page=escape(page)), encoding="utf-8")
-    done = run(
-        browser, tmp_path, "--dump-dom", "--virtual-time-budget=3000", (tmp_path / "look.html").as_uri()
-    )
+    done = run(browser, tmp_path, "--dump-dom", "--virtual-time-budget=3000", (tmp_path / "look.html").as_uri())
     assert "CONSOLE" not in done.stderr, done.stderr
     found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)
     assert found is not None
@@ -132,9 +115,7 @@ def look(browser: str, page: str, tmp_path: Path, width: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("width", [320, 390, 1280])
-def test_nothing_sticks_out_and_nothing_is_refused(
-    browser: str, page: str, tmp_path: Path, width: int
-) -> None:
+def test_nothing_sticks_out_and_nothing_is_refused(browser: str, page: str, tmp_path: Path, width: int) -> None:
     look(browser, page, tmp_path, width)
 
 
@@ -150,9 +131,7 @@ def test_timelines_and_curves_are_to_be_seen(browser: str, runs: str, tmp_path: 
 def test_the_look_can_fail(browser: str, page: str, tmp_path: Path) -> None:
     broken = page.replace("<main>", '<main><p style="width:2000px">x</p><script>1</script>')
     (tmp_path / "look.html").write_text(LOOK.format(width=390, page=escape(broken)), encoding="utf-8")
-    done = run(
-        browser, tmp_path, "--dump-dom", "--virtual-time-budget=3000", (tmp_path / "look.html").as_uri()
-    )
+    done = run(browser, tmp_path, "--dump-dom", "--virtual-time-budget=3000", (tmp_path / "look.html").as_uri())
     assert "CONSOLE" in done.stderr
     assert "width:2000px" in done.stdout.split('id="seen"')[1]
 
@@ -160,13 +139,7 @@ def test_the_look_can_fail(browser: str, page: str, tmp_path: Path) -> None:
 def test_it_prints(browser: str, page: str, tmp_path: Path) -> None:
     (tmp_path / "diff.html").write_text(page, encoding="utf-8")
     paper = tmp_path / "diff.pdf"
-    run(
-        browser,
-        tmp_path,
-        "--no-pdf-header-footer",
-        f"--print-to-pdf={paper}",
-        (tmp_path / "diff.html").as_uri(),
-    )
+    run(browser, tmp_path, "--no-pdf-header-footer", f"--print-to-pdf={paper}", (tmp_path / "diff.html").as_uri())
     data = paper.read_bytes()
     assert data.startswith(b"%PDF")
     # What is folded on a screen is open on paper: the table alone takes more than a page.

@@ -21,9 +21,7 @@ def run(number: int, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     if not PAGE.exists():
         pytest.skip("docs/ is not here: not a full checkout")
     build_one = FILES["safetensors"]
-    mine = SimpleNamespace(
-        NAME="safetensors", sniff=safetensors.sniff, read=safetensors.read, build_one=build_one
-    )
+    mine = SimpleNamespace(NAME="safetensors", sniff=safetensors.sniff, read=safetensors.read, build_one=build_one)
     monkeypatch.setitem(__import__("sys").modules, "my_format", mine)
     names: dict[str, Any] = {}
     exec(re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[number], names)

@@ -19,9 +19,7 @@ print(before, peak_megabytes() - before)
 
 
 def child(megabytes: int) -> tuple[float, float]:
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(megabytes)], check=True, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", CHILD, str(megabytes)], check=True, capture_output=True, text=True)
     before, more = map(float, done.stdout.split())
     return before, more
 

@@ -15,9 +15,7 @@ from ckpttool.testing.writers import torch_file
 from ckpttool.testing.zips import Record, archive, read_records, torch_zip
 
 
-@pytest.mark.parametrize(
-    "name", ["mlp.pth", "training.pth", "optimizers.pth", "lightning.ckpt", "dtypes.pth"]
-)
+@pytest.mark.parametrize("name", ["mlp.pth", "training.pth", "optimizers.pth", "lightning.ckpt", "dtypes.pth"])
 def test_an_archive_of_torch_is_written_again_byte_for_byte(fixtures_dir: Path, name: str) -> None:
     data = (fixtures_dir / name).read_bytes()
     records = read_records(data)

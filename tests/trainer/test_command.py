@@ -71,9 +71,7 @@ def test_what_may_change() -> None:
     assert lines[0] == "steps: saved 300, now 400"
     assert "old: saved 1, now '(nothing)'" in lines
     assert not any(line.startswith(("lr", "workers", "task")) for line in lines)
-    assert not any(
-        line.startswith("steps") for line in differences(saved, Config(schedule="constant", steps=9))
-    )
+    assert not any(line.startswith("steps") for line in differences(saved, Config(schedule="constant", steps=9)))
 
 
 # --- the command ---------------------------------------------------------------------------------------
@@ -103,9 +101,7 @@ def test_another_run_is_not_overwritten(trainers: Any, tmp_path: Path) -> None:
     ended = trainers(tmp_path, "--task", "digits")
     assert "task: saved 'tabular', now 'digits'" in ended.text
     assert {path.name: path.read_bytes() for path in tmp_path.glob("step-*")} == before
-    assert (
-        trainers(tmp_path, *SHORT, "--steps", 14, "--keep", 9).status == 0
-    )  # a plateau does not know of the end
+    assert trainers(tmp_path, *SHORT, "--steps", 14, "--keep", 9).status == 0  # a plateau does not know of the end
 
 
 def test_a_folder_of_something_else(trainers: Any, tmp_path: Path) -> None:
@@ -154,12 +150,8 @@ def test_two_trainers_on_one_folder(trainers: Any, tmp_path: Path) -> None:
 
 def test_signals(trainers: Any, tmp_path: Path) -> None:
     """SIGUSR1 saves and goes on, Ctrl-C saves and stops."""
-    pid = trainers.start(
-        tmp_path, "--task", "digits", "--steps", 100_000, "--save-every", 0, "--eval-every", 0
-    )
-    until(
-        lambda: (tmp_path / "log.csv").exists() and len((tmp_path / "log.csv").read_text().splitlines()) > 1
-    )
+    pid = trainers.start(tmp_path, "--task", "digits", "--steps", 100_000, "--save-every", 0, "--eval-every", 0)
+    until(lambda: (tmp_path / "log.csv").exists() and len((tmp_path / "log.csv").read_text().splitlines()) > 1)
     os.kill(pid, signal.SIGUSR1)
     until(lambda: list(tmp_path.glob("step-*.pth")))
     rows = len((tmp_path / "log.csv").read_text().splitlines())
@@ -199,9 +191,7 @@ def test_a_folder_that_is_read_only(trainers: Any, tmp_path: Path) -> None:
 def test_settings_that_do_not_fit_the_data(trainers: Any, tmp_path: Path) -> None:
     ended = trainers(tmp_path, *SHORT, "--batch-size", 5000)
     assert (ended.status, "at most the" in ended.text) == (2, True), ended.text
-    ended = trainers(
-        tmp_path, *SHORT, "--optimizer", "sgd", "--clip", 0, "--lr", 1e30, "--schedule", "constant"
-    )
+    ended = trainers(tmp_path, *SHORT, "--optimizer", "sgd", "--clip", 0, "--lr", 1e30, "--schedule", "constant")
     assert (ended.status, "try a lower lr" in ended.text) == (2, True), ended.text
 
 

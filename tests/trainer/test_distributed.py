@@ -27,9 +27,7 @@ from ckpttool.trainer.faults import FAULTS, Faults  # noqa: E402
 from ckpttool.trainer.tasks import load_task  # noqa: E402
 from ckpttool.trainer.train import fresh_state  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:torch.distributed is:UserWarning"
-)  # alone, where a folder is read
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is:UserWarning")  # alone, where a folder is read
 SLOW = pytest.mark.slow
 STEPS = 12
 COMMON = ("--steps", STEPS, "--log-every", 1, "--eval-every", 5, "--save-every", 3, "--quiet")
@@ -74,9 +72,7 @@ def control(trainers: Any, outcome: Any, tmp_path_factory: pytest.TempPathFactor
 def test_told_to_stop_in_one_process_all_stop_together(
     trainers: Any, outcome: Any, control: Control, tmp_path: Path
 ) -> None:
-    ended = trainers.together(
-        2, tmp_path, *COMMON, *RUNS["ddp"], struck=1, at=[f"{LOOP}.update", 5], do="SIGTERM"
-    )
+    ended = trainers.together(2, tmp_path, *COMMON, *RUNS["ddp"], struck=1, at=[f"{LOOP}.update", 5], do="SIGTERM")
     assert statuses(ended) == [143, 143], ended
     assert outcome(tmp_path).step == 5
     assert statuses(trainers.together(2, tmp_path, *COMMON, *RUNS["ddp"])) == [0, 0]
@@ -84,9 +80,7 @@ def test_told_to_stop_in_one_process_all_stop_together(
 
 
 @SLOW
-def test_one_process_may_save_pieces_and_form_a_group_of_its_own(
-    trainers: Any, outcome: Any, tmp_path: Path
-) -> None:
+def test_one_process_may_save_pieces_and_form_a_group_of_its_own(trainers: Any, outcome: Any, tmp_path: Path) -> None:
     """Without torchrun it is the run of one process, however it saves and whatever it is told to be part of."""
     options = (*COMMON, "--task", "tabular")
     assert trainers(tmp_path / "plain", *options).status == 0
@@ -122,20 +116,11 @@ def test_pieces_in_the_background_are_refused() -> None:
 
 
 @SLOW
-@pytest.mark.parametrize(
-    "kind", ["ddp-digits-dcp", "fsdp2-digits", "fsdp2-gpt-fp16-dcp", "ddp-gpt-bf16-async"]
-)
-def test_interrupted_in_any_process(
-    trainers: Any, outcome: Any, control: Control, tmp_path: Path, kind: str
-) -> None:
+@pytest.mark.parametrize("kind", ["ddp-digits-dcp", "fsdp2-digits", "fsdp2-gpt-fp16-dcp", "ddp-gpt-bf16-async"])
+def test_interrupted_in_any_process(trainers: Any, outcome: Any, control: Control, tmp_path: Path, kind: str) -> None:
     """Killed in one, which ends the others; told to stop in one; each in a run that goes on from the last."""
     dice = random.Random(kind)
-    for do, place in (
-        ("SIGKILL", "update"),
-        ("SIGTERM", "loss_of"),
-        ("SIGKILL", "evaluate"),
-        ("SIGKILL", "save"),
-    ):
+    for do, place in (("SIGKILL", "update"), ("SIGTERM", "loss_of"), ("SIGKILL", "evaluate"), ("SIGKILL", "save")):
         struck = dice.randrange(2)
         at = [f"{LOOP}.{place}", dice.randint(2, 4) if place in ("update", "loss_of") else 1]
         ended = trainers.together(2, tmp_path, *COMMON, *RUNS[kind], struck=struck, at=at, do=do)
@@ -159,9 +144,7 @@ def test_killed_at_every_file_event(trainers: Any, outcome: Any, control: Contro
         ended = trainers.together(
             2, tmp_path, *COMMON, *RUNS[kind], *each, struck=struck, at=[place, count], do="SIGKILL"
         )
-        assert ended[struck].status in (-9, 0), (
-            ended
-        )  # never an error: what the last kill left was no hindrance
+        assert ended[struck].status in (-9, 0), ended  # never an error: what the last kill left was no hindrance
         killed += ended[struck].status == -9
         for checkpoint in tmp_path.glob("step-*"):  # who has its name is whole
             assert ckpttool.verify([checkpoint]).exit_code == 0
@@ -186,9 +169,7 @@ def test_all_killed_at_once(trainers: Any, outcome: Any, control: Control, tmp_p
 
 @SLOW
 @pytest.mark.parametrize(("choice", "want"), [("go-on", [0, 0]), ("stop", [2, 2])])
-def test_a_disk_that_is_full_for_one_process(
-    trainers: Any, tmp_path: Path, choice: str, want: list[int]
-) -> None:
+def test_a_disk_that_is_full_for_one_process(trainers: Any, tmp_path: Path, choice: str, want: list[int]) -> None:
     """All hear of it, and go on or stop together; the last good checkpoint stays."""
     options = (*COMMON, *RUNS["ddp-digits-dcp"], "--on-full-disk", choice)
     ended = trainers.together(2, tmp_path, *options, struck=1, at=["os.fsync", 2], do="ENOSPC")
@@ -252,9 +233,7 @@ def test_another_number_of_processes(
     before = outcome(tmp_path)
     assert before.step == 5
     ended = trainers.together(world, tmp_path, *options)
-    assert statuses(ended) == [0] * world, (
-        ended
-    )  # what was restored had the digests that were saved, or it would stop
+    assert statuses(ended) == [0] * world, ended  # what was restored had the digests that were saved, or it would stop
     assert f"weaker: 2 saved, {world} go on" in ended[0].text
     found = outcome(tmp_path)
     assert found.rows[:6] == before.rows[:6]
@@ -311,21 +290,10 @@ def workers_of(launcher: int) -> dict[int, int]:
 
 @SLOW
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
-def test_torchrun_starts_again_by_itself(
-    trainers: Any, outcome: Any, control: Control, tmp_path: Path
-) -> None:
+def test_torchrun_starts_again_by_itself(trainers: Any, outcome: Any, control: Control, tmp_path: Path) -> None:
     """One process is killed for real: the launcher ends the others and starts all anew, which go on."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [
-        "--max-restarts",
-        "1",
-        "--monitor-interval",
-        "0.1",
-        "-m",
-        "ckpttool.trainer",
-        "--out",
-        str(tmp_path),
-    ]
+    command += ["--max-restarts", "1", "--monitor-interval", "0.1", "-m", "ckpttool.trainer", "--out", str(tmp_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     log = tmp_path / "log.csv"
     more = [*map(str, (*COMMON, *RUNS["ddp"]))]

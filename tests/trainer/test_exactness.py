@@ -20,15 +20,7 @@ STEPS = 30  # 22 steps are an epoch of digits; evaluation and saves fall on diff
 COMMON = ("--steps", STEPS, "--log-every", 1, "--eval-every", 9, "--save-every", 4, "--quiet")
 RUNS = {
     "digits": ("--task", "digits", "--schedule", "onecycle", "--batch-size", 64, "--warmup", 5),
-    "digits-sgd-bf16": (
-        "--task",
-        "digits",
-        "--optimizer",
-        "sgd",
-        "--precision",
-        "bf16",
-        "--activation-checkpointing",
-    ),
+    "digits-sgd-bf16": ("--task", "digits", "--optimizer", "sgd", "--precision", "bf16", "--activation-checkpointing"),
     "gpt-fp16": ("--task", "gpt", "--precision", "fp16", "--accumulate", 2, "--batch-size", 2, "--warmup", 8),
     "tabular": ("--task", "tabular", "--eval-every", 3, "--patience", 100, "--save-every", 5),
 }
@@ -84,13 +76,7 @@ def test_interrupted_anywhere(
     for place, calls in places:
         workers = dice.choice((0, 0, 0, 1, 2))
         ended = trainers(
-            tmp_path,
-            *COMMON,
-            *RUNS[kind],
-            "--workers",
-            workers,
-            at=[place, dice.randint(1, max(1, calls // 4))],
-            do=do,
+            tmp_path, *COMMON, *RUNS[kind], "--workers", workers, at=[place, dice.randint(1, max(1, calls // 4))], do=do
         )
         assert ended.status in {"SIGKILL": (-9, 0), "SIGTERM": (143, 0), "raise": (99, 0)}[do], ended.text
     ended = trainers(tmp_path, *COMMON, *RUNS[kind])
@@ -116,9 +102,7 @@ def test_resumed_ten_times(trainers: Any, outcome: Any, control: Control, tmp_pa
     assert outcome(tmp_path) == control("gpt-fp16")
 
 
-def test_killed_from_outside_at_any_time(
-    trainers: Any, outcome: Any, control: Control, tmp_path: Path
-) -> None:
+def test_killed_from_outside_at_any_time(trainers: Any, outcome: Any, control: Control, tmp_path: Path) -> None:
     dice = random.Random(7)
     for number in range(6):
         pid = trainers.start(tmp_path, *COMMON, *RUNS["digits"])
@@ -129,9 +113,7 @@ def test_killed_from_outside_at_any_time(
     assert outcome(tmp_path) == control("digits")
 
 
-@pytest.mark.parametrize(
-    "harm", slow_but(("cut",), of=[("cut",), ("zeros",), ("empty",), ("gone",), ("manifest",)])
-)
+@pytest.mark.parametrize("harm", slow_but(("cut",), of=[("cut",), ("zeros",), ("empty",), ("gone",), ("manifest",)]))
 def test_power_is_lost(trainers: Any, outcome: Any, control: Control, tmp_path: Path, harm: str) -> None:
     """The newest file is what a disk without fsync would have left: the one before it is taken, and it is said."""
     trainers(tmp_path, *COMMON, *RUNS["digits"], at=[f"{LOOP}.update", 11], do="SIGKILL")
@@ -169,8 +151,7 @@ BESIDE = [
 
 
 @pytest.mark.parametrize(
-    "options",
-    [pytest.param(o, marks=SLOW if n > 2 else (), id=" ".join(map(str, o))) for n, o in enumerate(BESIDE)],
+    "options", [pytest.param(o, marks=SLOW if n > 2 else (), id=" ".join(map(str, o))) for n, o in enumerate(BESIDE)]
 )
 def test_saving_evaluating_and_workers_change_nothing(
     trainers: Any, outcome: Any, control: Control, tmp_path: Path, options: tuple[str | int, ...]
@@ -180,9 +161,7 @@ def test_saving_evaluating_and_workers_change_nothing(
     found = outcome(tmp_path)
     assert losses(found) == losses(control("digits"))
     parts = {"model", "optimizer", "scheduler", "ema", "data", "rng"}
-    assert {part: found.digests[part] for part in parts} == {
-        part: control("digits").digests[part] for part in parts
-    }
+    assert {part: found.digests[part] for part in parts} == {part: control("digits").digests[part] for part in parts}
 
 
 def test_logging_less_changes_nothing(trainers: Any, outcome: Any, control: Control, tmp_path: Path) -> None:
@@ -190,9 +169,7 @@ def test_logging_less_changes_nothing(trainers: Any, outcome: Any, control: Cont
     assert outcome(tmp_path).digests == control("digits").digests
 
 
-def test_a_background_save_that_is_killed(
-    trainers: Any, outcome: Any, control: Control, tmp_path: Path
-) -> None:
+def test_a_background_save_that_is_killed(trainers: Any, outcome: Any, control: Control, tmp_path: Path) -> None:
     for call in (40, 90):
         place = "ckpttool.saving.stream.ProvedStream.write"
         trainers(tmp_path, *COMMON, *RUNS["digits"], "--save-async", at=[place, call], do="SIGKILL")

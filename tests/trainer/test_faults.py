@@ -148,9 +148,7 @@ def test_what_the_stream_yields_differs_in_what_is_named(name: str) -> None:
     assert Faults(name).order(plan, at).__next__() == wanted[0] or FAULTS[name].when == "every order"
 
 
-IN_A_RUN = [
-    name for name, f in ALONE.items() if f.when not in ("save", "evaluate", "start", "saved", "second resume")
-]
+IN_A_RUN = [name for name, f in ALONE.items() if f.when not in ("save", "evaluate", "start", "saved", "second resume")]
 
 
 @SLOW
@@ -159,9 +157,7 @@ def test_the_loss_shows_it_when_it_is_said_to(cut: Cut, tmp_path: Path, name: st
     kind = NEEDS.get(name, "digits")
     whole, broken = resumed(cut, tmp_path, kind, name)
     # In order, whatever the steps are called: a count that is one behind is no other loss.
-    pairs = zip(
-        [broken[k][0] for k in sorted(broken)], [whole[k][0] for k in sorted(whole) if k > CUT], strict=False
-    )
+    pairs = zip([broken[k][0] for k in sorted(broken)], [whole[k][0] for k in sorted(whole) if k > CUT], strict=False)
     differ = [number for number, (ours, theirs) in enumerate(pairs) if ours != theirs]
     loss = FAULTS[name].loss
     if loss == "never":
@@ -205,9 +201,7 @@ def test_a_torn_save_costs_steps_and_no_bit(cut: Cut, tmp_path: Path) -> None:
     assert losses(tmp_path) == losses(cut("digits") / "whole")
 
 
-@pytest.mark.parametrize(
-    "name", ["untied", "scaler-lost", "growth-tracker-lost", "gradients-lost", "plateau-lost"]
-)
+@pytest.mark.parametrize("name", ["untied", "scaler-lost", "growth-tracker-lost", "gradients-lost", "plateau-lost"])
 def test_a_fault_that_would_break_nothing_is_refused(cut: Cut, tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match=r"this run has no"):
         resumed(cut, tmp_path, "digits", name)

@@ -316,9 +316,7 @@ def captured(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainState, Any]
     return fresh_state(config, load_task(config)), load(folder / "step-00000004.pth")
 
 
-@pytest.mark.parametrize(
-    "act", [dropped, replaced, *(pytest.param(f, marks=SLOW) for f in (another_kind, intruder))]
-)
+@pytest.mark.parametrize("act", [dropped, replaced, *(pytest.param(f, marks=SLOW) for f in (another_kind, intruder))])
 def test_nothing_in_a_state_is_passed_over(captured: tuple[TrainState, Any], act: Any) -> None:
     """Whatever is taken, added or changed, wherever: the restore refuses, in words."""
     state, saved = captured
@@ -329,9 +327,7 @@ def test_nothing_in_a_state_is_passed_over(captured: tuple[TrainState, Any], act
         for key in at[:-1]:
             holder = holder[key]
         value = holder[at[-1]]
-        if (
-            at[0] in RECORDS or at == ("counters", "resumes") or "python" in at[:-1]
-        ):  # 625 numbers: one is enough
+        if at[0] in RECORDS or at == ("counters", "resumes") or "python" in at[:-1]:  # 625 numbers: one is enough
             continue
         if isinstance(holder, tuple) or (act is replaced and isinstance(value, (dict, list, tuple))):
             continue
@@ -378,9 +374,7 @@ def test_memory_stays_flat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         known[state.counters.step] = int(status.read_text().split()[1]) * 4096
 
     monkeypatch.setattr(Saver, "save", note)
-    run(
-        tmp_path, steps=10_000, batch_size=8, save_every=500, eval_every=500, log_every=10, keep=2, patience=0
-    )
+    run(tmp_path, steps=10_000, batch_size=8, save_every=500, eval_every=500, log_every=10, keep=2, patience=0)
     assert max(known) == 10_000
     late = max(size for step, size in known.items() if step > 2000)
     assert late - known[2000] < 1 << 20, known

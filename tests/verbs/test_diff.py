@@ -148,12 +148,7 @@ def test_three_steps_later() -> None:
     found = {key: kind for kind, key in kinds(report)}
     assert found["model.0.weight"] == "rewritten"
     assert found["optimizer.state.0.weight.exp_avg"] == "rewritten"
-    assert (
-        found["optimizer.param_groups.0.lr"]
-        == found["global_step"]
-        == found["scheduler.last_epoch"]
-        == "edited"
-    )
+    assert found["optimizer.param_groups.0.lr"] == found["global_step"] == found["scheduler.last_epoch"] == "edited"
     assert found["scaler._growth_tracker"] == "edited"
     assert set(found.values()) == {"rewritten", "edited"}
     assert (changed(report, "global_step")["before"], changed(report, "global_step")["after"]) == (7, 10)
@@ -205,11 +200,7 @@ def test_new_nan_is_told_first(pair: Callable[..., tuple[Path, Path]]) -> None:
 def test_equal_close_and_different_are_told_apart(pair: Callable[..., tuple[Path, Path]]) -> None:
     sides = pair(scaled("hidden.bias", 1.000001))
     bitwise, close = diff(*sides), diff(*sides, tolerance=Tolerance(rtol=1e-5))
-    assert (bitwise.data["identical"], bitwise.data["close"], bitwise.exit_code) == (
-        False,
-        False,
-        ExitCode.FINDINGS,
-    )
+    assert (bitwise.data["identical"], bitwise.data["close"], bitwise.exit_code) == (False, False, ExitCode.FINDINGS)
     assert (close.data["identical"], close.data["close"], close.exit_code) == (False, True, ExitCode.OK)
     assert "equal within the tolerance: 1 tensor differs by at most" in told(close)
     same = diff(sides[0], sides[0], tolerance=Tolerance(rtol=1e-5))
@@ -254,9 +245,7 @@ def test_bit_rot_is_marked(pair: Callable[..., tuple[Path, Path]]) -> None:
     assert "run ckpttool verify on both" in told(report)
 
 
-def test_quick_never_says_identical_of_what_it_did_not_compare(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_quick_never_says_identical_of_what_it_did_not_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.safetensors").write_bytes(safetensors_file(weights()))
     path = tmp_path / "a.safetensors"
     assert diff(path, path, quick=True).exit_code == ExitCode.OK  # little enough to be read

@@ -53,9 +53,7 @@ def git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Git:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
-    monkeypatch.setenv(
-        "PYTHONPATH", os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]))
     monkeypatch.chdir(top)
 
     def run(*arguments: str) -> str:
@@ -76,9 +74,7 @@ def commit(git: Git, name: str, data: bytes) -> None:
 
 
 def changes(diff: str) -> list[str]:
-    return [
-        line for line in diff.splitlines() if line.startswith(("+", "-")) and line[:3] not in ("+++", "---")
-    ]
+    return [line for line in diff.splitlines() if line.startswith(("+", "-")) and line[:3] not in ("+++", "---")]
 
 
 def test_git_diff_and_log_show_the_changed_tensor_alone(git: Git) -> None:
@@ -123,10 +119,7 @@ def test_lfs_pointers_show_the_digest_or_the_file_itself(git: Git) -> None:
         home = Path(".git/lfs/objects", letter * 2, letter * 2)
         home.mkdir(parents=True)
         (home / (letter * 64)).write_bytes(data)
-    assert [line.split()[0] for line in changes(git("diff"))] == [
-        "-model.layers.0.weight",
-        "+model.layers.0.weight",
-    ]
+    assert [line.split()[0] for line in changes(git("diff"))] == ["-model.layers.0.weight", "+model.layers.0.weight"]
 
 
 def test_a_second_set_up_changes_nothing(git: Git) -> None:
@@ -176,9 +169,7 @@ def test_global_set_up_leaves_the_repository_alone(git: Git, named: str | None) 
     assert len(changes(git("diff"))) == 2
 
 
-def test_outside_of_a_repository_only_global_works(
-    git: Git, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_outside_of_a_repository_only_global_works(git: Git, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="--global"):
         git_setup()
@@ -211,21 +202,14 @@ def test_content_digests_agree_between_formats(tmp_path: Path) -> None:
 def test_order_in_lists_of_integers_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     path.write_bytes(torch_file({"params": [2, 1, 0, 5, 6, 7], "steps": {5: 1, 7: 2}, "flag": True}))
-    assert list(textconv(str(path)))[1:] == [
-        "params: [2, 1, 0, 5..7]",
-        "steps.5: 1",
-        "steps.7: 2",
-        "flag: true",
-    ]
+    assert list(textconv(str(path)))[1:] == ["params: [2, 1, 0, 5..7]", "steps.5: 1", "steps.7: 2", "flag: true"]
 
 
 def test_long_values_are_told_apart_by_their_digests(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     seen = set()
     for end in "xy":
-        path.write_bytes(
-            torch_file({"config": "word\n" * 1000 + end, "seeds": [7**i % 1000003 for i in range(625)]})
-        )
+        path.write_bytes(torch_file({"config": "word\n" * 1000 + end, "seeds": [7**i % 1000003 for i in range(625)]}))
         first, second = list(textconv(str(path)))[1:]
         assert len(first) < 300 > len(second)
         assert "\n" not in first

@@ -203,20 +203,14 @@ def test_manifests_and_folders_go_with_their_checkpoints(tmp_path: Path) -> None
     assert left(tmp_path) == ["step-2.pth", "step-2.pth.manifest.json"]
 
 
-ITEMS = st.lists(
-    st.builds(Item, st.uuids().map(str), st.integers(0, 99), st.none() | st.floats()), max_size=12
-)
+ITEMS = st.lists(st.builds(Item, st.uuids().map(str), st.integers(0, 99), st.none() | st.floats()), max_size=12)
 
 
 @given(ITEMS, st.integers(1, 5), st.none() | st.integers(1, 9), st.integers(0, 4), st.booleans())
-def test_retention_keeps_what_it_says(
-    items: list[Item], last: int, every: int | None, best: int, lower: bool
-) -> None:
+def test_retention_keeps_what_it_says(items: list[Item], last: int, every: int | None, best: int, lower: bool) -> None:
     stay = reasons_to_keep(items, Kept(last, every, best, lower))
     assert sum("last" in why for why in stay.values()) == min(last, len(items))
-    assert {i.name for i in items if every and i.step % every == 0} == {
-        n for n, w in stay.items() if "every" in w
-    }
+    assert {i.name for i in items if every and i.step % every == 0} == {n for n, w in stay.items() if "every" in w}
     measured = sorted(i.metric for i in items if i.metric is not None and i.metric == i.metric)
     chosen = sorted(i.metric for i in items if i.metric is not None and "best" in stay.get(i.name, ()))
     assert chosen == (measured[:best] if lower else measured[len(measured) - min(best, len(measured)) :])

@@ -72,9 +72,7 @@ def test_deleting_refuses_a_folder_with_another_checkpoint_in_it(tmp_path: Path)
 def test_files_of_one_step_go_together(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         put(
-            tmp_path,
-            f"iter_{step:07d}/mp_rank_00/model_optim_rng.pt",
-            f"iter_{step:07d}/mp_rank_01/model_optim_rng.pt",
+            tmp_path, f"iter_{step:07d}/mp_rank_00/model_optim_rng.pt", f"iter_{step:07d}/mp_rank_01/model_optim_rng.pt"
         )
         put(tmp_path, f"custom/step_{step}/model.pth", f"custom/step_{step}/optimizer.pth")
         put(tmp_path, f"ranks/ba{step}-rank0.pt", f"ranks/ba{step}-rank1.pt")
@@ -226,9 +224,7 @@ def test_an_interruption_leaves_nothing_that_looks_whole(
         by_step = {Path(t["path"]).parent.name: t["state"] for t in report["targets"]}
         if layout == "shards":
             assert by_step["step-3"] == "complete"
-            assert all(
-                len(list((run / s).glob("*.safetensors"))) == 2 for s, x in by_step.items() if x == "complete"
-            )
+            assert all(len(list((run / s).glob("*.safetensors"))) == 2 for s, x in by_step.items() if x == "complete")
         elif layout != "ranks":
             assert {t["state"] for t in report["targets"]} == {"complete"}, changes
         newest = str(latest(run).data["path"])

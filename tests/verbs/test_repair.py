@@ -22,9 +22,7 @@ def sound() -> bytes:
     return FILES["torch-zip"]()
 
 
-def outcome(
-    folder: Path, data: bytes, suffix: str = ".pth", **wishes: Any
-) -> tuple[dict[str, Any], bytes | None]:
+def outcome(folder: Path, data: bytes, suffix: str = ".pth", **wishes: Any) -> tuple[dict[str, Any], bytes | None]:
     source, output = folder / f"broken{suffix}", folder / f"mended{suffix}"
     source.write_bytes(data)
     output.unlink(missing_ok=True)
@@ -47,9 +45,7 @@ def errors(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("signatures", [(b"PK\3\4",), (b"PK\7\10",), (b"PK\1\2",), (b"PK\1\2", b"PK\3\4")])
-def test_signatures_that_are_gone_are_put_back(
-    tmp_path: Path, sound: bytes, signatures: tuple[bytes, ...]
-) -> None:
+def test_signatures_that_are_gone_are_put_back(tmp_path: Path, sound: bytes, signatures: tuple[bytes, ...]) -> None:
     bad = sound
     for signature in signatures:
         bad = bad.replace(signature, b"\0\0\0\0")
@@ -115,9 +111,7 @@ def test_a_flipped_bit_of_the_tree_is_turned_back_on_request(tmp_path: Path, sou
     assert outcome(tmp_path, bad, fix_bit=True)[1] == sound
 
 
-def test_a_tree_that_is_gone_is_taken_from_another_checkpoint_of_the_run(
-    tmp_path: Path, sound: bytes
-) -> None:
+def test_a_tree_that_is_gone_is_taken_from_another_checkpoint_of_the_run(tmp_path: Path, sound: bytes) -> None:
     good = tmp_path / "good.pth"
     good.write_bytes(sound)
     bad = bytes(2000) + sound[2000:]
@@ -135,9 +129,7 @@ def test_equal_records_of_another_checkpoint_heal(tmp_path: Path, sound: bytes) 
     assert outcome(tmp_path, bad, like=good)[1] == sound
 
 
-def test_lost_tensors_are_left_out_and_their_optimizer_state_begins_afresh(
-    tmp_path: Path, sound: bytes
-) -> None:
+def test_lost_tensors_are_left_out_and_their_optimizer_state_begins_afresh(tmp_path: Path, sound: bytes) -> None:
     bad = sound[: int(len(sound) * 0.6)]
     found, output = outcome(tmp_path, bad)
     assert output is not None
@@ -178,9 +170,7 @@ def test_unproved_tensors_are_kept_on_request(tmp_path: Path, sound: bytes) -> N
 
 
 @pytest.mark.parametrize("kind", ["torch-legacy", "safetensors"])
-def test_whole_tensors_of_formats_without_checksums_are_kept_and_said_to_be_unproved(
-    tmp_path: Path, kind: str
-) -> None:
+def test_whole_tensors_of_formats_without_checksums_are_kept_and_said_to_be_unproved(tmp_path: Path, kind: str) -> None:
     data = FILES[kind]()
     suffix = ".safetensors" if kind == "safetensors" else ".pth"
     found, output = outcome(tmp_path, data[: int(len(data) * 0.7)], suffix)

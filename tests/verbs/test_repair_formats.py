@@ -102,9 +102,7 @@ def test_a_pickle_that_ends_early_is_kept_up_to_there(tmp_path: Path) -> None:
     assert found["exit_code"] == 1
     assert [one["key"] for one in found["lost"]] == [found["lost"][0]["key"]]
     again = describe(tmp_path / "mended.pth")
-    assert {"epoch", "names", "layer 0", "layer 899"} <= {
-        node.value for node in again.nodes if hasattr(node, "value")
-    }
+    assert {"epoch", "names", "layer 0", "layer 899"} <= {node.value for node in again.nodes if hasattr(node, "value")}
 
 
 # --- manifests ---------------------------------------------------------------------------------------------------
@@ -284,9 +282,7 @@ def test_of_a_data_file_that_is_gone_its_chunks_are_lost(tmp_path: Path, folder:
 def test_a_bit_of_a_chunk_is_turned_back(tmp_path: Path, folder: Path) -> None:
     good = tmp_path / "good"
     shutil.copytree(folder, good)
-    span = max(
-        (e.span for e in describe(folder).extents if ".distcp" in e.name), key=lambda span: span.nbytes
-    )
+    span = max((e.span for e in describe(folder).extents if ".distcp" in e.name), key=lambda span: span.nbytes)
     data = bytearray(Path(span.source).read_bytes())
     data[span.start + 77] ^= 32
     Path(span.source).write_bytes(data)

@@ -62,8 +62,7 @@ class Run:
     def states(self) -> dict[str, tuple[str, str]]:
         report: Any = verify([self.folder], fail_on="never").json
         return {
-            os.path.relpath(t["path"], self.folder): (t["state"], "; ".join(t["incomplete"]))
-            for t in report["targets"]
+            os.path.relpath(t["path"], self.folder): (t["state"], "; ".join(t["incomplete"])) for t in report["targets"]
         }
 
 
@@ -152,9 +151,7 @@ def test_deepspeed_with_tags_that_count_nothing(run: Run) -> None:
     assert not any("not finished" in why for why in run.skipped().values())
 
 
-@pytest.mark.parametrize(
-    "ranks", [["mp_rank_00"], ["mp_rank_00", "mp_rank_01"], ["mp_rank_00_000", "mp_rank_00_001"]]
-)
+@pytest.mark.parametrize("ranks", [["mp_rank_00"], ["mp_rank_00", "mp_rank_01"], ["mp_rank_00_000", "mp_rank_00_001"]])
 def test_megatron(run: Run, ranks: list[str]) -> None:
     for iteration in (9000, 10000):
         for rank in ranks:
@@ -253,9 +250,7 @@ def test_composer(run: Run) -> None:
 
 
 def test_fairseq(run: Run) -> None:
-    run.put(
-        "checkpoint1.pt", "checkpoint_1_500.pt", "checkpoint2.pt", "checkpoint_best.pt", "checkpoint_last.pt"
-    )
+    run.put("checkpoint1.pt", "checkpoint_1_500.pt", "checkpoint2.pt", "checkpoint_best.pt", "checkpoint_last.pt")
     assert run.latest() == "checkpoint_last.pt"
     for name in ("checkpoint_last.pt", "checkpoint_best.pt", "checkpoint_1_500.pt"):
         (run.folder / name).unlink()
@@ -361,8 +356,7 @@ def lose(name: str) -> Callable[[Run], None]:
 
 
 @pytest.mark.parametrize(
-    ("missing", "said"),
-    [("optimizer.pt", "optimizer"), ("rng_state.pth", "rng"), ("scheduler.pt", "scheduler")],
+    ("missing", "said"), [("optimizer.pt", "optimizer"), ("rng_state.pth", "rng"), ("scheduler.pt", "scheduler")]
 )
 def test_a_trainers_checkpoint_without_a_part_is_partial(run: Run, missing: str, said: str) -> None:
     for step in (1, 2, 3):

@@ -11,16 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from ckpttool.errors import UsageError, WriteFailed
-from ckpttool.manifest import (
-    FileSeal,
-    Malformed,
-    Manifest,
-    TensorSeal,
-    block_size,
-    from_json,
-    sidecar,
-    to_json,
-)
+from ckpttool.manifest import FileSeal, Malformed, Manifest, TensorSeal, block_size, from_json, sidecar, to_json
 from ckpttool.testing.samples import run_files, training_state, weights
 from ckpttool.testing.writers import safetensors_file, sharded_files, torch_file
 from ckpttool.verbs.seal import seal

@@ -66,9 +66,7 @@ def in_the_padding(path: Path) -> None:
     """Bytes that no reader looks at: between zip records, or the spaces behind a header."""
     data = path.read_bytes()
     flip(
-        path,
-        data.index(b"ZZZZ") + 1 if b"ZZZZ" in data else data.index(b"}  ") + 1,
-        0x41 if b"ZZZZ" in data else 0x29,
+        path, data.index(b"ZZZZ") + 1 if b"ZZZZ" in data else data.index(b"}  ") + 1, 0x41 if b"ZZZZ" in data else 0x29
     )
 
 
@@ -141,8 +139,7 @@ def edited(form: str) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("form", "expected"),
-    [("torch-zip", "edited"), ("torch-legacy", "damaged"), ("safetensors", "damaged")],
+    ("form", "expected"), [("torch-zip", "edited"), ("torch-legacy", "damaged"), ("safetensors", "damaged")]
 )
 def test_one_edited_number(tmp_path: Path, form: str, expected: str) -> None:
     """Formats without checksums show no difference between an edit of one number and a flipped bit, and say so."""
@@ -274,13 +271,7 @@ def test_any_spelling_of_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "sub").mkdir()
     (tmp_path / "last.safetensors").symlink_to(target.name)
     (tmp_path / "sub" / "best.safetensors").symlink_to(f"../{target.name}")
-    for name in (
-        target.name,
-        f"./{target.name}",
-        f"sub/../{target.name}",
-        "last.safetensors",
-        "sub/best.safetensors",
-    ):
+    for name in (target.name, f"./{target.name}", f"sub/../{target.name}", "last.safetensors", "sub/best.safetensors"):
         assert verdicts(Path(name)) == {"proved"}, name
         report: Any = verify([name]).json
         assert report["targets"][0]["integrity"] == "proved", name

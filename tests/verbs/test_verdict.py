@@ -50,11 +50,7 @@ def test_the_first_that_applies_names_the_verdict() -> None:
 def test_what_is_no_checkpoint_is_said_first() -> None:
     empty = checkpoint(kind="a web page")
     verdict = reach(empty, layout("none"), of("not-a-checkpoint", "unsafe-global"), cover(empty, None))
-    assert (verdict.name, verdict.integrity, verdict.readiness) == (
-        "not-a-checkpoint",
-        "unchecked",
-        "weights-only",
-    )
+    assert (verdict.name, verdict.integrity, verdict.readiness) == ("not-a-checkpoint", "unchecked", "weights-only")
 
 
 def test_warnings_do_not_damage() -> None:
@@ -109,8 +105,7 @@ def test_a_tensor_that_could_not_be_measured_is_named_with_the_reason() -> None:
 
 def test_findings_are_sorted_once_each_and_ignored_by_code_or_name() -> None:
     damage = tuple(
-        Damage(name, "x", "x")
-        for name in ("trailing-bytes", "crc-not-recorded", "over-limit", "trailing-bytes")
+        Damage(name, "x", "x") for name in ("trailing-bytes", "crc-not-recorded", "over-limit", "trailing-bytes")
     )
     context = Context(checkpoint(damage=damage), Layout(), None)
     assert [f.name for f in judge(context)][:1] == ["over-limit"]

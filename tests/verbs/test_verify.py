@@ -100,9 +100,7 @@ def test_each_verdict(put: Any, verdict: str) -> None:
     report = verify([put(VERDICTS[verdict])])
     target = one(report)
     assert target["verdict"] == verdict
-    assert report.exit_code == (
-        ExitCode.OK if verdict in ("weights-only", "resumable") else ExitCode.FINDINGS
-    )
+    assert report.exit_code == (ExitCode.OK if verdict in ("weights-only", "resumable") else ExitCode.FINDINGS)
     assert report.json["ok"] is (report.exit_code == 0)
 
 

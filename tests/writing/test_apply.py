@@ -143,9 +143,7 @@ def test_any_wrong_byte_of_what_was_computed_is_found(
         assert names(tmp_path) == before
 
 
-def test_a_wrong_copy_is_found_with_verify(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_copy_is_found_with_verify(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "out.safetensors"
     target.write_bytes(b"precious")
     corrupt(monkeypatch, describe(source).nbytes // 2)
@@ -167,9 +165,7 @@ def test_damage_of_the_source_is_found_with_verify(source: Path, tmp_path: Path)
     assert names(tmp_path) == ["run.pt"]
 
 
-def test_headers_are_compared_with_the_draft(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_headers_are_compared_with_the_draft(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer that writes well what was not meant."""
     from ckpttool.writing import safetensors, torch_zip
 

@@ -326,12 +326,7 @@ def test_what_a_dead_writer_left_is_removed_and_a_live_one_is_let_be(target: Pat
 
 
 def test_files_of_others_are_never_swept(tmp_path: Path, target: Path) -> None:
-    others = [
-        ".model.pt.tmp",
-        ".model.pt.ckpttool-.tmp",
-        ".other.pt.ckpttool-0123456789ab.tmp",
-        "model.pt.tmp",
-    ]
+    others = [".model.pt.tmp", ".model.pt.ckpttool-.tmp", ".other.pt.ckpttool-0123456789ab.tmp", "model.pt.tmp"]
     for name in others:
         (tmp_path / name).touch()
     (tmp_path / ".model.pt.ckpttool-0123456789ab.tmp").touch()

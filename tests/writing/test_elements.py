@@ -106,13 +106,7 @@ def test_known_values() -> None:
         found: list[int] = encode(np.array(values, "f4"), DTYPES[name]).tolist()
         return found
 
-    assert codes([1.0, 1 + 2**-8, 1 + 3 * 2**-8, -2.0, 3.4e38], "bfloat16") == [
-        0x3F80,
-        0x3F80,
-        0x3F82,
-        0xC000,
-        0x7F80,
-    ]
+    assert codes([1.0, 1 + 2**-8, 1 + 3 * 2**-8, -2.0, 3.4e38], "bfloat16") == [0x3F80, 0x3F80, 0x3F82, 0xC000, 0x7F80]
     assert codes([448, 500, np.inf, -500, np.nan], "float8_e4m3fn") == [0x7E, 0x7E, 0x7E, 0xFE, 0x7F]
     assert codes([57344, 61440, -0.0, np.inf], "float8_e5m2") == [0x7B, 0x7C, 0x80, 0x7C]
     assert codes([240, 1e9, -0.0], "float8_e4m3fnuz") == [0x7F, 0x80, 0]

@@ -182,9 +182,7 @@ def test_what_is_like_another_does_not_read_it(tmp_path: Path) -> None:
 def test_mixed_element_types(tmp_path: Path) -> None:
     weight = saved(tmp_path / "w", "w", np.array([0x3F80, 0x4000], "u2"), DTYPES["bfloat16"], swapped=True)
     mask = saved(tmp_path / "m", "m", np.array([0, 1], "u1"), DTYPES["bool"])
-    made = Made(
-        Applied(ops.Multiply(), (Leaf("w"), Leaf("m"))), (weight, mask), Form(DTYPES["bfloat16"], (2,))
-    )
+    made = Made(Applied(ops.Multiply(), (Leaf("w"), Leaf("m"))), (weight, mask), Form(DTYPES["bfloat16"], (2,)))
     assert np.frombuffer(evaluate(made), "u2").tolist() == [0, 0x4000]
 
 
@@ -200,9 +198,7 @@ def test_mixed_element_types(tmp_path: Path) -> None:
         (Tensor(FLOAT, (1 << 40,), (0,), 0, 0), 12, 12, "1099511627776 elements are made of 1"),
     ],
 )
-def test_what_does_not_fit_is_said(
-    tmp_path: Path, tensor: Tensor, nbytes: int, span: int, words: str
-) -> None:
+def test_what_does_not_fit_is_said(tmp_path: Path, tensor: Tensor, nbytes: int, span: int, words: str) -> None:
     path = tmp_path / "short"
     path.write_bytes(bytes(10))
     given = Input("x", tensor, Storage("x", FLOAT, nbytes, Span(str(path), 0, span)))
@@ -223,24 +219,18 @@ def test_one_expert_is_read_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     given = saved(tmp_path / "a", "a", packed, FLOAT)
     read: list[int] = []
     real = LocalFile.readinto
-    monkeypatch.setattr(
-        LocalFile, "readinto", lambda self, start, to: read.append(len(to)) or real(self, start, to)
-    )
+    monkeypatch.setattr(LocalFile, "readinto", lambda self, start, to: read.append(len(to)) or real(self, start, to))
     expert = Applied(ops.Transpose(), (Applied(ops.Unstack(), (Leaf("a"),), 5),))
     found = evaluate(Made(expert, (given,), Form(FLOAT, (4, 6))))
     assert bytes(found) == packed[5].T.tobytes()
     assert read == [6 * 4 * 4]
 
 
-def test_inputs_that_overlap_everywhere_are_read_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_inputs_that_overlap_everywhere_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = saved(tmp_path / "a", "a", np.arange(24, dtype="u4").reshape(4, 6), FLOAT)
     read: list[int] = []
     real = LocalFile.readinto
-    monkeypatch.setattr(
-        LocalFile, "readinto", lambda self, start, to: read.append(len(to)) or real(self, start, to)
-    )
+    monkeypatch.setattr(LocalFile, "readinto", lambda self, start, to: read.append(len(to)) or real(self, start, to))
     columns = [Applied(ops.Split(sections=3, dim=1), (Leaf("a"),), part) for part in (2, 0, 1)]
     evaluate(Made(Applied(ops.Concat(1), tuple(columns)), (given,), Form(FLOAT, (4, 6))))
     assert read == [4 * 6 * 4]
@@ -282,10 +272,7 @@ def test_deflated_bytes_are_never_taken_for_elements(tmp_path: Path) -> None:
     assert len(lies) >= noise.nbytes
     storage = Storage("0", FLOAT, noise.nbytes, Span(str(path), 0, len(lies)))
     given = Input("a", Tensor(FLOAT, (16,), (1,), 0, 0), storage, noise.nbytes)
-    for expression, rows in (
-        (Leaf("a"), slice(None)),
-        (Applied(ops.Slice(0, 12, 16), (Leaf("a"),)), slice(12, 16)),
-    ):
+    for expression, rows in ((Leaf("a"), slice(None)), (Applied(ops.Slice(0, 12, 16), (Leaf("a"),)), slice(12, 16))):
         made = Made(expression, (given,), Form(FLOAT, noise[rows].shape))
         assert as_copied(made) is None
         assert bytes(evaluate(made)) == noise[rows].tobytes()

@@ -134,9 +134,7 @@ def test_folders_are_never_replaced_and_parts_below_are_refused(trainer: Any, tm
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["x"]
 
 
-STEP = (
-    'ckpttool: 1\nfrom: "1"\nto: "2"\nrules:\n- rename: "{z|y|x|a}.{rest...}"\n  to: "{b|c|d|e}.{rest...}"\n'
-)
+STEP = 'ckpttool: 1\nfrom: "1"\nto: "2"\nrules:\n- rename: "{z|y|x|a}.{rest...}"\n  to: "{b|c|d|e}.{rest...}"\n'
 IDLE = 'ckpttool: 1\nfrom: "2"\nto: "3"\nrules:\n- rename: "gone"\n  to: "went"\n  optional: true\n'
 
 

@@ -63,11 +63,7 @@ def header(data: bytes) -> dict[str, Any]:
 
 def test_every_element_type_in_the_librarys_order(library: ModuleType, torch: Any, tmp_path: Path) -> None:
     names = [name for name in SAFETENSORS.values() if hasattr(torch, name.name)]
-    state = {
-        f"{key}.{dtype.name}": torch.ones(2, 3).to(getattr(torch, dtype.name))
-        for dtype in names
-        for key in "ba"
-    }
+    state = {f"{key}.{dtype.name}": torch.ones(2, 3).to(getattr(torch, dtype.name)) for dtype in names for key in "ba"}
     state |= {"scalar": torch.tensor(2.5), "empty": torch.empty(0, 3), 'é\n"\x7f': torch.ones(1)}
     torch.save(state, tmp_path / "a.pt")
     assert converted(tmp_path / "a.pt") == library.save(state, metadata=FRESH)
@@ -194,9 +190,7 @@ def test_views_of_one_storage_are_written_apart(tmp_path: Path) -> None:
 def test_lazily_conjugated_views_are_not_carried(torch: Any, tmp_path: Path, conjugate: bool) -> None:
     number = torch.tensor([1 + 2j]).conj()
     torch.save({"c": number if conjugate else number.imag}, tmp_path / "a.pt")
-    assert [loss.key for loss in losses(draft_of(describe(tmp_path / "a.pt"))) if loss.kind == "content"] == [
-        "c"
-    ]
+    assert [loss.key for loss in losses(draft_of(describe(tmp_path / "a.pt"))) if loss.kind == "content"] == ["c"]
 
 
 def test_sparse_and_meta_tensors_are_not_carried(torch: Any, tmp_path: Path) -> None:
@@ -206,9 +200,7 @@ def test_sparse_and_meta_tensors_are_not_carried(torch: Any, tmp_path: Path) -> 
     assert found == [("s", "sparse_coo tensor"), ("m", "meta tensor")]
 
 
-@pytest.mark.parametrize(
-    "value", [{"a": {"b": 1}, "a.b": 2}, {"0": 1, 0: 2}, {"x": {"y.z": 1}, "x.y": {"z": 2}}]
-)
+@pytest.mark.parametrize("value", [{"a": {"b": 1}, "a.b": 2}, {"0": 1, 0: 2}, {"x": {"y.z": 1}, "x.y": {"z": 2}}])
 def test_two_tensors_of_one_name_are_refused(value: dict[Any, Any], tmp_path: Path) -> None:
     def filled(tree: Any) -> Any:
         if isinstance(tree, dict):

@@ -100,9 +100,7 @@ def test_shards_are_never_replaced(tmp_path: Path) -> None:
     assert (names(tmp_path / "run"), names(tmp_path / "out")) == before
 
 
-def test_a_name_that_is_taken_meanwhile_takes_the_others_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_name_that_is_taken_meanwhile_takes_the_others_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = source(tmp_path, STATE)
     (tmp_path / "run").mkdir()
     late = tmp_path / "run" / "x-00002-of-00003.safetensors"
@@ -141,8 +139,7 @@ def test_shared_tensors_stay_together_or_are_recorded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "nbytes"),
-    [("5GB", 5 * 10**9), ("1.5 MB", 1_500_000), ("100kb", 100_000), ("2TB", 2 * 10**12), ("7", 7)],
+    ("text", "nbytes"), [("5GB", 5 * 10**9), ("1.5 MB", 1_500_000), ("100kb", 100_000), ("2TB", 2 * 10**12), ("7", 7)]
 )
 def test_sizes(text: str, nbytes: int) -> None:
     assert size_of(text) == nbytes
@@ -167,9 +164,7 @@ def hub() -> Any:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("safe", [True, False])
 @pytest.mark.parametrize("most", [1, 40, 100, 10_000])
-def test_files_and_index_are_the_librarys(
-    hub: Any, torch: Any, tmp_path: Path, safe: bool, most: int
-) -> None:
+def test_files_and_index_are_the_librarys(hub: Any, torch: Any, tmp_path: Path, safe: bool, most: int) -> None:
     shared = torch.randn(10)
     state = {
         "z": shared, "b": torch.randn(3, 5).half(), "a": shared, "big": torch.randn(64), "i": torch.tensor(3),
@@ -191,9 +186,7 @@ def test_files_and_index_are_the_librarys(
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=20), st.integers(1, 60))
 def test_any_sizes_are_split_as_the_library_splits_them(sizes: list[int], most: int) -> None:
-    base = pytest.importorskip(
-        "huggingface_hub.serialization._base", reason="huggingface_hub is not installed"
-    )
+    base = pytest.importorskip("huggingface_hub.serialization._base", reason="huggingface_hub is not installed")
     from ckpttool.dtypes import BYTE
     from ckpttool.model import Tensor as Described
     from ckpttool.writing.flat import Named
@@ -203,9 +196,7 @@ def test_any_sizes_are_split_as_the_library_splits_them(sizes: list[int], most: 
     theirs = base.split_state_dict_into_shards_factory(
         state, get_storage_size=lambda n: n, filename_pattern="m{suffix}", max_shard_size=most
     )
-    items = [
-        Named(name, Described(BYTE, (size,), (1,), 0, i), i) for i, (name, size) in enumerate(state.items())
-    ]
+    items = [Named(name, Described(BYTE, (size,), (1,), 0, i), i) for i, (name, size) in enumerate(state.items())]
     ours = [[item.name for item in shard] for shard in split(items, state, most)]
     assert ours == list(theirs.filename_to_tensors.values())
 

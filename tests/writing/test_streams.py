@@ -83,17 +83,11 @@ def test_a_source_that_ends_early_is_an_error(
     source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     without(way, monkeypatch)
-    with (
-        (tmp_path / "out").open("w+b") as file,
-        Sink(file) as sink,
-        pytest.raises(WriteFailed, match="20 of the 30"),
-    ):
+    with (tmp_path / "out").open("w+b") as file, Sink(file) as sink, pytest.raises(WriteFailed, match="20 of the 30"):
         sink.copy(Span(source, len(DATA) - 20, len(DATA) + 10))
 
 
-def test_a_full_disk_is_not_taken_for_another_way(
-    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_not_taken_for_another_way(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: object) -> int:
         raise OSError(errno.ENOSPC, "no space left")
 
@@ -102,9 +96,7 @@ def test_a_full_disk_is_not_taken_for_another_way(
         sink.copy(Span(source, 1, streams.SMALL + 1))
 
 
-def test_small_ranges_do_not_ask_the_kernel(
-    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_small_ranges_do_not_ask_the_kernel(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> int:
         raise AssertionError("asked")
 
@@ -117,11 +109,7 @@ def test_small_ranges_do_not_ask_the_kernel(
 
 
 def test_a_missing_source_says_so(tmp_path: Path) -> None:
-    with (
-        (tmp_path / "out").open("w+b") as file,
-        Sink(file) as sink,
-        pytest.raises(Unreadable, match="no such file"),
-    ):
+    with (tmp_path / "out").open("w+b") as file, Sink(file) as sink, pytest.raises(Unreadable, match="no such file"):
         sink.copy(Span(str(tmp_path / "none"), 0, 10))
 
 
@@ -136,8 +124,7 @@ def test_checksums_run_over_what_is_written_and_copied(source: str, tmp_path: Pa
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99)).map(sorted), max_size=4),
-    st.sampled_from([0, 2, 4, 8]),
+    st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99)).map(sorted), max_size=4), st.sampled_from([0, 2, 4, 8])
 )
 def test_elements_are_turned_wherever_ranges_cut_them(ranges: list[list[int]], width: int) -> None:
     data = DATA[:100]

@@ -56,11 +56,7 @@ def rewrite(source: Path, target: Path) -> bytes:
 
 
 def test_fixtures_come_out_byte_for_byte(fixtures_dir: Path, tmp_path: Path) -> None:
-    other = {
-        path.name
-        for path in archives(fixtures_dir)
-        if rewrite(path, tmp_path / path.name) != path.read_bytes()
-    }
+    other = {path.name for path in archives(fixtures_dir) if rewrite(path, tmp_path / path.name) != path.read_bytes()}
     assert other <= EQUAL_STRINGS | OLDER | WITHOUT_CHECKSUMS
     assert len(archives(fixtures_dir)) > len(other) + 25
 
@@ -144,9 +140,7 @@ def test_the_sources_alignment_is_kept() -> None:
 
 def test_keys_that_are_no_numbers_are_numbered_anew() -> None:
     draft = made(1, 2, 3)
-    storages = tuple(
-        replace(s, key=key) for s, key in zip(draft.checkpoint.storages, "a ../b a".split(), strict=True)
-    )
+    storages = tuple(replace(s, key=key) for s, key in zip(draft.checkpoint.storages, "a ../b a".split(), strict=True))
     data = written(torch_zip, replace(draft, checkpoint=replace(draft.checkpoint, storages=storages)))
     assert [name for name in records(data) if name.startswith("data/")] == ["data/0", "data/1", "data/2"]
     assert says(data) == says(written(torch_zip, draft))
@@ -307,9 +301,7 @@ def test_old_torch_reads_it_too(torch: ModuleType, fixtures_dir: Path, tmp_path:
     rewrite(fixtures_dir / "mlp.pth", tmp_path / "mlp.pth")
     if not python.exists() or Path(sys.executable).resolve() == python.resolve():
         pytest.skip("no other Python here")
-    done = subprocess.run(
-        [python, "-c", code, tmp_path / "mlp.pth"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([python, "-c", code, tmp_path / "mlp.pth"], capture_output=True, text=True, check=False)
     if "AssertionError" in done.stderr or "No module named" in done.stderr:
         pytest.skip("the system has no old torch")
     assert done.stdout.strip() == str(len(torch.load(fixtures_dir / "mlp.pth")))
@@ -343,12 +335,8 @@ def load(torch: ModuleType, path: Path, **how: Any) -> Any:
             return None
 
 
-@pytest.mark.parametrize(
-    "name", ["mlp.safetensors", "dtypes.safetensors", "sharded", "torch_tar.pth", "sharded_bin"]
-)
-def test_checkpoints_of_other_formats_load(
-    torch: ModuleType, fixtures_dir: Path, tmp_path: Path, name: str
-) -> None:
+@pytest.mark.parametrize("name", ["mlp.safetensors", "dtypes.safetensors", "sharded", "torch_tar.pth", "sharded_bin"])
+def test_checkpoints_of_other_formats_load(torch: ModuleType, fixtures_dir: Path, tmp_path: Path, name: str) -> None:
     checkpoint = describe(fixtures_dir / name)
     with (tmp_path / "out.pth").open("w+b") as file, Sink(file) as sink:
         torch_zip.write(draft_of(checkpoint), sink)
@@ -372,10 +360,7 @@ def test_an_edited_state_dict_loads(torch: ModuleType) -> None:
     keys = (editor.value("renamed"), editor.value("added"))
     editor.replace(checkpoint.root or 0, replace(old, keys=keys, values=(old.values[1], new)))
     loaded = torch.load(io.BytesIO(written(torch_zip, editor.finish(), source)), weights_only=True)
-    assert {key: value.tolist() for key, value in loaded.items()} == {
-        "renamed": [[1, 1], [1, 1]],
-        "added": [7, 8],
-    }
+    assert {key: value.tolist() for key, value in loaded.items()} == {"renamed": [[1, 1], [1, 1]], "added": [7, 8]}
 
 
 @pytest.mark.slow

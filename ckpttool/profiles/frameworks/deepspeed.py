@@ -20,8 +20,7 @@ PROFILE = Profile(
     next=(Next(f"global_steps|{_MODEL}>global_steps", unit="step"),),
     notes=(
         Note(
-            "under ZeRO the optimizer's state lies in the ..._optim_states.pt files of the same folder, "
-            "one per rank",
+            "under ZeRO the optimizer's state lies in the ..._optim_states.pt files of the same folder, one per rank",
             has=("ds_version",),
             lacks=(_ZERO,),
         ),

@@ -20,8 +20,7 @@ PROFILE = Profile(
     next=(Next("optimizer_history>*>num_updates", unit="update"),),
     notes=(
         Note(
-            "no last_optimizer_state: saved with --no-save-optimizer-state, so a resume starts the "
-            "optimizer afresh",
+            "no last_optimizer_state: saved with --no-save-optimizer-state, so a resume starts the optimizer afresh",
             lacks=("last_optimizer_state",),
         ),
     ),

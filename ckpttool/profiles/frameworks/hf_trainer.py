@@ -25,8 +25,7 @@ PROFILE = Profile(
     next=(Next("trainer_state.json>global_step", unit="step"),),
     notes=(
         Note(
-            "saved with save_only_model=True: the Trainer left optimizer, scheduler and generators out "
-            "on purpose",
+            "saved with save_only_model=True: the Trainer left optimizer, scheduler and generators out on purpose",
             has=("trainer_state.json",),
             lacks=(
                 "optimizer.pt",

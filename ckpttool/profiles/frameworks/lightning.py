@@ -17,13 +17,9 @@ PROFILE = Profile(
     next=(Next("loops>fit_loop>epoch_progress>current>completed"), Next("epoch")),
     notes=(
         Note(
-            "saved with save_weights_only=True: Lightning left optimizer, scheduler and callbacks out "
-            "on purpose",
+            "saved with save_weights_only=True: Lightning left optimizer, scheduler and callbacks out on purpose",
             lacks=("optimizer_states",),
         ),
-        Note(
-            "no loops: written before Lightning 1.6, which later versions upgrade while loading",
-            lacks=("loops",),
-        ),
+        Note("no loops: written before Lightning 1.6, which later versions upgrade while loading", lacks=("loops",)),
     ),
 )

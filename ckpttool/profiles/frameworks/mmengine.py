@@ -19,8 +19,7 @@ PROFILE = Profile(
     next=(Next("meta>epoch"),),
     notes=(
         Note(
-            "EMAHook swaps the two while saving: state_dict holds the averaged weights, ema_state_dict "
-            "the raw ones",
+            "EMAHook swaps the two while saving: state_dict holds the averaged weights, ema_state_dict the raw ones",
             has=("ema_state_dict",),
         ),
         Note(

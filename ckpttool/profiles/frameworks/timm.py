@@ -17,8 +17,7 @@ PROFILE = Profile(
     next=(Next("epoch", 1),),
     notes=(
         Note(
-            "version 1 counts the epoch that comes next, version 2 the one that was finished",
-            equals=(("version", 1),),
+            "version 1 counts the epoch that comes next, version 2 the one that was finished", equals=(("version", 1),)
         ),
     ),
 )

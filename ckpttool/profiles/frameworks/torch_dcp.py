@@ -3,7 +3,5 @@
 from ckpttool.profiles.profile import Profile
 
 PROFILE = Profile(
-    framework="torch.distributed.checkpoint",
-    requires=(".metadata", "__*_*.distcp"),
-    confirms=(".metadata",),
+    framework="torch.distributed.checkpoint", requires=(".metadata", "__*_*.distcp"), confirms=(".metadata",)
 )

@@ -14,8 +14,7 @@ PROFILE = Profile(
     counters=("epoch",),
     notes=(
         Note(
-            "the key optimizer_state_dit is misspelt: a loader that looks for optimizer_state_dict will "
-            "not find it",
+            "the key optimizer_state_dit is misspelt: a loader that looks for optimizer_state_dict will not find it",
             has=("optimizer_state_dit",),
         ),
     ),

@@ -19,8 +19,7 @@ PROFILE = Profile(
     next=(Next("epoch", 1),),
     notes=(
         Note(
-            "stripped (epoch -1): optimizer, scaler and EMA were removed when training ended; it cannot "
-            "be resumed",
+            "stripped (epoch -1): optimizer, scaler and EMA were removed when training ended; it cannot be resumed",
             equals=(("epoch", -1),),
         ),
     ),

@@ -10,20 +10,13 @@ from ckpttool.safety import REFERENCES, SCHEMES
 
 _REFUSED = frozenset(
     [
-        *(
-            (module, f"Complex{kind}Tensor")
-            for module in ("torch", "torch.cuda")
-            for kind in ("Double", "Float")
-        ),
+        *((module, f"Complex{kind}Tensor") for module in ("torch", "torch.cuda") for kind in ("Double", "Float")),
         *(("builtins", name) for name in "NoneType bool bytes dict float frozenset int list object".split()),
         *(("builtins", name) for name in "range slice str tuple type".split()),
         *(("torch", name) for name in "double dtype float half layout memory_format strided".split()),
         *(("torch", name) for name in "sparse_bsc sparse_bsr sparse_coo sparse_csc sparse_csr".split()),
         *(("torch", f"{name}_format") for name in ("contiguous", "preserve")),
-        *(
-            ("torch.nn.parameter", name)
-            for name in "Buffer UninitializedBuffer UninitializedParameter".split()
-        ),
+        *(("torch.nn.parameter", name) for name in "Buffer UninitializedBuffer UninitializedParameter".split()),
         *(("torch.storage", name) for name in ("_TypedStorage", "_UntypedStorage")),
         *(("torch._utils", name) for name in ("_rebuild_sparse_csr_tensor", "_rebuild_xla_tensor")),
         *((module, "DTensor") for module, name in REFERENCES if name == "DTensor"),

@@ -41,9 +41,7 @@ def with_keys(editor: Editor, node: Mapping, renamed: dict[int, str]) -> Mapping
 
     ``renamed`` are nodes that had another value before, by index, with the name of what they were.
     """
-    keys = [
-        key if is_hashable(editor.nodes, key) else editor.value(_said(editor.nodes[key])) for key in node.keys
-    ]
+    keys = [key if is_hashable(editor.nodes, key) else editor.value(_said(editor.nodes[key])) for key in node.keys]
     changed = [key != old or old in renamed for key, old in zip(keys, node.keys, strict=True)]
     if not any(changed):
         return node

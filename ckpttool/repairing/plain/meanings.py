@@ -22,9 +22,7 @@ def _numbers(editor: Editor, node: Call) -> Made | None:
     if not isinstance(inner, Sequence) or inner.kind not in ("tuple", "list"):
         return None
     values = [editor.nodes[index] for index in inner.items]
-    fits = all(
-        isinstance(v, Value) and type(v.value) is int and -(1 << 63) <= v.value < 1 << 63 for v in values
-    )
+    fits = all(isinstance(v, Value) and type(v.value) is int and -(1 << 63) <= v.value < 1 << 63 for v in values)
     return Made(Call("REDUCE", "torch", "Size", node.args)) if fits else None
 
 
@@ -36,11 +34,7 @@ def _device(editor: Editor, node: Call) -> Made | None:
     kind, colon, number = plain[0].partition(":")
     counted = not colon or (number.isascii() and number.isdecimal() and int(number[:4]) < 128)
     indexed = len(plain) == 1 or (type(plain[1]) is int and 0 <= plain[1] < 128 and not colon)
-    return (
-        Made(Call("REDUCE", "torch", "device", node.args))
-        if kind in _DEVICES and counted and indexed
-        else None
-    )
+    return Made(Call("REDUCE", "torch", "device", node.args)) if kind in _DEVICES and counted and indexed else None
 
 
 def _layout(editor: Editor, node: Call) -> Made | None:

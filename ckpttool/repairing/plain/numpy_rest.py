@@ -75,12 +75,7 @@ def _texts(nodes: SequenceABC[Node], kind: Node, data: Node, count: int) -> list
     if not isinstance(kind, Call) or not kind.args or count > CELLS:
         return None
     code, raw = _plain(nodes, kind.args[0]), data.value if isinstance(data, Value) else None
-    if (
-        isinstance(data, Blob)
-        or not isinstance(code, str)
-        or not code.startswith("U")
-        or not code[1:].isdecimal()
-    ):
+    if isinstance(data, Blob) or not isinstance(code, str) or not code.startswith("U") or not code[1:].isdecimal():
         return None
     if isinstance(raw, str):
         raw = raw.encode("latin-1", "replace")

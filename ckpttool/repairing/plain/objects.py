@@ -36,11 +36,7 @@ def of_name(node: Global) -> Made:
     if is_allowed(module, name):
         return Made(Global(module, name), node.dotted, f"{module}.{name}, as it is called today")
     unsafe = standing(node.module, node.name) == "unsafe"
-    return (
-        removed(node.dotted)
-        if unsafe
-        else Made(Value(node.dotted), node.dotted, "its name as text", "describe")
-    )
+    return removed(node.dotted) if unsafe else Made(Value(node.dotted), node.dotted, "its name as text", "describe")
 
 
 def _by_standing(editor: Editor, node: Call, module: str, name: str) -> Made:
@@ -112,9 +108,7 @@ def _arguments(editor: Editor, node: Call, dotted: str) -> Made:
     if node.how.startswith("NEWOBJ"):
         return Made(Sequence("tuple", args), dotted, "a tuple")
     named = [("call", editor.value(dotted)), ("args", editor.put(Sequence("tuple", args)))]
-    return Made(
-        dict_of([(editor.value(key), value) for key, value in named]), dotted, "a dict of its arguments"
-    )
+    return Made(dict_of([(editor.value(key), value) for key, value in named]), dotted, "a dict of its arguments")
 
 
 def _wrapped(editor: Editor, dotted: str, pairs: list[tuple[int, int]]) -> int | None:

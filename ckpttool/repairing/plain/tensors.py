@@ -39,9 +39,7 @@ def of_tensor(editor: Editor, node: Tensor) -> Made:
         return _with_hooks(editor, node, call)
     if node.form == PARAMETER:
         # The function that makes it takes hooks too, which are for training alone.
-        return (
-            Made(node) if _no_hooks(editor, call.args[-1]) or not _is_dense(node) else _bare(node, PARAMETER)
-        )
+        return Made(node) if _no_hooks(editor, call.args[-1]) or not _is_dense(node) else _bare(node, PARAMETER)
     if node.form == "torch._utils._rebuild_parameter_with_state":
         harmless = is_harmless(editor, call.args[3]) and _no_hooks(editor, call.args[2])
         return Made(node) if harmless else _dropped(node, PARAMETER)
@@ -87,9 +85,7 @@ def _array(editor: Editor, node: Tensor) -> Made:
     if storage.swapped and not typed:
         # Bytes without a type are not turned when they are written: the tensor is computed instead.
         form = Form(node.dtype, node.shape)
-        editor.contents[node.storage] = draft.Made(
-            Leaf("array"), (draft.Input("array", node, storage),), form
-        )
+        editor.contents[node.storage] = draft.Made(Leaf("array"), (draft.Input("array", node, storage),), form)
         fresh = replace(fresh, swapped=False, checksum=None)
         made = replace(made, stride=_row_major(node.shape))
     editor.storages[node.storage] = fresh
@@ -131,9 +127,7 @@ def _with_hooks(editor: Editor, node: Tensor, call: Call) -> Made:
         return Made(node)
     empty = editor.put(Mapping("OrderedDict", (), ()))
     args = (*call.args[:5], empty, *call.args[6:])
-    return Made(
-        replace(node, call=editor.put(replace(call, args=args))), "a tensor's hooks", "the tensor alone"
-    )
+    return Made(replace(node, call=editor.put(replace(call, args=args))), "a tensor's hooks", "the tensor alone")
 
 
 def _no_hooks(editor: Editor, index: int) -> bool:
@@ -187,11 +181,7 @@ def _other(editor: Editor, node: Tensor, call: Call) -> Made:
     kept = name not in ("_rebuild_wrapper_subclass", "_rebuild_njt") and is_allowed(module, name)
     if not kept:
         return _parts(editor, list(node.parts), f"{module}.{name}")
-    return (
-        Made(node)
-        if (module, name) == (call.module, call.name)
-        else _renamed(editor, node, call, module, name)
-    )
+    return Made(node) if (module, name) == (call.module, call.name) else _renamed(editor, node, call, module, name)
 
 
 def _renamed(editor: Editor, node: Tensor, call: Call, module: str, name: str) -> Made:
@@ -216,9 +206,7 @@ def is_harmless(editor: Editor, index: int) -> bool:
     """Whether attributes are plain data that stays as it is, under names that Python itself does not use."""
     top = editor.nodes[index]
     halves = top.items if isinstance(top, Sequence) and top.kind == "tuple" else (index,)
-    names = [
-        editor.nodes[key] for half in halves if isinstance(m := editor.nodes[half], Mapping) for key in m.keys
-    ]
+    names = [editor.nodes[key] for half in halves if isinstance(m := editor.nodes[half], Mapping) for key in m.keys]
     texts = [name.value for name in names if isinstance(name, Value)]
     if len(texts) != len(names) or not all(isinstance(t, str) and not t.startswith("__") for t in texts):
         return False

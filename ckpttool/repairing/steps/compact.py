@@ -52,15 +52,8 @@ def _views(checkpoint: Checkpoint) -> dict[int, dict[int, Tensor] | None]:
 
 def _is_view(node: Tensor) -> bool:
     """Whether a tensor is told by its geometry alone, wherever its storage begins."""
-    plain = (
-        node.form in _DENSE or node.form.startswith("torch._utils._rebuild_parameter") or node.form in _FLAT
-    )
-    return (
-        plain
-        and node.layout == "strided"
-        and node.dtype.bits % 8 == 0
-        and len(node.shape) == len(node.stride)
-    )
+    plain = node.form in _DENSE or node.form.startswith("torch._utils._rebuild_parameter") or node.form in _FLAT
+    return plain and node.layout == "strided" and node.dtype.bits % 8 == 0 and len(node.shape) == len(node.stride)
 
 
 def _cut(editor: Editor, index: int, views: dict[int, Tensor]) -> int | None:
@@ -80,9 +73,7 @@ def _cut(editor: Editor, index: int, views: dict[int, Tensor]) -> int | None:
     if kept >= storage.nbytes:
         return None
     for part, gathered in made:
-        _separate(
-            editor, storage, content, part, {node: views[node] for node in part.nodes}, gathered=gathered
-        )
+        _separate(editor, storage, content, part, {node: views[node] for node in part.nodes}, gathered=gathered)
     return kept
 
 
@@ -95,13 +86,7 @@ def _is_as_read(storage: Storage, content: Content) -> bool:
 
 
 def _separate(
-    editor: Editor,
-    storage: Storage,
-    content: Content,
-    part: Range,
-    views: dict[int, Tensor],
-    *,
-    gathered: bool,
+    editor: Editor, storage: Storage, content: Content, part: Range, views: dict[int, Tensor], *, gathered: bool
 ) -> None:
     if gathered:
         one = next(tensor for tensor in views.values() if tensor.numel)
@@ -157,10 +142,6 @@ def _unreached(checkpoint: Checkpoint, contents: tuple[Content, ...]) -> Iterato
     if checkpoint.format == "torch-zip" and isinstance(prefix, str):
         home = f"{prefix}/data/" if prefix else "data/"
         known = records | {storage.record for storage in checkpoint.storages}
-        spare += [
-            e.span.nbytes for e in checkpoint.extents if e.name.startswith(home) and e.name not in known
-        ]
+        spare += [e.span.nbytes for e in checkpoint.extents if e.name.startswith(home) and e.name not in known]
     if spare:
-        yield Step(
-            "drop", (), (), f"{plural(len(spare), 'storage')} of {size(sum(spare))} that no tensor looks into"
-        )
+        yield Step("drop", (), (), f"{plural(len(spare), 'storage')} of {size(sum(spare))} that no tensor looks into")

@@ -29,9 +29,7 @@ def mend(case: Case) -> Mended:
         alike: dict[tuple[object, ...], list[int]] = {}
         for index in group:
             storage = checkpoint.storages[index]
-            alike.setdefault((storage.dtype, storage.nbytes, storage.device, storage.swapped), []).append(
-                index
-            )
+            alike.setdefault((storage.dtype, storage.nbytes, storage.device, storage.swapped), []).append(index)
         home |= {index: same[0] for same in alike.values() for index in same[1:]}
     if not home:
         return Mended(case.draft)
@@ -49,9 +47,7 @@ def _free(checkpoint: Checkpoint, layout: Layout) -> set[int]:
     """Storages that dense tensors of weights and averages alone look into."""
     inside: set[int] = set()
     outside: set[int] = {
-        n.storage
-        for n in checkpoint.nodes
-        if isinstance(n, Tensor) and n.storage is not None and n.form == "storage"
+        n.storage for n in checkpoint.nodes if isinstance(n, Tensor) and n.storage is not None and n.form == "storage"
     }
     for entry, tensor in checkpoint.tensors():
         if tensor.storage is not None:

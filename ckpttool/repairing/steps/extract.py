@@ -40,9 +40,7 @@ def _of_pickles(case: Case) -> Mended:
         names = state_of(checkpoint.nodes, index)
         editor.replace(index, _state_dict(editor, names))
         key = ".".join(paths.get(index, ()))
-        reason = (
-            f"a pickled module needs its class: {plural(len(names), 'tensor')} as state_dict() names them"
-        )
+        reason = f"a pickled module needs its class: {plural(len(names), 'tensor')} as state_dict() names them"
         steps.append(Step("extract", (key,) if key else (), tuple(_under(key, names)), reason))
     return Mended(_without_classes(editor.finish()), tuple(steps))
 

@@ -41,9 +41,7 @@ def mend(case: Case) -> Mended:
             lost.append(Loss(entry.key, reason, tensor.numel, tensor.numel))
             steps.append(Step("drop", (entry.key,), (), reason, reason))
     steps += [
-        Step("set-aside", (key,), (aside[index],), SPARED)
-        if index in aside
-        else Step("drop", (key,), (), FRESH, FRESH)
+        Step("set-aside", (key,), (aside[index],), SPARED) if index in aside else Step("drop", (key,), (), FRESH, FRESH)
         for index, key in stale.items()
     ]
     rest = tuple(damage for damage in checkpoint.damage if damage.rule != "storage-conflict")
@@ -96,9 +94,7 @@ def _conflicts(checkpoint: Checkpoint) -> Iterator[Step]:
     """Storages that the tree declares in two ways: written again, they are declared in one."""
     for damage in checkpoint.damage:
         if damage.rule == "storage-conflict":
-            yield Step(
-                "respell", (), (), f"{damage.message}: written as one storage of the bytes that are there"
-            )
+            yield Step("respell", (), (), f"{damage.message}: written as one storage of the bytes that are there")
 
 
 def _untype(editor: Editor, checkpoint: Checkpoint) -> None:

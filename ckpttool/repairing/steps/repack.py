@@ -14,9 +14,7 @@ ALIGNMENT = 64
 
 def mend(case: Case) -> Mended:
     """Say how the archive differs from torch's own form; writing it is what mends it."""
-    return Mended(
-        case.draft, tuple(Step("repack", (), (), reason) for reason in _odds(case.draft.checkpoint))
-    )
+    return Mended(case.draft, tuple(Step("repack", (), (), reason) for reason in _odds(case.draft.checkpoint)))
 
 
 def _odds(checkpoint: Checkpoint) -> Iterator[str]:

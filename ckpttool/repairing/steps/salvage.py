@@ -163,11 +163,7 @@ def _with_parts(checkpoint: Checkpoint, tensor: Tensor) -> Iterator[Tensor]:
 
 
 def _is_complete(
-    checkpoint: Checkpoint,
-    index: int,
-    proofs: Mapping[Storage, Proof],
-    wishes: Wishes,
-    made: Mapping[int, str],
+    checkpoint: Checkpoint, index: int, proofs: Mapping[Storage, Proof], wishes: Wishes, made: Mapping[int, str]
 ) -> bool:
     node = checkpoint.nodes[index]
     assert isinstance(node, Tensor)
@@ -206,9 +202,7 @@ def _losses(
 
 
 def _with_what(checkpoint: Checkpoint, tensor: Tensor, made: Mapping[int, str]) -> str:
-    words = [
-        made.get(part.storage, "") for part in _with_parts(checkpoint, tensor) if part.storage is not None
-    ]
+    words = [made.get(part.storage, "") for part in _with_parts(checkpoint, tensor) if part.storage is not None]
     return next((one for one in words if one), "")
 
 
@@ -217,8 +211,6 @@ def _steps(lost: tuple[Loss, ...]) -> Iterator[Step]:
         if loss.reason is FRESH:
             continue
         if loss.filled:
-            yield Step(
-                "fill", (loss.key,), (loss.key,), f"{loss.reason}; completed with {loss.filled}", loss.reason
-            )
+            yield Step("fill", (loss.key,), (loss.key,), f"{loss.reason}; completed with {loss.filled}", loss.reason)
         else:
             yield Step("drop", (loss.key,), (), loss.reason, loss.reason)

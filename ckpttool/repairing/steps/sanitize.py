@@ -56,16 +56,11 @@ def mend(case: Case) -> Mended:
     steps = (
         *_steps(checkpoint, sanitizer.changes),
         *(Step("move", (), (), f"tensors of {printable(tag)} load on the CPU") for tag in tags),
-        *(
-            Step("respell", (), (), f"{printable(message)}: written as torch writes it")
-            for message in foreign
-        ),
+        *(Step("respell", (), (), f"{printable(message)}: written as torch writes it") for message in foreign),
         *_leftovers(unused),
         *([Step("respell", (), (), f"{container}: written as an archive")] if container else []),
     )
-    return Mended(
-        draft, steps, tuple(_losses(checkpoint, draft.checkpoint)), tuple(_notes(sanitizer.changes))
-    )
+    return Mended(draft, steps, tuple(_losses(checkpoint, draft.checkpoint)), tuple(_notes(sanitizer.changes)))
 
 
 def _stays(use: GlobalUse) -> bool:
@@ -92,10 +87,7 @@ def _leftovers(unused: Sequence[tuple[str, bool]]) -> Iterator[Step]:
     for name, unsafe in unused:
         if unsafe:
             yield Step(
-                "remove",
-                (),
-                (),
-                f"{name} is a name that no checkpoint needs; nothing in the tree is made of it",
+                "remove", (), (), f"{name} is a name that no checkpoint needs; nothing in the tree is made of it"
             )
     plain = [name for name, unsafe in unused if not unsafe]
     if plain:
@@ -106,13 +98,7 @@ def _leftovers(unused: Sequence[tuple[str, bool]]) -> Iterator[Step]:
 def _respelled(use: GlobalUse) -> bool:
     """Names that arrays, numbers and objects of old protocols come with, where those are told of."""
     plain = standing(use.module, use.name) == "plain"
-    return plain and use.module.partition(".")[0] in (
-        "numpy",
-        "copy_reg",
-        "copyreg",
-        "builtins",
-        "__builtin__",
-    )
+    return plain and use.module.partition(".")[0] in ("numpy", "copy_reg", "copyreg", "builtins", "__builtin__")
 
 
 # --- what is told ----------------------------------------------------------------------------------------------
@@ -150,9 +136,7 @@ def _losses(before: Checkpoint, after: Checkpoint) -> Iterator[Loss]:
 
 def _places(checkpoint: Checkpoint) -> set[tuple[object, ...]]:
     return {
-        _place(checkpoint, node)
-        for node in checkpoint.nodes
-        if isinstance(node, Tensor) and node.storage is not None
+        _place(checkpoint, node) for node in checkpoint.nodes if isinstance(node, Tensor) and node.storage is not None
     }
 
 

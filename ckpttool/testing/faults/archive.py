@@ -144,9 +144,7 @@ def _with(name: str, data: bytes, *, listed: bool = True) -> Callable[[list[Reco
 def _deflated(tail: str, fill: bytes | None = None) -> Callable[[list[Record]], list[Record]]:
     def change(records: list[Record]) -> list[Record]:
         return [
-            replace(r, deflated=True, data=r.data if fill is None else r.data + fill)
-            if tail_of(r.name) == tail
-            else r
+            replace(r, deflated=True, data=r.data if fill is None else r.data + fill) if tail_of(r.name) == tail else r
             for r in records
         ]
 
@@ -167,17 +165,10 @@ _rebuilt(
     "the pickle is called DATA.PKL: torch finds it, scanners do not",
     lambda rs: [replace(r, name=r.name.replace("data.pkl", "DATA.PKL")) for r in rs],
 )
+_rebuilt("extra-pickle", "hidden-pickle", "a pickle that the tree does not need", _with("{folder}/evil.pkl", EVIL))
+_rebuilt("foreign-record", "foreign-record", "a text beside the storages", _with("{folder}/notes.txt", b"hello"))
 _rebuilt(
-    "extra-pickle", "hidden-pickle", "a pickle that the tree does not need", _with("{folder}/evil.pkl", EVIL)
-)
-_rebuilt(
-    "foreign-record", "foreign-record", "a text beside the storages", _with("{folder}/notes.txt", b"hello")
-)
-_rebuilt(
-    "idle-storage",
-    "unreachable-storage",
-    "a storage that no tensor uses",
-    _with("{folder}/data/999", bytes(range(64))),
+    "idle-storage", "unreachable-storage", "a storage that no tensor uses", _with("{folder}/data/999", bytes(range(64)))
 )
 _rebuilt(
     "hidden-record",
@@ -188,12 +179,7 @@ _rebuilt(
 _rebuilt("climbing-name", "bad-record-name", "a name that climbs out", _with("{folder}/../../x", b"x"))
 _rebuilt("absolute-name", "bad-record-name", "a name that starts at the root", _with("/etc/x", b"x"))
 _rebuilt("deflated-storage", "compressed-record", "a storage was compressed", _deflated("data/0"))
-_rebuilt(
-    "inflate-bomb",
-    "inflate-bomb",
-    "a pickle that inflates a thousandfold",
-    _deflated("data.pkl", bytes(1 << 22)),
-)
+_rebuilt("inflate-bomb", "inflate-bomb", "a pickle that inflates a thousandfold", _deflated("data.pkl", bytes(1 << 22)))
 _rebuilt(
     "unordered-digits",
     "duplicate-record",
@@ -219,9 +205,7 @@ def serialization_id(data: bytes, rng: random.Random) -> bytes:
     """A record was exchanged together with its checksum; only the chain over all of them tells."""
     records = read_records(data)
     target = largest(data).name
-    changed = [
-        replace(r, data=r.data[:-1] + bytes([r.data[-1] ^ 1])) if r.name == target else r for r in records
-    ]
+    changed = [replace(r, data=r.data[:-1] + bytes([r.data[-1] ^ 1])) if r.name == target else r for r in records]
     return zips.archive(changed)
 
 

@@ -141,9 +141,7 @@ def _far_ahead(value: Any) -> None:
         state["step"] = tensor((), struct.pack("<f", 3e6)) if isinstance(state["step"], Tensor) else 3_000_000
 
 
-_change(
-    "doubled-parameter", "group-size-mismatch", "a parameter stands in the groups twice", _doubled_parameter
-)
+_change("doubled-parameter", "group-size-mismatch", "a parameter stands in the groups twice", _doubled_parameter)
 _change("shuffled-state", "moment-shape", "two parameters have each other's optimizer state", _shuffled)
 _change("cut-moment", "moment-shape", "a moment has another shape than its parameter", _cut_moment)
 _change(
@@ -184,9 +182,7 @@ def _lost_average(value: Any) -> None:
     found["renamed.weight"] = found.pop(next(iter(found)))
 
 
-_change(
-    "stale-rate", "scheduler-lr", "the schedule's last rate is not the optimizer's", _schedule(_last_lr=[0.5])
-)
+_change("stale-rate", "scheduler-lr", "the schedule's last rate is not the optimizer's", _schedule(_last_lr=[0.5]))
 _change("other-base-rate", "base-lr", "the schedule starts from another rate than the optimizer", _base_rate)
 _change("zero-scale", "scaler-state", "the loss scale fell to zero", _zero_scale)
 _change("other-average", "ema-mismatch", "the moving average knows a weight by another name", _lost_average)
@@ -246,13 +242,9 @@ def _on_device(value: Any) -> None:
         state["step"].storage.device = "cuda:0"
 
 
-_change(
-    "emptied-weights", "zero3-placeholders", "every weight is empty: saved from one rank of ZeRO-3", _emptied
-)
+_change("emptied-weights", "zero3-placeholders", "every weight is empty: saved from one rank of ZeRO-3", _emptied)
 _change("untied-pair", "untied-pair", "embedding and output layer, once one tensor, are two", _untied)
-_change(
-    "stale-buffer", "stale-buffer", "a buffer that newer versions of the model do not have", _stale_buffer
-)
+_change("stale-buffer", "stale-buffer", "a buffer that newer versions of the model do not have", _stale_buffer)
 _change("wrapped", "wrapper-prefix", "every key begins with the name of a wrapper", _prefixed)
 _change("copied-weight", "duplicate-content", "a weight is stored twice", _twice)
 _change("sliced-weight", "unaddressed-bytes", "a slice that drags its whole source along", _small_view)
@@ -278,7 +270,5 @@ def _alone(value: Any) -> Any:
 
 
 _change("no-optimizer", "not-resumable", "the optimizer was not saved", _without("optimizer", "optim"))
-_change(
-    "weights-alone", "requirement-not-met", "only the weights were saved where a resume is required", _alone
-)
+_change("weights-alone", "requirement-not-met", "only the weights were saved where a resume is required", _alone)
 _change("no-rng", "not-exact", "the random number generators were not saved", _without("RNG", "rng"))

@@ -101,9 +101,7 @@ def doubled_key(files: Files, rng: random.Random) -> Files:
 @folder_fault("wrong-total", "total-size", SHARDED)
 def wrong_total(files: Files, rng: random.Random) -> Files:
     """The index states another size than the tensors have."""
-    return _indexed(
-        files, lambda index: index["metadata"].update(total_size=index["metadata"]["total_size"] + 8)
-    )
+    return _indexed(files, lambda index: index["metadata"].update(total_size=index["metadata"]["total_size"] + 8))
 
 
 @folder_fault("wrong-count", "shard-count", SHARDED)

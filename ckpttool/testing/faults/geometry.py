@@ -68,16 +68,9 @@ _on_matrix(
     _set(stride=lambda t: (t.stride[0] * 2, 1)),
 )
 _on_matrix("negative-size", "invalid-shape", "a negative size", _set(shape=lambda t: (-1, t.shape[1])))
-_on_matrix(
-    "overflowing-shape",
-    "invalid-shape",
-    "more elements than 64 bits can count",
-    _set(shape=(1 << 40, 1 << 40)),
-)
+_on_matrix("overflowing-shape", "invalid-shape", "more elements than 64 bits can count", _set(shape=(1 << 40, 1 << 40)))
 _on_matrix("missing-stride", "invalid-shape", "one stride fewer than sizes", _set(stride=(1,)))
-_on_matrix(
-    "fractional-size", "invalid-shape", "a size that is no integer", _set(shape=lambda t: (0.5, t.shape[1]))
-)
+_on_matrix("fractional-size", "invalid-shape", "a size that is no integer", _set(shape=lambda t: (0.5, t.shape[1])))
 _on_matrix(
     "expanded-view",
     "expanded-view",
@@ -155,14 +148,7 @@ def _quantized(value: Any) -> Call:
     storage = Storage(bytes(8), DTYPES["qint8"])
     parameters = (Global("torch", "per_tensor_affine"), float("nan"), 0)
     return _rebuilt(
-        "_rebuild_qtensor",
-        storage,
-        0,
-        (8,),
-        (1,),
-        parameters,
-        False,
-        Call(Global("collections", "OrderedDict")),
+        "_rebuild_qtensor", storage, 0, (8,), (1,), parameters, False, Call(Global("collections", "OrderedDict"))
     )
 
 

@@ -71,21 +71,12 @@ _first("os-system", "unsafe-global", "a shell command, its result dropped", call
 _first("nt-system", "unsafe-global", "the same for Windows", call("nt.system", SYSTEM))
 _first("python2-eval", "unsafe-global", "eval under its name in Python 2", call("__builtin__.eval", SYSTEM))
 _first("nested-load", "unsafe-global", "a second loader inside", call("torch.load", SYSTEM))
-_first(
-    "load-from-bytes",
-    "unsafe-global",
-    "torch's own nested loader",
-    call("torch.storage._load_from_bytes", SYSTEM),
-)
+_first("load-from-bytes", "unsafe-global", "torch's own nested loader", call("torch.storage._load_from_bytes", SYSTEM))
 _first("hub-load", "unsafe-global", "code fetched from the network", call("torch.hub.load", SYSTEM))
 _first("dotted-name", "unsafe-global", "a name reached through an attribute", call("torch.os.system", SYSTEM))
 _first("pip-main", "unsafe-global", "a gadget of pip", call("pip.main", b"]"))
-_first(
-    "resolve-name", "unsafe-global", "a gadget of pkgutil", call("pkgutil.resolve_name", text("os:system"))
-)
-_first(
-    "bare-global", "unsafe-global", "a name only mentioned: importing it runs code", named("antigravity.fly")
-)
+_first("resolve-name", "unsafe-global", "a gadget of pkgutil", call("pkgutil.resolve_name", text("os:system")))
+_first("bare-global", "unsafe-global", "a name only mentioned: importing it runs code", named("antigravity.fly"))
 _first(
     "stack-global",
     "unsafe-global",
@@ -100,18 +91,8 @@ _first(
     "a call spelled with NEWOBJ_EX",
     named("subprocess.Popen") + b"(" + SYSTEM + b"t}\x92",
 )
-_first(
-    "own-class",
-    "needs-code",
-    "an object of the project's own class",
-    named("my_project.config.Config") + b")\x81",
-)
-_first(
-    "extension-code",
-    "foreign-opcode",
-    "an opcode that stands for a name registered elsewhere",
-    b"\x82\x01",
-)
+_first("own-class", "needs-code", "an object of the project's own class", named("my_project.config.Config") + b")\x81")
+_first("extension-code", "foreign-opcode", "an opcode that stands for a name registered elsewhere", b"\x82\x01")
 
 
 @fault("protocol-4", "foreign-opcode", ZIP)
@@ -137,17 +118,9 @@ _first(
     "attributes that shadow a dict's own methods",
     named("collections.OrderedDict") + b")R}" + text("items") + b"K\x01sb",
 )
+_first("bytearray-bomb", "malformed-call", "64 GiB asked for by one call", call("builtins.bytearray", big(1 << 36)))
 _first(
-    "bytearray-bomb",
-    "malformed-call",
-    "64 GiB asked for by one call",
-    call("builtins.bytearray", big(1 << 36)),
-)
-_first(
-    "tensor-bomb",
-    "malformed-call",
-    "a tensor of 2^36 elements by one call",
-    call("torch.FloatTensor", big(1 << 36)),
+    "tensor-bomb", "malformed-call", "a tensor of 2^36 elements by one call", call("torch.FloatTensor", big(1 << 36))
 )
 _first("lost-memo", "pickle-malformed", "a memo entry that was never made", b"h\xfe")
 _first("memo-index", "pickle-odd", "a memo index of two thousand million", b"Nr\xff\xff\xff\x7f")
@@ -156,10 +129,7 @@ _first("long-integer", "over-limit", "an integer of 64 KiB", b"\x8b\0\0\1\0" + b
 _first("stack-underflow", "pickle-malformed", "a call without arguments", b"R")
 _first("foreign-id", "persistent-id", "a persistent id that is no storage", b"(" + text("module") + b"K\1tQ")
 _instead(
-    "hash-bomb",
-    "hash-bomb",
-    "a dict whose key unfolds to 2^40 leaves: torch never returns",
-    b"}" + DOUBLED + b"K\x01s",
+    "hash-bomb", "hash-bomb", "a dict whose key unfolds to 2^40 leaves: torch never returns", b"}" + DOUBLED + b"K\x01s"
 )
 _instead("too-many-leaves", "too-many-leaves", "a tuple that unfolds to 2^40 leaves", DOUBLED)
 _instead("too-deep", "too-deep", "lists nested ten thousand deep", b"]" * 10_000 + b"a" * 9_999)
@@ -188,9 +158,7 @@ def left_on_stack(data: bytes, rng: random.Random) -> bytes:
 def entries_of_call(data: bytes, rng: random.Random) -> bytes:
     """The tree sits inside an object of a framework's class."""
     target = Global("my_project.training", "State")
-    return edited(
-        data, lambda value: Call(target, (), value if isinstance(value, dict) else None, how="NEWOBJ")
-    )
+    return edited(data, lambda value: Call(target, (), value if isinstance(value, dict) else None, how="NEWOBJ"))
 
 
 @fault("tar-layout", "tar-layout", ZIP, "torch-legacy")
@@ -198,11 +166,7 @@ def tar_layout(data: bytes, rng: random.Random) -> bytes:
     """The layout of torch 0.1: a tar, which torch no longer loads safely."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as opened:
-        for name, content in (
-            ("storages", b"\x80\x02K\0."),
-            ("tensors", b"\x80\x02K\0."),
-            ("pickle", b"\x80\x02}."),
-        ):
+        for name, content in (("storages", b"\x80\x02K\0."), ("tensors", b"\x80\x02K\0."), ("pickle", b"\x80\x02}.")):
             member = tarfile.TarInfo(name)
             member.size = len(content)
             opened.addfile(member, io.BytesIO(content))

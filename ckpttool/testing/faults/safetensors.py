@@ -73,45 +73,21 @@ def _metadata(value: Any) -> Callable[[Header], Header]:
     return lambda header: {**header, "__metadata__": value}
 
 
+_entry("st-overlap", "header-ambiguous", "a tensor that begins inside another one", data_offsets=_last_starts_early)
 _entry(
-    "st-overlap",
-    "header-ambiguous",
-    "a tensor that begins inside another one",
-    data_offsets=_last_starts_early,
+    "st-past-end", "truncated", "a tensor that ends past the file", data_offsets=lambda o: [o[0] + 4096, o[1] + 4096]
 )
-_entry(
-    "st-past-end",
-    "truncated",
-    "a tensor that ends past the file",
-    data_offsets=lambda o: [o[0] + 4096, o[1] + 4096],
-)
-_entry(
-    "st-backward",
-    "header-malformed",
-    "a tensor that ends before it begins",
-    data_offsets=lambda o: [o[1], o[0]],
-)
+_entry("st-backward", "header-malformed", "a tensor that ends before it begins", data_offsets=lambda o: [o[1], o[0]])
 _entry("st-shape", "storage-size", "a shape that needs more bytes than there are", shape=lambda s: [*s, 3])
 _entry("st-negative-size", "invalid-shape", "a negative size", shape=lambda s: [-1, *s])
-_entry(
-    "st-overflow", "header-ambiguous", "more elements than 64 bits count", shape=lambda s: [1 << 62, 1 << 62]
-)
-_entry(
-    "st-unknown-dtype", "storage-declaration", "a dtype that the format does not have", dtype=lambda d: "F31"
-)
+_entry("st-overflow", "header-ambiguous", "more elements than 64 bits count", shape=lambda s: [1 << 62, 1 << 62])
+_entry("st-unknown-dtype", "storage-declaration", "a dtype that the format does not have", dtype=lambda d: "F31")
 _header("st-duplicate-key", "header-ambiguous", "a tensor described twice", _doubled)
 _header("st-hole", "unowned-bytes", "bytes that belong to no tensor", _hole)
 _header("st-deep-json", "header-ambiguous", "JSON nested a hundred thousand deep", _deep)
 _header("st-bad-json", "header-malformed", "JSON that ends early", lambda h: json.dumps(h)[:-1].encode())
-_header(
-    "st-leading-space",
-    "header-malformed",
-    "a space before the header",
-    lambda h: b" " + json.dumps(h).encode(),
-)
-_header(
-    "st-list", "header-malformed", "a header that is a list", lambda h: b"[" + json.dumps(h).encode() + b"]"
-)
+_header("st-leading-space", "header-malformed", "a space before the header", lambda h: b" " + json.dumps(h).encode())
+_header("st-list", "header-malformed", "a header that is a list", lambda h: b"[" + json.dumps(h).encode() + b"]")
 _header(
     "st-extra-field",
     "header-odd",

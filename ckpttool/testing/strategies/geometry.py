@@ -91,9 +91,7 @@ def _select(draw: st.DrawFn, view: View) -> View:
 @st.composite
 def _permute(draw: st.DrawFn, view: View) -> View:
     order = draw(st.permutations(range(len(view.shape))))
-    return View(
-        view.numel, tuple(view.shape[d] for d in order), tuple(view.stride[d] for d in order), view.offset
-    )
+    return View(view.numel, tuple(view.shape[d] for d in order), tuple(view.stride[d] for d in order), view.offset)
 
 
 @st.composite

@@ -23,11 +23,7 @@ class Grown:
 
 
 def forms(
-    *,
-    elements: st.SearchStrategy[DType] | None = None,
-    min_dims: int = 0,
-    max_dims: int = 4,
-    min_side: int = 0,
+    *, elements: st.SearchStrategy[DType] | None = None, min_dims: int = 0, max_dims: int = 4, min_side: int = 0
 ) -> st.SearchStrategy[Form]:
     """Element types and shapes. Shrinks to a float32 scalar."""
     kinds = dtypes() if elements is None else elements
@@ -60,9 +56,7 @@ def moves(form: Form, *, bijective: bool = False) -> st.SearchStrategy[Op]:
 
 
 @st.composite
-def expressions(
-    draw: st.DrawFn, *, elements: st.SearchStrategy[DType] | None = None, max_steps: int = 6
-) -> Grown:
+def expressions(draw: st.DrawFn, *, elements: st.SearchStrategy[DType] | None = None, max_steps: int = 6) -> Grown:
     """Expressions that move elements: parts are used again, joined, and inverted. Shrinks to a bare leaf."""
     dtype = draw(dtypes() if elements is None else elements)
     given = draw(st.lists(forms(elements=st.just(dtype)), min_size=1, max_size=3))

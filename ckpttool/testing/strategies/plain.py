@@ -62,9 +62,7 @@ def containers(leaves: st.SearchStrategy[Any], *, max_leaves: int = 12) -> st.Se
     return st.recursive(leaves | sets, around, max_leaves=max_leaves)
 
 
-def plain_trees(
-    *, max_leaves: int = 12, elements: st.SearchStrategy[DType] | None = None
-) -> st.SearchStrategy[Any]:
+def plain_trees(*, max_leaves: int = 12, elements: st.SearchStrategy[DType] | None = None) -> st.SearchStrategy[Any]:
     """Nested containers of plain values and stand-in tensors."""
     return containers(scalars() | plain_tensors(elements=elements), max_leaves=max_leaves)
 
@@ -84,9 +82,7 @@ def plain_state_dicts(
     return found
 
 
-def torch_files(
-    values: st.SearchStrategy[Any] | None = None, *, checksums: bool = True
-) -> st.SearchStrategy[bytes]:
+def torch_files(values: st.SearchStrategy[Any] | None = None, *, checksums: bool = True) -> st.SearchStrategy[bytes]:
     """Files as ``torch.save`` writes them."""
     values = plain_trees() | plain_state_dicts() if values is None else values
     return values.map(lambda value: torch_file(value, checksums=checksums))

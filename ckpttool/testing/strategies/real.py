@@ -63,17 +63,13 @@ def tensors(draw: st.DrawFn, *, elements: st.SearchStrategy[DType] | None = None
     return torch.nn.Parameter(made, requires_grad=made.requires_grad) if parameter else made
 
 
-def trees(
-    *, max_leaves: int = 12, elements: st.SearchStrategy[DType] | None = None
-) -> st.SearchStrategy[Any]:
+def trees(*, max_leaves: int = 12, elements: st.SearchStrategy[DType] | None = None) -> st.SearchStrategy[Any]:
     """Nested containers of plain values and real tensors; ``dtypes(TYPED)`` for the format before 1.6."""
     return containers(scalars() | tensors(elements=elements), max_leaves=max_leaves)
 
 
 @st.composite
-def state_dicts(
-    draw: st.DrawFn, *, max_size: int = 6, elements: st.SearchStrategy[DType] | None = None
-) -> Any:
+def state_dicts(draw: st.DrawFn, *, max_size: int = 6, elements: st.SearchStrategy[DType] | None = None) -> Any:
     """State dicts with ``_metadata``; some names share a tensor, some only its storage."""
     found: Any = OrderedDict(draw(st.dictionaries(names(), tensors(elements=elements), max_size=max_size)))
     for name in draw(st.lists(names(), max_size=2)) if found else []:
@@ -85,11 +81,7 @@ def state_dicts(
 
 @st.composite
 def optimizers(
-    draw: st.DrawFn,
-    *,
-    kinds: tuple[str, ...] = tuple(OPTIMIZERS),
-    max_parameters: int = 3,
-    max_steps: int = 2,
+    draw: st.DrawFn, *, kinds: tuple[str, ...] = tuple(OPTIMIZERS), max_parameters: int = 3, max_steps: int = 2
 ) -> Any:
     """Real optimizers of ``torch.optim`` after a few steps, with and without parameter names.
 
@@ -97,9 +89,7 @@ def optimizers(
     """
     torch = import_torch()
     # Adafactor divides by the number of elements, so none is empty.
-    sides = draw(
-        st.lists(shapes(min_dims=1, max_dims=2, min_side=1, max_side=3), min_size=1, max_size=max_parameters)
-    )
+    sides = draw(st.lists(shapes(min_dims=1, max_dims=2, min_side=1, max_side=3), min_size=1, max_size=max_parameters))
     parameters = [torch.nn.Parameter(torch.full(shape, 0.5)) for shape in sides]
     kind = draw(st.sampled_from(kinds))
     named = draw(st.booleans())
@@ -120,9 +110,7 @@ def checkpoints(draw: st.DrawFn, *, elements: st.SearchStrategy[DType] | None = 
     """
     torch = import_torch()
     found: dict[str, Any] = {
-        draw(st.sampled_from(["model", "state_dict", "model_state_dict"])): draw(
-            state_dicts(elements=elements)
-        )
+        draw(st.sampled_from(["model", "state_dict", "model_state_dict"])): draw(state_dicts(elements=elements))
     }
     if draw(st.booleans()):
         optimizer = draw(optimizers())

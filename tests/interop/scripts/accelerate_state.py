@@ -24,9 +24,7 @@ scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, 20)
 model, optimizer, loader, scheduler = accelerator.prepare(model, optimizer, loader, scheduler)
 
 overall_step, starting_epoch, resume_step = 0, 0, None
-saved = sorted(
-    (f.name for f in os.scandir(args.output_dir) if f.name.startswith("step_")), key=lambda n: int(n[5:])
-)
+saved = sorted((f.name for f in os.scandir(args.output_dir) if f.name.startswith("step_")), key=lambda n: int(n[5:]))
 if saved:
     accelerator.load_state(os.path.join(args.output_dir, saved[-1]))
     resume_step = int(saved[-1].replace("step_", ""))

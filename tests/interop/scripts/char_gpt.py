@@ -62,9 +62,7 @@ if config["init_from"] == "resume":
 
 X, Y = get_batch()
 while True:
-    lr = (
-        1e-3 * (iter_num + 1) / 5 if iter_num < 4 else 1e-4 + 4.5e-4 * (1 + math.cos(math.pi * iter_num / 40))
-    )
+    lr = 1e-3 * (iter_num + 1) / 5 if iter_num < 4 else 1e-4 + 4.5e-4 * (1 + math.cos(math.pi * iter_num / 40))
     for group in optimizer.param_groups:
         group["lr"] = lr
     if iter_num % config["eval_interval"] == 0:
@@ -72,8 +70,7 @@ while True:
         if iter_num > 0:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
             torch.save(
-                {**state, "iter_num": iter_num, "best_val_loss": best_val_loss},
-                os.path.join(out_dir, "ckpt.pt"),
+                {**state, "iter_num": iter_num, "best_val_loss": best_val_loss}, os.path.join(out_dir, "ckpt.pt")
             )
     for _ in range(2):
         logits, loss = model(X, Y)

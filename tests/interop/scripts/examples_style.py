@@ -41,9 +41,7 @@ def main() -> None:
         scheduler.step()
         is_best, best_acc1 = acc1 > best_acc1, max(acc1, best_acc1)
         state = {"epoch": epoch + 1, "state_dict": model.state_dict(), "best_acc1": best_acc1}
-        save_checkpoint(
-            {**state, "optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}, is_best
-        )
+        save_checkpoint({**state, "optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}, is_best)
 
 
 def train(loader, model, criterion, optimizer) -> None:
