@@ -140,14 +140,18 @@ def test_a_manifest_proves_a_record_whose_checksum_is_gone(tmp_path: Path) -> No
     assert "manifest" in {one["by"] for one in found["recovered"]}
 
 
-def test_a_manifest_of_another_content_proves_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(safetensors_file(weights(seed=1)))
+@pytest.mark.parametrize("renamed", ["new.", ""])
+@pytest.mark.parametrize(("suffix", "write"), [(".safetensors", safetensors_file), (".pth", torch_file)])
+def test_a_manifest_of_another_content_proves_nothing(tmp_path: Path, suffix: str, write: Any, renamed: str) -> None:
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(write(weights(seed=1)))
     seal(path)
-    path.write_bytes(safetensors_file({f"new.{k}": v for k, v in weights(seed=2).items()}))
-    found: Any = repair(path, tmp_path / "out.safetensors").json
+    again = {f"{renamed}{k}": v for k, v in weights(seed=2).items()}
+    path.write_bytes(write({**again, "one.more": next(iter(again.values()))}))
+    found: Any = repair(path, tmp_path / f"out{suffix}").json
     assert found["sound"]
-    assert {one["by"] for one in found["recovered"]} == {None}
+    assert found["lost"] == []
+    assert "manifest" not in {one["by"] for one in found["recovered"]}
 
 
 # --- sets --------------------------------------------------------------------------------------------------------
