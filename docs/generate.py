@@ -156,11 +156,12 @@ def reversible(found: Preset) -> bool:
     return True
 
 
-FAULTS = Path(__file__).parents[1] / "ckpttool" / "trainer" / "faults.py"
+FAULTS = Path(__file__).parents[1] / "ckpttool" / "trainer" / "faults"
+SECTIONS = ("data", "optimizer", "model", "counters", "rng", "environment", "ranks")
 
 
 def faults_page() -> Iterator[str]:
-    """Every fault of the reference trainer. Its file is read, not imported: that would need torch."""
+    """Every fault of the reference trainer. Its files are read, not imported: that would need torch."""
     yield from (NOTE, "", "# Faults of a resume", "")
     yield "`ckpttool train --inject NAME` breaks a resume on purpose, as real projects have."
     yield "*First* is the part that differs first from the uninterrupted run."
@@ -176,7 +177,8 @@ def faults_page() -> Iterator[str]:
 
 def faults() -> Iterator[tuple[str, list[str], str]]:
     """The arguments of each decorator, and the first line of what it decorates."""
-    for function in ast.parse(FAULTS.read_text(encoding="utf-8")).body:
+    files = [FAULTS / f"{section}.py" for section in SECTIONS]
+    for function in (line for file in files for line in ast.parse(file.read_text(encoding="utf-8")).body):
         if isinstance(function, ast.FunctionDef):
             for call in function.decorator_list:
                 if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "fault":
@@ -187,7 +189,7 @@ def faults() -> Iterator[tuple[str, list[str], str]]:
 
 def not_here() -> Iterator[tuple[str, str]]:
     """The causes that no fault stands for, and why."""
-    for line in ast.parse(FAULTS.read_text(encoding="utf-8")).body:
+    for line in ast.parse((FAULTS / "__init__.py").read_text(encoding="utf-8")).body:
         if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "NOT_HERE":
             yield from ast.literal_eval(line.value).items()
 

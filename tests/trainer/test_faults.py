@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -148,7 +150,8 @@ def test_what_the_stream_yields_differs_in_what_is_named(name: str) -> None:
     assert Faults(name).order(plan, at).__next__() == wanted[0] or FAULTS[name].when == "every order"
 
 
-IN_A_RUN = [name for name, f in ALONE.items() if f.when not in ("save", "evaluate", "start", "saved", "second resume")]
+ELSEWHERE = ("save", "evaluate", "start", "saved", "second resume", "restart")
+IN_A_RUN = [name for name, fault in ALONE.items() if fault.when not in ELSEWHERE]
 
 
 @SLOW
@@ -212,3 +215,24 @@ def test_a_name_that_is_none() -> None:
         Faults("optimiser-lost")
     with pytest.raises(UsageError, match="there are data-restarted"):
         Faults("zzzz")
+
+
+def test_another_number_of_processes_takes_a_command_of_one(cut: Cut, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has no command of one process"):
+        resumed(cut, tmp_path, "digits", "world-size-changed")
+
+
+@SLOW
+def test_another_number_of_processes_goes_on(tmp_path: Path) -> None:
+    words = "--task tabular --batch-size 64 --schedule constant --dropout 0 --save-every 4 --keep-best 0".split()
+    command = [sys.executable, "-m", "ckpttool.trainer", "--out", str(tmp_path), *words]
+    for more in (["--steps", "4"], ["--steps", "8", "--inject", "world-size-changed"]):
+        done = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert "1 saved, 2 go on" in done.stderr
+    with CheckpointStore(tmp_path, readonly=True) as store:
+        found = store.load_latest()
+    assert found is not None
+    assert found.state["global_step"] == 8
+    assert found.state["environment"]["world_size"] == 2
+    assert len(found.state["rng"]) == 2
