@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from ckpttool.determinism.comparing import Departure
 from ckpttool.determinism.trace import Process, Save, Step, component_of
+from ckpttool.determinism.traits import Trait
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another process of the same run: its steps in both runs, how it was resumed, what it did not get back."""
+
+    rank: int
+    reference: Mapping[int, Step]
+    branch: Mapping[int, Step]
+    resumed: Process | None = None
+    boundary: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """Everything that is known of one branch that departed.
 
-    ``start`` is the process of the uninterrupted run, ``saves`` are that run's.
+    ``start`` is the process of the uninterrupted run, ``saves`` are that run's. ``peers`` are the other processes of
+    the same run, where there are several.
     """
 
     reference: Mapping[int, Step]
@@ -24,6 +37,7 @@ class Case:
     double: bool = False
     start: Process | None = None
     saves: tuple[Save, ...] = ()
+    peers: tuple[Peer, ...] = ()
 
     @property
     def base(self) -> int:
@@ -56,6 +70,27 @@ class Case:
         names = [n for n in dict.fromkeys([*saved.live, *state.tensors]) if component_of(n) == component]
         return tuple(n for n in names if saved.live.get(n) != state.tensors.get(n))
 
+    def odd_traits(self, component: str) -> dict[str, Trait]:
+        """How tensors of a component are that did not come back as saved; all of its odd kinds, if no more is known."""
+        if (state := self.resumed.state) is None:
+            return {}
+        kinds = tuple(f"{kind}." for kind in self.lost(component))
+        names = self.odd_tensors(component) or tuple(name for name in state.traits if name.startswith(kinds))
+        return {name: state.traits[name] for name in names if name in state.traits}
+
+    def was(self, names: Collection[str]) -> dict[str, Trait]:
+        """How these tensors were when they were saved, as far as that is known."""
+        known = {} if self.saved is None else self.saved.traits
+        return {name: known[name] for name in names if name in known}
+
+    def moved_values(self, component: str) -> tuple[str, ...]:
+        """Plain values of a component that are not what was saved, each with both."""
+        saved, state = self.saved, self.resumed.state
+        if saved is None or state is None:
+            return ()
+        pairs = [(n, was, state.values.get(n)) for n, was in saved.values.items() if component_of(n) == component]
+        return tuple(f"{n.partition('.')[2]} was {was}, is {now}" for n, was, now in pairs if now not in (was, None))
+
     def count_of(self, component: str) -> int:
         """How many single values of a component were saved."""
         return 0 if self.saved is None else sum(component_of(n) == component for n in self.saved.live)
@@ -85,6 +120,11 @@ class Cause:
 
 
 Rule = Callable[[Case], Cause | None]
+
+
+def many(count: int, what: str, plural: str = "") -> str:
+    """A number of things, in words."""
+    return f"{count} {what if count == 1 else plural or f'{what}s'}"
 
 
 def listed(fields: object) -> str:

@@ -9,7 +9,7 @@ import ctypes
 import marshal
 import random
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -56,6 +56,11 @@ def of_group(members: Iterable[tuple[str, str]]) -> str:
     """One digest for named digests, whatever their order."""
     text = "\n".join(f"{name}={digest}" for name, digest in sorted(members))
     return str(xxhash.xxh3_128(text.encode()).hexdigest())
+
+
+def joined(items: Sequence[str]) -> str:
+    """One text for several: their digest in this order, the text itself where it is the only one, else nothing."""
+    return items[0] if len(items) == 1 else of_value("|".join(items)) if items else ""
 
 
 def of_value(value: object) -> str:

@@ -1,146 +1,14 @@
-"""Rules on what comes after a load that brought everything back: data, generators, modules, kernels, saves. Pure."""
+"""Rules on what no state holds, and what comes of it: modules, environment, kernels, counters, saves. Pure."""
 
 from __future__ import annotations
 
 from ckpttool.determinism.cases import Case, Cause, Rule, listed
-from ckpttool.determinism.comparing import located
-from ckpttool.determinism.cuts import epochs, samples_of
-from ckpttool.determinism.trace import Step, component_of
+from ckpttool.determinism.lost_data import data
+from ckpttool.determinism.lost_generators import generators
+from ckpttool.determinism.lost_world import FIELD, world
+from ckpttool.determinism.trace import component_of
 
-POSITION = "save the epoch and the position in it, and make the order a function of seed and epoch"
-NEAR = 8
-"""Batches by which a position is off when batches were counted wrong, rather than an epoch."""
-
-
-# --- data ----------------------------------------------------------------------------------------------------------
-
-
-def data(case: Case) -> Cause | None:
-    """Other batches: where in the uninterrupted run they belong says what was forgotten."""
-    odd = case.differs("data")
-    if not odd:
-        return None
-    step = case.departure.step
-    if odd == ("data",) and "data.ids" in case.fields(step):
-        message = f"step {step} trained the right samples with other contents: augmentation or data differ"
-        remedy = "draw augmentation from a generator of each sample's own, seeded by seed, epoch and index"
-        return Cause("data-contents", "data", message, listed(odd), remedy)
-    field = "data.ids" if "data.ids" in odd else "data"
-    seen = located(case.reference, case.fields(step).get(field, ""), field)
-    if seen:
-        return _elsewhere(case, step, seen)
-    return _mixture(case, step) or _unseen(case, step)
-
-
-def _elsewhere(case: Case, step: int, seen: list[int]) -> Cause:
-    """The batch of another step: the beginning, the beginning of an epoch, an epoch further, a few batches off."""
-    starts = epochs(case.reference)
-    began = max((s for s in starts if s <= step), default=1)
-    place = next((s for s in seen if s == began), next((s for s in seen if s in starts and s > step), None))
-    place = place or min(seen, key=lambda s: abs(s - step))
-    lag = place - step
-    text = f"step {step} trained the batch of step {place} ({lag:+d})"
-    evidence = f"step {place}"
-    if place == began and lag:
-        again = "the data start" if began == 1 else "the epoch starts"
-        return Cause("data-restarted", "data", f"{text}: {again} from the beginning again", evidence, POSITION)
-    if place in starts and lag > 1:
-        return Cause("epoch-cut-short", "data", f"{text}: the rest of the epoch is left out", evidence, POSITION)
-    if _whole_epochs(starts, began, step, place):
-        message = f"{text}: an earlier epoch's order comes again, its number is not restored"
-        return Cause("epoch-order-repeated", "data", message, evidence, POSITION)
-    name = "data-shifted" if abs(lag) <= NEAR else "epoch-order-repeated"
-    return Cause(name, "data", f"{text}: the loader's position is not restored", evidence, POSITION)
-
-
-def _whole_epochs(starts: list[int], began: int, step: int, place: int) -> bool:
-    """Whether a batch stands at the same place of an earlier epoch."""
-    return place < began and any(place - start == step - began for start in (1, *starts) if start < began)
-
-
-def _mixture(case: Case, step: int) -> Cause | None:
-    """Samples that are known, in batches that are not."""
-    mine, theirs = (samples_of(run[step]) if step in run else () for run in (case.branch, case.reference))
-    if not mine or not theirs:
-        return None
-    if len(mine) != len(theirs):
-        message = f"step {step} trained {len(mine)} samples, and the uninterrupted run {len(theirs)}"
-        remedy = "keep the size of batches, or count samples, not batches, in the position that is saved"
-        return Cause("batch-size-changed", "data", message, f"{len(mine)} and {len(theirs)} samples", remedy)
-    if sorted(mine) == sorted(theirs):
-        message = f"step {step} trained the right samples in another order"
-        return Cause("data-order-changed", "data", message, "the same set", POSITION)
-    everything = {sample for other in case.reference.values() for sample in samples_of(other)}
-    if not set(mine) <= everything or case.differs("rng"):
-        return None
-    before = _trained(case, step)
-    again = sum(sample in before for sample in mine)
-    message = (
-        f"step {step} trained another mixture of samples: {again} of {len(mine)} had been trained in this epoch already"
-        if again
-        else f"step {step} trained samples of several later batches: some were left out"
-    )
-    return Cause("data-order-changed", "data", message, f"{again} of {len(mine)} samples", POSITION)
-
-
-def _trained(case: Case, step: int) -> set[str]:
-    """The samples that the uninterrupted run had trained in this epoch before a step."""
-    began = max((s for s in epochs(case.reference) if s <= step), default=1)
-    return {s for n in range(began, step) for s in samples_of(case.reference.get(n, Step(n, {})))}
-
-
-def _unseen(case: Case, step: int) -> Cause:
-    if case.differs("rng"):
-        message = (
-            f"step {step} trained a batch that the uninterrupted run never saw, and generators differ: "
-            "order or augmentation are drawn from one that was not restored"
-        )
-        remedy = "give the sampler a generator of its own and save its state at the epoch's start"
-        return Cause("data-order-rng", "data", message, listed(case.departure.fields), remedy)
-    message = f"step {step} trained a batch that the uninterrupted run never saw"
-    return Cause("data-changed", "data", message, listed(case.departure.fields), POSITION)
-
-
-# --- generators ------------------------------------------------------------------------------------------------------
-
-
-def generators(case: Case) -> Cause | None:
-    """Batches agree and generators do not."""
-    odd = case.differs("rng")
-    if not odd or case.differs("data"):
-        return None
-    kinds = ", ".join(name.partition(".")[2] for name in odd)
-    step, state = case.departure.step, case.resumed.state
-    now = "" if state is None else state.fields.get("rng.torch", "")
-    seen = located(case.reference, case.fields(step).get(odd[0], ""), odd[0])
-    seeded = "rng.torch" in odd and now in case.resumed.seeds and now not in case.resumed.restored
-    if seeded or (seen and seen[0] == 1):
-        where = "right after a seed was set" if seeded else "where they stood at step 1"
-        message = f"the generators of {kinds} stand {where}: something seeds again after the restore, or instead of it"
-        return Cause("rng-reseeded", "rng", message, kinds, "seed first, restore the generators last")
-    if step > case.base + 1:
-        message = f"the generators of {kinds} agree until step {step - 1}: something between two steps draws otherwise"
-        return Cause(
-            "rng-drifts", "rng", message, kinds, "look at what is done before that step: a save, an evaluation"
-        )
-    saved = set(case.saved.leaves.values()) if case.saved is not None else set()
-    right = [digest for digest in case.resumed.restored if digest in saved]
-    if "rng.torch" in odd and right and now not in right:
-        message = (
-            f"the generator of torch was restored as it was saved after step {case.base}, "
-            "and drawn from before the first step"
-        )
-        remedy = "restore the generators as the very last thing before the loop, after loaders and iterators are made"
-        return Cause("rng-drawn", "rng", message, kinds, remedy)
-    message = (
-        f"the generators of {kinds} are not where they were after step {case.base}: "
-        "not saved, not restored, or drawn from before the first step"
-    )
-    remedy = "save the states of random, numpy and torch, and restore them as the very last thing before the loop"
-    return Cause("rng-lost", "rng", message, kinds, remedy)
-
-
-# --- what no state holds --------------------------------------------------------------------------------------------
+COMPILED = ", compiled"
 
 
 def modules(case: Case) -> Cause | None:
@@ -155,6 +23,13 @@ def modules(case: Case) -> Cause | None:
     if mode:
         message = f"{len(mode)} modules are in another mode than before: {listed([n or 'the model' for n in mode])}"
         return Cause("training-mode", "modules", message, listed(told), "call model.train() after the resume")
+    if all(was.get(name, "").replace(COMPILED, "") == now.get(name, "").replace(COMPILED, "") for name in names):
+        before, after = (any(COMPILED in side.get(n, "") for n in names) for side in (was, now))
+        message = (
+            f"the model is {'compiled' if after else 'not compiled'} now, and was {'' if before else 'not '}before: "
+            "compiled kernels round otherwise, and dropout draws otherwise"
+        )
+        return Cause("compiled", "modules", message, listed(told), "compile in every process of the run, or in none")
     message = f"modules have other settings than before: {listed(told)}"
     remedy = "make the model with the same settings; a state dict does not hold them"
     return Cause("module-settings", "modules", message, listed(told), remedy)
@@ -162,7 +37,7 @@ def modules(case: Case) -> Cause | None:
 
 def environment(case: Case) -> Cause | None:
     """Bits depend on threads, libraries and versions too."""
-    odd = case.lost("environment")
+    odd = tuple(name for name in case.lost("environment") if name != FIELD)
     if not odd or case.start is None:
         return None
     was, now = case.start.environment, case.resumed.environment
@@ -253,5 +128,5 @@ def artifact(case: Case) -> Cause | None:
 
 
 FLOW_RULES: tuple[Rule, ...] = (
-    data, generators, modules, stale, accumulated, environment, schedule_function, kernels, counters, artifact,
+    world, data, generators, modules, stale, accumulated, environment, schedule_function, kernels, counters, artifact,
 )  # fmt: skip

@@ -1,9 +1,12 @@
-"""Rules on what a load brought back: held against what was saved, before any step was taken. Pure."""
+"""Rules on what a load brought back, but for the optimizer: held against what was saved, before any step. Pure."""
 
 from __future__ import annotations
 
-from ckpttool.determinism.cases import Case, Cause, Rule, listed
+from ckpttool.determinism.cases import Case, Cause, Rule, listed, many
+from ckpttool.determinism.lost_optimizer import optimizer
+from ckpttool.determinism.lost_schedule import schedule
 from ckpttool.determinism.trace import component_of
+from ckpttool.determinism.traits import narrowed
 
 STRICT = "load the weights strictly, untied ones tied again, in the type that was trained"
 
@@ -22,6 +25,8 @@ def weights(case: Case) -> Cause | None:
         step = f" of step {twin[0]}" if twin[0] != case.base else ""
         message = f"the weights after the resume are others: {odd[0]} is the saved {twin[1]}{step}"
         return Cause("weights-exchanged", "params", message, listed(odd), STRICT)
+    if (cause := _rounded(case)) is not None:
+        return cause
     if odd and len(odd) < total:
         message = f"{len(odd)} of {total} weights after the resume are not those of step {case.base}: {listed(odd)}"
         return Cause("weights-partial", "params", message, listed(odd), STRICT)
@@ -29,59 +34,19 @@ def weights(case: Case) -> Cause | None:
     return Cause("weights-changed", "params", message, listed(odd or case.boundary), STRICT)
 
 
-def optimizer(case: Case) -> Cause | None:
-    """The optimizer's state is missing, or is not what was saved."""
-    odd = case.lost("optimizer")
-    if not odd:
+def _rounded(case: Case) -> Cause | None:
+    """Every weight that differs would survive a narrower type: it came from there."""
+    now = case.odd_traits("params")
+    kind = narrowed(now.values())
+    if not kind:
         return None
-    if odd == ("optimizer.settings",):
-        return _settings(case)
-    state = case.resumed.state
-    gone = [name for name in odd if state is None or name not in state.fields]
-    if gone:
-        kinds = ", ".join(name.partition(".")[2] for name in gone)
-        message = f"the optimizer starts without its state: {kinds} of step {case.base} were not restored"
-        remedy = "save optimizer.state_dict() and load it after the model, before the first step"
-        return Cause("optimizer-lost", "optimizer", message, listed(odd), remedy)
-    values = [name for name in case.odd_tensors("optimizer") if not name.startswith("optimizer.settings")]
-    twins = [(name, twin) for name in values if (twin := case.origin(name)) is not None]
-    if twins and twins[0][1][0] == case.base and component_of(twins[0][1][1]) == "optimizer":
-        name, (_, other) = twins[0]
-        message = f"parameters have each other's state: {name} equals the saved {other}"
-        remedy = "keep the order of parameters, or save the state by name: torch matches by position alone"
-        return Cause("optimizer-permuted", "optimizer", message, listed(values), remedy)
-    if odd == ("optimizer.step",):
-        message = f"the optimizer's own count of steps is not that of step {case.base}: its correction of bias is wrong"
-        return Cause(
-            "optimizer-steps", "optimizer", message, listed(odd), "restore the whole state dict, `step` included"
-        )
-    message = f"the optimizer's state is not that of step {case.base}: {listed(odd)}"
-    remedy = "compare the checkpoint with `ckpttool diff`; look for a cast, a lower precision, or a second load"
-    return Cause("optimizer-changed", "optimizer", message, listed(values or odd), remedy)
-
-
-def _settings(case: Case) -> Cause:
-    odd = [n for n in case.odd_tensors("optimizer") if n.startswith("optimizer.settings.")]
-    saved = {} if case.saved is None else case.saved.live
-    now = {} if case.resumed.state is None else case.resumed.state.tensors
-    told = [f"{n.rpartition('.')[2]} was {saved.get(n)}, is {now.get(n)}" for n in odd]
-    message = f"the optimizer's settings are others after the resume: {listed(told) or 'a group differs'}"
-    remedy = "make the optimizer with the same options; foreach, fused and capturable are options too"
-    return Cause("optimizer-settings", "optimizer", message, listed(odd or case.boundary), remedy)
-
-
-def schedule(case: Case) -> Cause | None:
-    """Learning rate or schedule are not where they were."""
-    moved, rate = case.lost("scheduler"), case.lost("lr")
-    if not moved and not rate:
-        return None
-    if not moved and case.start is not None and case.resumed.state and "scheduler" in case.resumed.state.fields:
-        message = f"the learning rate is not that of step {case.base}, while the schedule is: it was set afterwards"
-        remedy = "build the schedule before the optimizer is loaded: building it sets the rate back"
-        return Cause("lr-reset", "lr", message, listed(rate), remedy)
-    message = f"the learning-rate schedule is not where it was after step {case.base}"
-    remedy = "build the schedule, then load the optimizer, then the schedule's own state"
-    return Cause("schedule", "scheduler" if moved else "lr", message, listed((*moved, *rate)), remedy)
+    total = case.count_of("params") or len(now)
+    message = (
+        f"{len(now)} of {many(total, 'weight')} hold nothing that {kind} could not, and are not those of step "
+        f"{case.base}: they were built anew from rounded ones"
+    )
+    remedy = f"save the weights that are trained, in their own type, and load those: not a copy in {kind}"
+    return Cause("weights-rounded", "params", message, listed([*now]), remedy)
 
 
 OTHERS = (
@@ -97,10 +62,28 @@ def other_state(case: Case) -> Cause | None:
     for component, remedy in OTHERS:
         if odd := case.lost(component):
             values = case.odd_tensors(component)
+            if component == "ema" and (cause := _average_anew(case, values)) is not None:
+                return cause
             message = f"{component} after the resume are not those of step {case.base}"
-            message += f": {listed(values)}" if values else ""
+            told = case.moved_values(component) or values
+            message += f": {listed(told)}" if told else ""
             return Cause(f"{component}-lost", component, message, listed(values or odd), remedy)
     return None
+
+
+def _average_anew(case: Case, odd: tuple[str, ...]) -> Cause | None:
+    """The average holds the weights themselves: it starts again from them."""
+    state = case.resumed.state
+    if not odd or state is None:
+        return None
+    own = {digest for name, digest in state.tensors.items() if component_of(name) in ("params", "buffers")}
+    if not all(state.tensors.get(name) in own for name in odd):
+        return None
+    message = (
+        f"the average of the weights starts again from the weights: {many(len(odd), 'tensor')} of it equal them. "
+        "Training is what it was, and what is evaluated and exported is not"
+    )
+    return Cause("ema-restarted", "ema", message, listed(odd), "save the average's state and load it")
 
 
 def named_state(case: Case) -> Cause | None:

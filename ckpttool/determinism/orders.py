@@ -23,8 +23,9 @@ class Orders:
     ``torn_at``: die as a file that this save writes grows beyond so many bytes. Saves are counted from 1 in each
     process. ``known`` are digests of earlier saves with their steps: a load of one says at which step this process
     goes on. ``snapshots``: steps after which the state is written out; ``first``: and as the first forward pass finds
-    it. ``transplant``: a snapshot, of which ``parts`` replace what was restored. ``drop``: a part that is broken on
-    purpose. ``full``: digests of single tensors at every step.
+    it. ``transplant``: a folder of such states, of which ``parts`` of that after step ``start`` replace what was
+    restored, each rank's by its own. ``drop``: a part that is broken on purpose. ``full``: digests of single tensors at
+    every step.
     """
 
     folder: Path
@@ -41,6 +42,7 @@ class Orders:
     snapshots: tuple[int, ...] = ()
     first: bool = False
     transplant: str = ""
+    start: int = 0
     parts: tuple[str, ...] = ()
     drop: str = ""
     full: bool = False

@@ -92,8 +92,8 @@ def proof(lab: Lab, worst: Branch, say: Say) -> tuple[str, ...]:
     base = _base_of(worst)
     if base is None or len(worst.cut) > 1 or worst.kill.how != "step":
         return ()
-    snapshot = _pictures(lab, (base,)) / f"snapshot-{base}.pt"
-    if not snapshot.exists():
+    snapshots = _pictures(lab, (base,))
+    if not (snapshots / f"snapshot-0-{base}.pt").exists():
         return ()
     causes = [cause.component for cause in worst.causes[:2]]
     names = [*causes, *(component_of(n) for n in worst.boundary), *_odd_of(worst)]
@@ -101,7 +101,7 @@ def proof(lab: Lab, worst: Branch, say: Say) -> tuple[str, ...]:
 
     def exact(parts: tuple[str, ...]) -> bool:
         say(f"proof: {', '.join(parts)} transplanted")
-        orders = Orders(lab.work, transplant=str(snapshot), parts=parts)
+        orders = Orders(lab.work, transplant=str(snapshots), start=base, parts=parts)
         tried = lab.branch(worst.kill, f"with-{'-'.join(parts)}", orders)
         return not tried.failure and "trajectory" not in tried.broken
 

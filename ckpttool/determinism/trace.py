@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
+from ckpttool.determinism.traits import Trait, read_traits
+
 SCHEMA = "ckpttool.trace/1"
 
 COMPONENTS = (
@@ -28,8 +30,9 @@ COMPONENTS = (
 class Step:
     """A step: its number in the run, the fields' digests, the loss as a float for people.
 
-    ``rows`` has eight hex digits for each sample, ``graded`` is how many parameters got a gradient,
-    ``micro`` how many batches these are from.
+    ``rows`` has eight hex digits for each sample, ``contents`` the same of what is in it, where the script says which
+    samples they are; ``graded`` is how many parameters got a gradient, ``micro`` how many batches these are from.
+    Of the state before the first step also traits of its tensors, and its plain values as text.
     """
 
     number: int
@@ -39,6 +42,9 @@ class Step:
     rows: str = ""
     graded: int | None = None
     micro: int | None = None
+    contents: str = ""
+    traits: Mapping[str, Trait] = field(default_factory=dict, hash=False)
+    values: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,9 @@ class Save:
     """A save or a load: after which step, where, the digest of all of it and of each of its top-level parts.
 
     Of a save also: which one of its process it is, the digests of its single values and of the live state by name,
-    whether it came to its end, the file's bytes, and what happened to files from its beginning to the next step.
+    whether it came to its end, the file's bytes, what happened to files from its beginning to the next step, traits of
+    the live tensors, plain values as text. Of a load also the names in the checkpoint that nothing asked for, where
+    the format tells.
     """
 
     number: int
@@ -59,6 +67,9 @@ class Save:
     complete: bool = True
     size: int | None = None
     events: tuple[tuple[str, str], ...] = ()
+    traits: Mapping[str, Trait] = field(default_factory=dict, hash=False)
+    values: Mapping[str, str] = field(default_factory=dict, hash=False)
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,15 +227,19 @@ def _step(line: Line) -> Step:
         str(line.get("rows", "")),
         _number(line.get("graded")),
         _number(line.get("micro")),
+        str(line.get("contents", "")),
+        read_traits(line.get("traits")),
+        _texts(line.get("values")),
     )
 
 
 def _between(line: Line) -> Between:
-    moved = line.get("moved")
-    names = tuple(map(str, moved)) if isinstance(moved, list) else ()
-    return Between(
-        int(str(line["step"])), _number(line.get("saves")) or 0, _number(line.get("evaluations")) or 0, names
-    )
+    saves, evaluations = (_number(line.get(key)) or 0 for key in ("saves", "evaluations"))
+    return Between(int(str(line["step"])), saves, evaluations, _names(line.get("moved")))
+
+
+def _names(found: object) -> tuple[str, ...]:
+    return tuple(map(str, found)) if isinstance(found, list) else ()
 
 
 def _save(line: Line) -> Save:
@@ -236,6 +251,9 @@ def _save(line: Line) -> Save:
         _number(line.get("save")) or 0,
         _texts(line.get("leaves")),
         _texts(line.get("live")),
+        traits=read_traits(line.get("traits")),
+        values=_texts(line.get("values")),
+        unread=_names(line.get("unread")),
     )
 
 

@@ -17,6 +17,7 @@ from ckpttool.determinism.orders import VARIABLE
 
 if TYPE_CHECKING:
     from ckpttool.determinism import recorder as live
+    from ckpttool.determinism.living import Living
 
 BLOCK = 1 << 20
 
@@ -55,10 +56,10 @@ class Recorder:
         """
         if self._inner is None:
             return
-        self._inner.ignored.update(ignore)
+        self._inner.living.ignored.update(ignore)
         for name, part in parts.items():
             if part is not None:
-                _watch(self._inner, name, part)
+                _watch(self._inner.living, name, part)
 
     def step(self, number: int | None = None, *, ids: object = None, loss: Any = None) -> None:
         """Say, before the optimizer steps, which samples this step consumes, and its loss: both join its line.
@@ -66,51 +67,41 @@ class Recorder:
         ``number`` is for the reader of the script: steps are counted as optimizers take them.
         """
         if self._inner is not None:
-            self._inner.step(number, ids=ids, loss=None if loss is None else float(loss))
+            self._inner.gathered.told(ids, None if loss is None else float(loss))
 
     def saved(self, path: str | os.PathLike[str]) -> None:
         """Say that a checkpoint is complete: for writers that are none of torch.save, safetensors and torch's DCP."""
         if self._inner is not None and not self._inner.window.since:
-            recorder = self._inner
-            number = recorder.window.open(recorder.write)
-            facts: dict[str, Any] = {"digest": digest_of_files(Path(path)), "parts": {}, "leaves": {}}
-            live = dict(recorder.each_tensor(gradients=False))
-            recorder.write(
-                "save", step=recorder.base + recorder.done, save=number, path=os.fspath(path), live=live, **facts
-            )
-            recorder.write("saved", save=number)
+            digest = digest_of_files(Path(path))
+            number = self._inner.begin_save(os.fspath(path), digest=digest, parts={}, leaves={})
+            self._inner.write("saved", save=number)
 
     def loaded(self, path: str | os.PathLike[str]) -> None:
         """Say that a checkpoint was loaded whose ``saved`` was told: the process goes on from its step."""
         if self._inner is not None:
-            recorder, digest = self._inner, digest_of_files(Path(path))
-            step = recorder.orders.step_of({"digest": digest})
-            if step is not None and not recorder.done:
-                recorder.base = max(recorder.base, step)
-            base = None if step is None else recorder.base
-            recorder.write("load", step=recorder.base, base=base, path=os.fspath(path), digest=digest, parts={})
+            self._inner.went_on(os.fspath(path), digest=digest_of_files(Path(path)), parts={})
 
 
-def _watch(recorder: live.Recorder, name: str, part: Any) -> None:
+def _watch(living: Living, name: str, part: Any) -> None:
     """One part: where torch's own kinds are, else under its name."""
     import torch
     from torch.optim.lr_scheduler import LRScheduler
     from torch.optim.swa_utils import AveragedModel
 
     if name == "model" and isinstance(part, torch.nn.Module):
-        recorder.watched.add(part)
+        living.watched.add(part)
     elif isinstance(part, torch.optim.Optimizer):
-        recorder.optimizers.add(part)
+        living.optimizers.add(part)
     elif isinstance(part, LRScheduler):
-        recorder.schedulers.add(part)
+        living.schedulers.add(part)
     elif isinstance(part, torch.amp.GradScaler):
-        recorder.scalers.add(part)
+        living.scalers.add(part)
     elif isinstance(part, AveragedModel):
-        recorder.averages.add(part)
+        living.averages.add(part)
     elif name != "loader":
-        recorder.extra[name] = part
+        living.extra[name] = part
     elif hasattr(part, "state_dict"):
-        recorder.extra["counters.loader"] = part
+        living.extra["counters.loader"] = part
 
 
 def digest_of_files(path: Path) -> str:

@@ -27,25 +27,15 @@ import statistics, sys, time, torch
 from torch import nn
 from ckpttool.determinism.recorder import Recorder, install
 own = 0.0
-for name in ("after_step", "root_called", "around_backward"):
-    def timed(self, *args, original=getattr(Recorder, name), name=name):
+for name in ("after_step", "before_root", "before_backward"):
+    def timed(self, *args, original=getattr(Recorder, name)):
         global own
-        if name == "around_backward":  # what it calls is torch's own work
-            call, *args = args
-            args = (lambda *given: outside(call, *given), *args)
         start = time.thread_time()
         try:
             return original(self, *args)
         finally:
             own += time.thread_time() - start
     setattr(Recorder, name, timed)
-def outside(call, *given):
-    global own
-    start = time.thread_time()
-    try:
-        return call(*given)
-    finally:
-        own -= time.thread_time() - start
 install()
 torch.set_num_threads(1)
 torch.manual_seed(0)
