@@ -209,15 +209,25 @@ def _diverged(lab: Lab, found: Verdict, say: Say) -> Verdict:
     bad = [b for b in branches if not b.is_about_recovery and wanted & set(b.broken) and b.departure is not None]
     worst = min(bad, key=lambda b: (b.kill.how != "step", len(b.cut), b.cut))
     closer = detail(lab, worst, say) if lab.wishes.prove else None
-    shown = replace(worst, proof=proof(lab, worst, say) if lab.wishes.prove else ())
+    shown = _of_a_second_resume(replace(worst, proof=proof(lab, worst, say) if lab.wishes.prove else ()), branches)
     assert worst.departure is not None
     rank = f" of rank {worst.departure.rank}" if worst.departure.rank else ""
-    why = worst.causes[0].message
+    why = shown.causes[0].message
     text = f"{worst.kill} and resumed, the run departs at step {worst.departure.step}{rank}: {why}"
     return _with_levels(lab, replace(
         found, status="diverged", message=text, branches=tuple(shown if b is worst else b for b in branches),
-        departure=worst.departure, causes=worst.causes, detail=closer, smallest=sentence,
+        departure=worst.departure, causes=shown.causes, detail=closer, smallest=sentence,
     ))  # fmt: skip
+
+
+def _of_a_second_resume(worst: Branch, branches: Sequence[Branch]) -> Branch:
+    """The same branch; where single resumes are exact, and this one of a resume is not, that comes first."""
+    single = [b for b in branches if b.kill.how == "step" and len(b.cut) == 1]
+    if len(worst.cut) < 2 or not single or any(b.broken or b.failure for b in single):
+        return worst
+    why = worst.causes[0]
+    message = f"one resume is exact, and the resume of a resume is not: {why.message}"
+    return replace(worst, causes=(replace(why, name="second-resume", message=message), *worst.causes))
 
 
 def work_folder(keep: str | None) -> tuple[Path, Callable[[], None]]:

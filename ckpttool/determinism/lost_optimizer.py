@@ -73,11 +73,11 @@ def _zero(case: Case) -> Cause | None:
         return None
     if all(trait.is_zero for trait in now.values()):
         return _piece_of_a_rank(case, now) or _all_zero(now, before)
-    rows = {name: trait.zero_rows for name, trait in now.items() if trait.zero_rows is not None and not trait.is_zero}
+    rows = {name: trait.zero_rows for name, trait in now.items() if trait.zero_rows is not None}
     was_there = any(before[name].zero >= now[name].zero for name in rows if name in before)
-    if not rows or len(rows) < len(now) - sum(trait.is_zero for trait in now.values()) or was_there:
+    if not rows or len(rows) < sum(not trait.is_zero for trait in now.values()) or was_there:
         return None
-    name, place = next((n, r) for n, r in rows.items() if r is not None)
+    name, place = next(iter(rows.items()))
     message = (
         f"of each moment of {many(len(_owners(rows)), 'parameter')} rows are zero ({_short(name)}: rows {place[0]}–"
         f"{place[1] - 1} of {place[2]}): the piece of another process was not saved"

@@ -52,7 +52,7 @@ def _fits(flat: Tensor, kind: torch.dtype) -> bool:
 
 
 def _survives(numbers: Tensor, kind: torch.dtype) -> bool:
-    return torch.equal(numbers, numbers.to(kind).to(numbers.dtype))
+    return bool(torch.equal(numbers, numbers.to(kind).to(numbers.dtype)))
 
 
 def _zero_rows(table: Tensor) -> Rows | None:

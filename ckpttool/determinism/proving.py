@@ -90,7 +90,7 @@ def _smallest_of(branches: Sequence[Branch]) -> Branch | None:
 def proof(lab: Lab, worst: Branch, say: Say) -> tuple[str, ...]:
     """The fewest parts whose transplant from the uninterrupted run makes the resumed one exact; none if none does."""
     base = _base_of(worst)
-    if base is None or len(worst.cut) > 1 or worst.kill.how != "step":
+    if base is None or len(worst.cut) > 1 or worst.kill.how != "step" or _is_of_the_process(worst):
         return ()
     snapshots = _pictures(lab, (base,))
     if not (snapshots / f"snapshot-0-{base}.pt").exists():
@@ -116,6 +116,11 @@ def proof(lab: Lab, worst: Branch, say: Say) -> tuple[str, ...]:
         if fewer and len(whole) <= 5 and exact(fewer):
             whole = fewer
     return whole
+
+
+def _is_of_the_process(branch: Branch) -> bool:
+    """Whether the cause lies in what no part of the state can bring back: threads, versions, modes."""
+    return bool(branch.causes) and branch.causes[0].component in ("environment", "modules")
 
 
 def _base_of(branch: Branch) -> int | None:

@@ -13,13 +13,13 @@ from ckpttool.determinism.trace import Process, Step, component_of
 OWN = ("data", "rng", "loss")
 """What each process has of its own, however many there are."""
 
-SPREAD = ("params", "buffers", "gradients", "optimizer")
+SPREAD = ("params", "buffers", "gradients", "optimizer", "ema")
 """What each process holds a piece of, where tensors are spread over processes."""
 
 
 def processes_in(part: Iterable[Process]) -> int:
-    """How many processes trained together."""
-    return len({process.rank for process in part if process.steps})
+    """How many processes train together, as they say themselves; 0 where none took a step."""
+    return max((int(p.environment.get("world_size") or 1) for p in part if p.steps), default=0)
 
 
 def is_spread(part: Iterable[Process]) -> bool:
