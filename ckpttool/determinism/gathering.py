@@ -60,4 +60,6 @@ class Gathered:
 
     def facts(self) -> dict[str, Any]:
         """What is told beside the fields."""
-        return {"rows": "".join(self.told_rows or self.rows), "micro": len(self.losses)}
+        rows = "".join(self.rows)
+        told = {"rows": "".join(self.told_rows), "contents": rows} if self.told_rows else {"rows": rows}
+        return {**told, "micro": len(self.losses)}

@@ -126,7 +126,7 @@ class Living:
         return {**fields, "optimizer.settings": digesting.of_group(self.group_settings())}
 
     def _extra(self, name: str, part: Any) -> dict[str, str]:
-        found = digesting.leaves({name: _state_of(part)}, self.ignored)
+        found = digesting.leaves({name: state_of(part)}, self.ignored)
         return {key: digest for key, digest in found.items() if key not in self.ignored}
 
     def modules(self) -> dict[str, str]:
@@ -172,7 +172,8 @@ def _text(value: Any) -> str:
     return repr(tuple(value)) if isinstance(value, (list, tuple)) else repr(value)
 
 
-def _state_of(part: Any) -> Any:
+def state_of(part: Any) -> Any:
+    """What a part that a script named holds: its state dict, what it gives when it is called, or itself."""
     if hasattr(part, "state_dict"):
         return part.state_dict()
     return part() if callable(part) else part

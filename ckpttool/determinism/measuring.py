@@ -1,7 +1,7 @@
 """Traits of live tensors, and plain values as text: recorded where a resume begins and where something is saved.
 
-A trait costs one pass over a tensor for its zeros; whether a narrower type would hold it is mostly settled by the first
-thousand numbers.
+Whether a narrower type would hold a tensor is mostly settled by its first thousand numbers, and whether it has zeros
+by some thousands all over it; only where that leaves it open the whole tensor is read.
 """
 
 from __future__ import annotations
@@ -12,16 +12,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ckpttool.determinism.living import Living, state_of
 from ckpttool.determinism.traits import NARROW, Rows, Trait
 
 HEAD = 1024
 """Numbers that are tried before all are."""
 
+SAMPLE = 4096
+"""Numbers, evenly spread, of which one has to be zero before all zeros are counted."""
+
 BLOCK = 1 << 20
 """Numbers that are tried at a time, so that no copy of a large tensor is made."""
 
+MOST = 1000
+"""Names that are told of what was not read."""
+
 SHORT, LONG = 4, 60
 """Members of a list, and characters, that are still told as text."""
+
+
+def told(living: Living) -> dict[str, dict[str, Any]]:
+    """What the lines of a state and of a save have beside digests: traits of tensors, plain values as text."""
+    return {"traits": traits_of(living.tensors(gradients=False)), "values": dict(_values(living))}
+
+
+def _values(living: Living) -> Iterator[tuple[str, str]]:
+    rates = [group["lr"] for optimizer in living.optimizers for group in optimizer.param_groups]
+    yield from ((f"lr.{number}", repr(float(rate))) for number, rate in enumerate(rates))
+    for kind, things in (("scheduler", living.schedulers), ("scaler", living.scalers), ("ema", living.averages)):
+        for number, thing in enumerate(things):
+            yield from plain_values(f"{kind}.{number}", thing)
+    for name, part in living.extra.items():
+        yield from (pair for pair in plain_values(name, state_of(part)) if pair[0] not in living.ignored)
 
 
 def traits_of(tensors: Iterable[tuple[str, Any]]) -> dict[str, dict[str, object]]:
@@ -38,12 +60,17 @@ def trait_of(tensor: Tensor) -> Trait | None:
         return None
     if not (count := local.numel()) or not local.ndim:
         return None
-    zero = count - int(torch.count_nonzero(local))
     flat = local.reshape(-1)
+    zero = _zeros(flat)
     is_wide = local.dtype in (torch.float32, torch.float64) and zero < count
     fits = tuple(kind for kind in NARROW if is_wide and _fits(flat, getattr(torch, kind)))
     rows = _zero_rows(flat.view(len(local), -1)) if zero < count and zero * len(local) >= count else None
     return Trait(str(local.dtype).removeprefix("torch."), count, zero, fits, rows, _piece(tensor))
+
+
+def _zeros(flat: Tensor) -> int:
+    sample = flat[:: max(1, len(flat) // SAMPLE) | 1]  # an odd step meets every column
+    return len(flat) - int(torch.count_nonzero(flat)) if int(torch.count_nonzero(sample)) < len(sample) else 0
 
 
 def _fits(flat: Tensor, kind: torch.dtype) -> bool:
@@ -70,6 +97,19 @@ def _piece(tensor: Any) -> Rows | None:
 
     shape, offset = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
     return int(offset[0]), int(offset[0] + shape[0]), int(tensor.shape[0])
+
+
+def unread(state: Mapping[str, Any], path: str) -> list[str]:
+    """Names in a distributed checkpoint that a load into this template did not ask for; none where that is unclear."""
+    from torch.distributed.checkpoint import FileSystemReader
+    from torch.distributed.checkpoint._nested_dict import flatten_state_dict  # as the load itself makes names
+
+    try:
+        known = FileSystemReader(path).read_metadata().state_dict_metadata
+        asked, _ = flatten_state_dict({key: state_of(part) for key, part in state.items()})
+    except Exception:  # of another kind of storage, or a state that torch alone understands
+        return []
+    return [name for name in known if name not in asked][:MOST]
 
 
 def plain_values(name: str, value: object, depth: int = 8) -> Iterator[tuple[str, str]]:

@@ -15,7 +15,7 @@ Rows: TypeAlias = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Trait:
-    """A tensor of floating-point numbers: its type, how many numbers, how many are zero.
+    """A tensor of floating-point numbers: its type, how many numbers, how many are zero (few among many are not seen).
 
     ``fits``: narrower types that every number of it would survive; of a tensor that is all zero none is told.
     ``zero_rows``: the rows that are zero, where they follow on each other. ``piece``: the rows of a tensor spread over

@@ -92,6 +92,7 @@ MAY_BE_IMPORTED_BY: dict[str, set[str]] = {
         "determinism.digesting",
         "determinism.hooks",
         "determinism.living",
+        "determinism.measuring",
         "determinism.recorder",
         "determinism.snapshots",
         "determinism.surgery",
