@@ -89,7 +89,9 @@ class Case:
         if saved is None or state is None:
             return ()
         pairs = [(n, was, state.values.get(n)) for n, was in saved.values.items() if component_of(n) == component]
-        return tuple(f"{n.partition('.')[2]} was {was}, is {now}" for n, was, now in pairs if now not in (was, None))
+        odd = [(n.partition(".")[2].removeprefix("0."), was, now) for n, was, now in pairs if now not in (was, None)]
+        public = [pair for pair in odd if not pair[0].startswith("_")]
+        return tuple(f"{name} was {was}, is {now}" for name, was, now in public or odd)
 
     def count_of(self, component: str) -> int:
         """How many single values of a component were saved."""

@@ -16,6 +16,9 @@ from ckpttool.determinism.things import Things
 WRAPPERS = ("module.", "_orig_mod.", "_forward_module.", "_fsdp_wrapped_module.")
 """What wrappers put before a parameter's name."""
 
+WRAPPING = ("DistributedDataParallel", "OptimizedModule")
+"""Modules that add nothing to what they wrap but gradients of other processes, or compiled code."""
+
 UNTOLD = ("params", "initial_lr", "param_names")
 """Entries of a group of parameters that are no settings."""
 
@@ -24,7 +27,8 @@ class Living:
     """The state of a training process: found by hooks in torch's own kinds, or named by the script.
 
     ``roots`` are modules whose forward pass nobody else's contains; those in ``watched`` a script named. ``extra`` are
-    other parts that it named, ``ignored`` values that are right to differ.
+    other parts that it named, ``ignored`` values that are right to differ. ``stepped`` are parameters of the optimizer
+    that stepped last: gradients of others (a GAN's other half) are left from before, and say nothing of this step.
     """
 
     def __init__(self) -> None:
@@ -36,6 +40,7 @@ class Living:
         self.averages: Things[nn.Module] = Things()
         self.extra: dict[str, Any] = {}
         self.ignored: set[str] = set()
+        self.stepped: frozenset[int] = frozenset()
 
     def root_of(self, module: nn.Module) -> nn.Module:
         """The root that a module belongs to: itself, unless a script named one that contains it."""
@@ -57,7 +62,10 @@ class Living:
         return [(_numbered(number, n), b) for number, root in enumerate(self.roots) for n, b in root.named_buffers()]
 
     def gradients(self) -> list[tuple[str, Tensor]]:
-        return [(name, p.grad) for name, p in self.parameters() if p.grad is not None]
+        """Of the parameters that the last step moved; of all, where none of them has a name here."""
+        found = [(name, p) for name, p in self.parameters() if p.grad is not None]
+        own = [(name, p) for name, p in found if id(p) in self.stepped]
+        return [(name, p.grad) for name, p in own or found if p.grad is not None]
 
     def optimizer_state(self) -> Iterator[tuple[str, str, Any]]:
         """Kind, parameter's name and value of every entry."""
@@ -134,9 +142,14 @@ class Living:
         found = {}
         for root in self.roots:
             for name, module in root.named_modules():
-                mode = ", compiled" if getattr(module, "_compiled_call_impl", None) is not None else ""
+                if type(module).__name__ in WRAPPING:
+                    continue
+                bare = _bare(f"{name}.").removesuffix(".")
+                is_compiled = not bare and type(root).__name__ == "OptimizedModule"
+                is_compiled |= getattr(module, "_compiled_call_impl", None) is not None
+                mode = ", compiled" if is_compiled else ""
                 mode += "" if module.training else ", in evaluation mode"
-                found[_bare(name)] = f"{type(module).__name__}({module.extra_repr()}){mode}"
+                found[bare] = f"{type(module).__name__}({module.extra_repr()}){mode}"
         return found
 
 

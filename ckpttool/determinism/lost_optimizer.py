@@ -153,7 +153,7 @@ def _underflow(now: Mapping[str, Trait], before: Mapping[str, Trait]) -> str:
     for kind in dict.fromkeys(name.split(".")[1] for name in now):
         names = [name for name in now if name.split(".")[1] == kind and name in before]
         share = share_of_zeros(now[n] for n in names) - share_of_zeros(before[n] for n in names)
-        told += [f"{share:.2g} of {kind}" if share < 0.01 else f"{share:.0%} of {kind}"] if names and share > 0 else []
+        told += [f"{share:.{0 if share > 0.1 else 1}%} of {kind}"] if share >= 0.0005 else []
     return " and ".join(told)
 
 

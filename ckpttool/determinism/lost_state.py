@@ -50,25 +50,34 @@ def _rounded(case: Case) -> Cause | None:
 
 
 OTHERS = (
-    ("buffers", "save the whole state dict, buffers included"),
-    ("scaler", "save scaler.state_dict() and load it"),
-    ("ema", "save the average's state with its count of updates"),
-    ("counters", "save every counter that decisions depend on"),
+    ("buffers", "buffers are not those", "save the whole state dict, buffers included"),
+    ("scaler", "loss scale is not that", "save scaler.state_dict() and load it"),
+    ("ema", "average of the weights is not that", "save the average's state with its count of updates"),
+    ("counters", "counters are not those", "save every counter that decisions depend on"),
 )
 
 
 def other_state(case: Case) -> Cause | None:
     """Buffers, scaler, average or counters are not what was saved."""
-    for component, remedy in OTHERS:
+    for component, what, remedy in OTHERS:
         if odd := case.lost(component):
             values = case.odd_tensors(component)
             if component == "ema" and (cause := _average_anew(case, values)) is not None:
                 return cause
-            message = f"{component} after the resume are not those of step {case.base}"
-            told = case.moved_values(component) or values
-            message += f": {listed(told)}" if told else ""
+            told = case.moved_values(component) or tuple(name.partition(".")[2] for name in values)
+            message = f"after the resume the {what} of step {case.base}" + (f": {listed(told)}" if told else "")
+            message += _growth(case) if component == "scaler" else ""
             return Cause(f"{component}-lost", component, message, listed(values or odd), remedy)
     return None
+
+
+def _growth(case: Case) -> str:
+    """When a loss scale grows again."""
+    values = {} if case.resumed.state is None else case.resumed.state.values
+    interval, tracker = (values.get(f"scaler.0.{name}", "") for name in ("growth_interval", "_growth_tracker"))
+    if not interval.isdecimal() or not tracker.isdecimal():
+        return ""
+    return f"; next growth in {many(int(interval) - int(tracker), 'step')}"
 
 
 def _average_anew(case: Case, odd: tuple[str, ...]) -> Cause | None:
