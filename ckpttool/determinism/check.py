@@ -10,12 +10,13 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+from ckpttool.determinism.attribution import Proof, proof
 from ckpttool.determinism.branches import NEW_LEG, Lab, Reference
 from ckpttool.determinism.comparing import Departure, departure, earliest, saves_of, steps_of, unlike, unseeded, without
 from ckpttool.determinism.cuts import Kill, plan
 from ckpttool.determinism.levels import asked, levels
 from ckpttool.determinism.orders import Orders
-from ckpttool.determinism.proving import POWER, detail, power, proof, smallest
+from ckpttool.determinism.proving import POWER, detail, power, smallest
 from ckpttool.determinism.running import Command, Launchers, Ran
 from ckpttool.determinism.transparency import beside, rhythm
 from ckpttool.determinism.verdict import Branch, Detail, Level, Status, Verdict, Wishes
@@ -209,7 +210,8 @@ def _diverged(lab: Lab, found: Verdict, say: Say) -> Verdict:
     bad = [b for b in branches if not b.is_about_recovery and wanted & set(b.broken) and b.departure is not None]
     worst = min(bad, key=lambda b: (b.kill.how != "step", len(b.cut), b.cut))
     closer = detail(lab, worst, say) if lab.wishes.prove else None
-    shown = _of_a_second_resume(replace(worst, proof=proof(lab, worst, say) if lab.wishes.prove else ()), branches)
+    proved = proof(lab, worst, say) if lab.wishes.prove else Proof()
+    shown = _of_a_second_resume(replace(worst, proof=proved.parts), branches)
     assert worst.departure is not None
     rank = f" of rank {worst.departure.rank}" if worst.departure.rank else ""
     why = shown.causes[0].message
@@ -217,6 +219,7 @@ def _diverged(lab: Lab, found: Verdict, say: Say) -> Verdict:
     return _with_levels(lab, replace(
         found, status="diverged", message=text, branches=tuple(shown if b is worst else b for b in branches),
         departure=worst.departure, causes=shown.causes, detail=closer, smallest=sentence,
+        notes=(*found.notes, *filter(None, [proved.remark])),
     ))  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.optim.swa_utils import AveragedModel
 
 from ckpttool.determinism.importing import when_imported
+from ckpttool.determinism.measuring import unread
 from ckpttool.determinism.things import Things
 
 if TYPE_CHECKING:
@@ -26,14 +27,14 @@ _ORIGINALS: dict[tuple[int, str], Any] = {}
 
 
 class Hooks:
-    """All hooks of a process. ``depth`` counts forward calls that are open, ``inner`` saves and loads.
+    """All hooks of a process. ``is_in_call``: a forward pass is open; ``inner`` counts saves and loads that are.
 
-    What a save or a load calls is part of it, and is not told.
+    What a save, a load or a forward pass calls is part of it, and is not told.
     """
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
-        self.depth = 0
+        self.is_in_call = False
         self.inner = 0
 
     def install(self) -> None:
@@ -79,13 +80,15 @@ class Hooks:
         return found
 
     def around_call(self, call: Call, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        if self.depth == 0 and not torch.compiler.is_compiling():
-            self.recorder.before_root(module, (args, kwargs))
-        self.depth += 1
+        if torch.compiler.is_compiling() or self.is_in_call:
+            return call(module, *args, **kwargs)
+        args, kwargs = self.recorder.before_root(module, args, kwargs)
+        self.is_in_call = True
         try:
             return call(module, *args, **kwargs)
         finally:
-            self.depth -= 1
+            self.is_in_call = False
+            self.recorder.after_root()
 
     def around_backward(self, call: Call, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
         self.recorder.before_backward(_number(tensor))
@@ -119,7 +122,8 @@ class Hooks:
 
     def around_sharded_load(self, call: Call, state: Any, *args: Any, **kwargs: Any) -> Any:
         found = self._within(functools.partial(call, state, *args, **kwargs))
-        self.recorder.loaded(state, _checkpoint_id(args, kwargs))
+        path = _checkpoint_id(args, kwargs)
+        self.recorder.loaded(state, path, unread=self._within(lambda: unread(state, path)))
         return found
 
     def _within(self, call: Callable[[], Any]) -> Any:

@@ -24,7 +24,8 @@ class Orders:
     process. ``known`` are digests of earlier saves with their steps: a load of one says at which step this process
     goes on. ``snapshots``: steps after which the state is written out; ``first``: and as the first forward pass finds
     it. ``transplant``: a folder of such states, of which ``parts`` of that after step ``start`` replace what was
-    restored, each rank's by its own. ``drop``: a part that is broken on purpose. ``full``: digests of single tensors at
+    restored, each rank's by its own; ``batches``: those that steps after ``start`` consume are written out, up to so
+    many bytes. ``drop``: a part that is broken on purpose. ``full``: digests of single tensors at
     every step.
     """
 
@@ -43,6 +44,7 @@ class Orders:
     first: bool = False
     transplant: str = ""
     start: int = 0
+    batches: int = 0
     parts: tuple[str, ...] = ()
     drop: str = ""
     full: bool = False

@@ -1,4 +1,4 @@
-"""Further runs once something was found: the smallest cut, what was lost, its first element, what would be seen."""
+"""Further runs once something was found: the smallest cut, its first element, what would be seen."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ POWER = ("optimizer", "rng", "buffers", "lr")
 ALSO = ("scheduler", "scaler", "ema")
 """Parts that are broken on purpose where a training has them."""
 
-TRANSPLANTS = ("params", "buffers", "optimizer", "lr", "scheduler", "scaler", "ema", "rng")
 MOST_SHRINKS = 6
 
 
@@ -84,51 +83,7 @@ def _smallest_of(branches: Sequence[Branch]) -> Branch | None:
     return min(bad, key=lambda b: (len(b.cut), b.cut), default=None)
 
 
-# --- what was lost ---------------------------------------------------------------------------------------------------
-
-
-def proof(lab: Lab, worst: Branch, say: Say) -> tuple[str, ...]:
-    """The fewest parts whose transplant from the uninterrupted run makes the resumed one exact; none if none does."""
-    base = _base_of(worst)
-    if base is None or len(worst.cut) > 1 or worst.kill.how != "step" or _is_of_the_process(worst):
-        return ()
-    snapshots = _pictures(lab, (base,))
-    if not (snapshots / f"snapshot-0-{base}.pt").exists():
-        return ()
-    causes = [cause.component for cause in worst.causes[:2]]
-    names = [*causes, *(component_of(n) for n in worst.boundary), *_odd_of(worst)]
-    guesses = [name for name in dict.fromkeys(names) if name in TRANSPLANTS]
-
-    def exact(parts: tuple[str, ...]) -> bool:
-        say(f"proof: {', '.join(parts)} transplanted")
-        orders = Orders(lab.work, transplant=str(snapshots), start=base, parts=parts)
-        tried = lab.branch(worst.kill, f"with-{'-'.join(parts)}", orders)
-        return not tried.failure and "trajectory" not in tried.broken
-
-    for part in guesses[:3]:
-        if exact((part,)):
-            return (part,)
-    whole = tuple(TRANSPLANTS) if len(guesses) < 2 else tuple(guesses)
-    if not exact(whole):
-        return ()
-    for part in whole:
-        fewer = tuple(p for p in whole if p != part)
-        if fewer and len(whole) <= 5 and exact(fewer):
-            whole = fewer
-    return whole
-
-
-def _is_of_the_process(branch: Branch) -> bool:
-    """Whether the cause lies in what no part of the state can bring back: threads, versions, modes."""
-    return bool(branch.causes) and branch.causes[0].component in ("environment", "modules")
-
-
-def _base_of(branch: Branch) -> int | None:
-    return next((p.base for r in reversed(branch.ran) for p in r.trace if p.base), None)
-
-
-def _odd_of(branch: Branch) -> Iterator[str]:
-    yield from (component_of(n) for n in (branch.departure.fields if branch.departure else ()))
+# --- pictures --------------------------------------------------------------------------------------------------------
 
 
 def _pictures(lab: Lab, steps: tuple[int, ...]) -> Path:

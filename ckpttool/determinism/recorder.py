@@ -8,6 +8,7 @@ Everything is a digest (XXH3-128 over name, type, shape and bytes) or a float as
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import threading
@@ -23,9 +24,11 @@ from ckpttool.determinism.digesting import generators
 from ckpttool.determinism.events import Pen, Window
 from ckpttool.determinism.gathering import Gathered
 from ckpttool.determinism.hooks import Hooks
+from ckpttool.determinism.inflow import inflow_of
 from ckpttool.determinism.living import Living, environment
+from ckpttool.determinism.measuring import told
 from ckpttool.determinism.orders import Orders
-from ckpttool.determinism.snapshots import read_snapshot, write_snapshot
+from ckpttool.determinism.snapshots import read_snapshot, write_parts, write_tensors
 from ckpttool.determinism.surgery import break_part, transplant
 from ckpttool.determinism.trace import SCHEMA
 
@@ -64,8 +67,10 @@ class Recorder:
         self.gathered = Gathered()
         self.after: dict[str, str] = {}  # weights and generators as the last step left them
         self.evaluations = 0  # forward passes without gradients since the last step
+        self.found: dict[str, str] = {}  # generators and buffers as the first forward passes found them
         self.window = Window(orders)
         self.pen = Pen(orders.folder, self.rank)
+        self.inflow = inflow_of(orders, self.rank, functools.partial(self.write, "batches"))
         self.pen.first("start", schema=SCHEMA, rank=self.rank, pid=os.getpid(), environment=environment())
 
     @property
@@ -75,15 +80,16 @@ class Recorder:
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
-    def before_root(self, module: nn.Module, given: Any) -> None:
-        """An outermost forward pass begins: of training, or of something else."""
+    def before_root(self, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """An outermost forward pass begins, of training or of something else; the arguments that it is to have."""
         root = self.living.root_of(module)
         if torch.is_grad_enabled() and any(p.requires_grad for p in root.parameters()):
-            self.before_forward(root, given)
-        elif not torch.is_grad_enabled():
+            return self.before_forward(root, args, kwargs)
+        if not torch.is_grad_enabled():
             self.evaluations += 1
+        return args, kwargs
 
-    def before_forward(self, root: nn.Module, given: Any) -> None:
+    def before_forward(self, root: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """A training forward of a root module begins: what goes in, and the generators."""
         is_new = root not in self.living.roots
         self.living.roots.add(root)
@@ -92,32 +98,53 @@ class Recorder:
         if not self.gathered.before:
             self.gathered.before = generators() | self.living.settings()
             self.between()
-        self.gathered.consumes(given, training=root.training)
+            if self.done and self.number in self.orders.snapshots:
+                write_parts(self.living, self.orders.folder, self.rank, str(self.number))
+        if self.inflow is not None:
+            args, kwargs = self.inflow.forward(args, kwargs)
+        self.gathered.consumes((args, kwargs), training=root.training)
+        return args, kwargs
+
+    def after_root(self) -> None:
+        """An outermost forward pass is over."""
+        if self.inflow is not None:
+            self.inflow.after_forward()
 
     def first_forward(self) -> None:
-        """The state that the first step starts from: what a resume restored. Orders to change it are obeyed here."""
-        living = self.living
+        """The state that the first step starts from: what a resume restored. Orders to change it are obeyed here.
+
+        Of several roots each has its turn, and what the passes of those before it moved is told as it was.
+        """
+        living, known = self.living, {name for name in self.found if name.startswith("buffers.")}
+        buffers = {f"buffers.{name}": digesting.of_tensor(buffer) for name, buffer in living.buffers()}
+        self.found = generators() | buffers | self.found
+        drawn = {name: digest for name, digest in self.found.items() if name not in buffers}
+        buffers = {name: self.found[name] for name in buffers}
+        whole = digesting.of_group((name.partition(".")[2], digest) for name, digest in buffers.items())
         self.write(
             "state",
             step=self.base,
-            fields=living.state_fields() | living.settings() | generators(),
-            tensors=dict(living.each_digest(gradients=False)),
+            fields=living.state_fields() | living.settings() | {"buffers": whole} | drawn,
+            tensors=dict(living.each_digest(gradients=False)) | buffers,
             modules=living.modules(),
             environment=environment(),
+            **told(living),
         )
         if self.orders.first:
             self.picture("first")
-        if self.started:
-            return
-        self.started = True
+        is_first, self.started = not self.started, True
         if self.orders.transplant:
             saved = read_snapshot(Path(self.orders.transplant), self.rank, str(self.orders.start))
-            transplant(living, saved, self.orders.parts)
-        elif self.orders.drop:
+            saved["buffers"] = {n: buffer for n, buffer in saved["buffers"].items() if f"buffers.{n}" not in known}
+            once = ("data",) if is_first else ("data", "rng")
+            transplant(living, saved, [part for part in self.orders.parts if part not in once])
+        elif self.orders.drop and is_first:
             break_part(living, self.orders.drop)
 
     def before_backward(self, loss: float) -> None:
         """A loss goes back through the network."""
+        if self.inflow is not None:
+            self.inflow.close()
         self.gathered.losses.append(loss)
 
     def seeded(self, how: str) -> None:
@@ -129,7 +156,12 @@ class Recorder:
         """An optimizer has stepped: one line, and the end of the process if that was ordered."""
         living, gathered = self.living, self.gathered
         living.optimizers.add(optimizer)
+        if not self.done and not gathered.forwards and not gathered.losses and not _has_gradients(optimizer):
+            return  # it only makes its state, as torch's get_state_dict has it do: nothing is trained
+        living.stepped = frozenset(id(p) for group in optimizer.param_groups for p in group["params"])
         self.done += 1
+        if self.inflow is not None:
+            self.inflow.ends(gathered)
         gradients = [(name, digesting.of_tensor(grad)) for name, grad in living.gradients()]
         state, now = living.state_fields(), generators()
         fields = {
@@ -178,13 +210,13 @@ class Recorder:
         """The line of a save that begins; its number."""
         number = self.window.open(self.write)
         live = dict(self.living.each_digest(gradients=False))
-        self.write("save", step=self.number, save=number, path=path, live=live, **facts)
+        self.write("save", step=self.number, save=number, path=path, live=live, **told(self.living), **facts)
         return number
 
-    def loaded(self, obj: Any, path: str) -> None:
+    def loaded(self, obj: Any, path: str, **facts: Any) -> None:
         """Something was loaded: if it is a save that is known, this process goes on from its step."""
         leaves = digesting.leaves(obj, self.living.ignored)
-        self.went_on(path, digest=digesting.of_group(leaves.items()), parts=digesting.parts_of(leaves))
+        self.went_on(path, digest=digesting.of_group(leaves.items()), parts=digesting.parts_of(leaves), **facts)
 
     def went_on(self, path: str, **facts: Any) -> None:
         """The line of a load."""
@@ -201,8 +233,8 @@ class Recorder:
     # --- lines and the end --------------------------------------------------------------------------------------------
 
     def picture(self, name: str) -> None:
-        """Write the state out."""
-        write_snapshot(self.living, self.orders.folder, self.rank, name)
+        """Write the tensors out."""
+        write_tensors(self.living, self.orders.folder, self.rank, name)
 
     def write(self, kind: str, **facts: Any) -> None:
         """One line, out of the process before anything else happens."""
@@ -229,6 +261,12 @@ class Recorder:
         self.write("end", why=why)
         os.kill(os.getpid(), signal.SIGKILL)
         signal.pause()
+
+
+def _has_gradients(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether any gradient is there, and not zero."""
+    gradients = (p.grad for group in optimizer.param_groups for p in group["params"])
+    return any(bool(grad.any()) for grad in gradients if grad is not None)
 
 
 def _size(path: str) -> int | None:

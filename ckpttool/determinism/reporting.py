@@ -62,7 +62,7 @@ def _facts(found: Verdict) -> Iterator[tuple[str, str]]:
     yield "evidence", cause.evidence
     if found.detail is not None:
         yield from _closer(found.detail)
-    yield ("proof", f"with {', '.join(proof)} transplanted the resumed run is exact" if proof else "none was found")
+    yield ("proof", f"transplanting {{{', '.join(proof)}}} makes the steps exact" if proof else "none was found")
     yield "remedy", cause.remedy
     yield "in the loss", "never, in the steps that were looked at" if seen is None else f"from step {seen}"
     if found.departure.rank:

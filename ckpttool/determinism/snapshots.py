@@ -18,9 +18,13 @@ from ckpttool.determinism.living import Living
 State = dict[str, Any]
 
 
-def write_snapshot(living: Living, folder: Path, rank: int, name: str) -> None:
-    """Everything that lasts as ``snapshot-RANK-NAME.pt``, and its tensors' plain bytes as ``tensors-RANK-NAME.bin``."""
+def write_parts(living: Living, folder: Path, rank: int, name: str) -> None:
+    """Everything that lasts, as ``snapshot-RANK-NAME.pt``."""
     original(torch, "save")(read_parts(living), str(folder / f"snapshot-{rank}-{name}.pt"))
+
+
+def write_tensors(living: Living, folder: Path, rank: int, name: str) -> None:
+    """The plain bytes of its tensors, as ``tensors-RANK-NAME.bin``."""
     tensors = [(key, *digesting.raw(value)) for key, value in living.tensors() if isinstance(value, Tensor)]
     head = [(key, kind, shape, len(data)) for key, kind, shape, data in tensors]
     with (folder / f"tensors-{rank}-{name}.bin").open("wb") as file:

@@ -33,7 +33,9 @@ def _put_optimizer(living: Living, saved: list[State]) -> None:
         for i, p in enumerate(parameters_of(optimizer)):
             state = states.get(names.get(id(p), str(i)))
             if state:
-                optimizer.state[p] = copied(state)
+                current = optimizer.state[p]  # which a step that is under way may hold: LBFGS calls the model
+                current.clear()
+                current.update(copied(state))
 
 
 def _put_lr(living: Living, saved: list[list[float]]) -> None:

@@ -4,7 +4,7 @@ A trace is a folder: ``r0-1.jsonl`` is what process 1 of rank 0 wrote (processes
 ``start`` (schema, environment), ``generator`` (seeded or restored before the first step), ``state`` (digests before
 the first training forward), ``step`` (digests after an optimizer's step), ``between`` (what moved until the next one),
 ``save`` (digests of what is about to be saved), ``saved`` (it was), ``files`` (what happened to files since), ``load``,
-``signalled``, ``end``. docs/reference/traces.md has every key.
+``signalled``, ``batches`` (why they are not exchanged), ``end``. docs/reference/traces.md has every key.
 """
 
 from __future__ import annotations
@@ -104,6 +104,7 @@ class Process:
     restored: tuple[str, ...] = ()
     between: tuple[Between, ...] = ()
     signalled: int | None = None
+    batches: str = ""
 
 
 class TraceError(ValueError):
@@ -172,6 +173,7 @@ def _parsed(lines: list[Line]) -> Process:
         tuple(digest for how, digest in generators if how == "restored"),
         tuple(_between(line) for line in kinds.get("between", [])),
         int(str(signalled)) if signalled is not None else None,
+        str(kinds.get("batches", [{}])[-1].get("why", "")),
     )
 
 

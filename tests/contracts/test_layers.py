@@ -90,7 +90,9 @@ MAY_BE_IMPORTED_BY: dict[str, set[str]] = {
     "torch": {
         "trainer",
         "determinism.digesting",
+        "determinism.batches",
         "determinism.hooks",
+        "determinism.inflow",
         "determinism.living",
         "determinism.measuring",
         "determinism.recorder",
