@@ -187,6 +187,26 @@ def faults() -> Iterator[tuple[str, list[str], str]]:
                     yield name, [*rest, "resume"][:4], about
 
 
+def causes_page() -> Iterator[str]:
+    """Every cause that a diagnosis names, with the faults that show it, as the matrix has them."""
+    from ckpttool.determinism.causes import CAUSES
+
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in _matrix()]
+    shown = [(cells[0], cells[5]) for cells in rows if len(cells) == 8]
+    yield from (NOTE, "", "# Causes", "")
+    yield "What `ckpttool determinism check` names as the cause of a difference, in JSON as `cause`. The message that"
+    yield "goes with it has the numbers, and a remedy follows. *Shown by* are [faults of the trainer](faults.md), each"
+    yield "with its message in [the matrix](fault-matrix.md)."
+    for group, causes in CAUSES.items():
+        yield from ("", f"## {group}", "", "| cause | means | shown by |", "|---|---|---|")
+        for name, means in causes.items():
+            yield f"| `{name}` | {means} | {', '.join(fault for fault, cause in shown if cause == name)} |"
+
+
+def _matrix() -> list[str]:
+    return (REFERENCE / "fault-matrix.md").read_text(encoding="utf-8").splitlines()
+
+
 def not_here() -> Iterator[tuple[str, str]]:
     """The causes that no fault stands for, and why."""
     for line in ast.parse((FAULTS / "__init__.py").read_text(encoding="utf-8")).body:
@@ -215,6 +235,7 @@ def module(name: str) -> ModuleType | None:
 
 
 PAGES: dict[str, Callable[[], Iterator[str]]] = {
+    "causes.md": causes_page,
     "cli.md": cli_page,
     "faults.md": faults_page,
     "presets.md": presets_page,

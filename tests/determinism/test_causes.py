@@ -12,6 +12,7 @@ import pytest
 
 from ckpttool import determinism
 from ckpttool.determinism.cases import Peer
+from ckpttool.determinism.causes import NAMES
 from ckpttool.determinism.comparing import Departure
 from ckpttool.determinism.diagnosis import Case, diagnose
 from ckpttool.determinism.trace import Process, Save, Step
@@ -191,6 +192,12 @@ CASES = {
     "data-shifted": case("data", mine=batch_of(BASE + 3)),
     "batch-size-changed": case("data", mine={"fields": {"data": "x"}, "rows": ROW[:8]}),
     "data-order-changed": case("data", mine={"fields": {"data": "x"}, "rows": ROW[8:] + ROW[:8]}),
+    "data-reseeded": case(
+        "data",
+        "rng.torch",
+        known={9: Step(9, {"data": "data@9", "rng.torch": "r"})},
+        mine={"fields": {"data": "data@9", "rng.torch": "r"}},
+    ),
     "data-order-rng": case("data", "rng.torch", mine={"fields": {"data": "x"}}),
     "data-changed": case("data", mine={"fields": {"data": "x"}}),
     # generators
@@ -249,6 +256,11 @@ def test_a_cause_is_named(name: str) -> None:
     assert cause.message
     assert cause.remedy
     assert cause.component
+
+
+def test_every_cause_is_in_the_reference() -> None:
+    beside = {"saving-changes-training", "evaluation-changes-training", "second-resume"}
+    assert set(NAMES) == named() | beside | {f"{part}-lost" for part in ("buffers", "scaler", "ema", "counters")}
 
 
 def test_every_cause_has_a_case() -> None:

@@ -1,0 +1,85 @@
+"""Every cause that a diagnosis names, and what it means: the reference in the documentation is made of this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+CAUSES: Mapping[str, Mapping[str, str]] = {
+    "What a load brought back": {
+        "weights-changed": "the weights are not those that were saved, and nothing tells why",
+        "weights-partial": "some of the weights are not: a name that changed, and a load that was not strict",
+        "weights-exchanged": "a weight holds what was saved of another one, or at another step",
+        "weights-rounded": "every weight that differs would survive a narrower type: built anew from rounded ones",
+        "untied": "weights that were one tensor are two",
+        "optimizer-lost": "the optimizer starts without its state; whether the save holds it is said",
+        "optimizer-unread": "the state stands in a distributed checkpoint, and the template had no such names",
+        "optimizer-zero": "moments are there and zero, which is not the same as absent",
+        "optimizer-piece-lost": "the moments of one process, or of its rows, are zero, and those of others are right",
+        "optimizer-permuted": "parameters have each other's state",
+        "optimizer-cast": "moments hold nothing that bfloat16 could not, or are of another type: cast on the way",
+        "optimizer-half": "moments hold nothing that float16 could not: saved in half; how many became zero is said",
+        "optimizer-steps": "the optimizer's own count of steps is another one: its correction of bias is wrong",
+        "optimizer-implementation": "foreach, fused, capturable or differentiable changed: it rounds otherwise",
+        "optimizer-settings": "other settings of a group are not what they were; the type of the rate too",
+        "optimizer-changed": "the state is another one, and nothing tells why",
+        "schedule-restarted": "the schedule of learning rates stands where it stood at step 1",
+        "schedule-shifted": "it stands where it stood some steps before or after",
+        "schedule": "it stands where it never stood",
+        "lr-reset": "the rate was set back after the optimizer was loaded, and the schedule is right",
+        "buffers-lost": "buffers, as running statistics, are not those that were saved",
+        "scaler-lost": "the loss scale, or the count of steps since it grew, is another one",
+        "ema-restarted": "the average of the weights starts again from the weights",
+        "ema-lost": "the average, or the count of its updates, is another one",
+        "counters-lost": "what the script counts is another number, or the run ends at another step",
+        "state-lost": "a part that the script named is not what was saved",
+    },
+    "Batches": {
+        "data-restarted": "the data, or the epoch, start from the beginning again",
+        "epoch-order-repeated": "an earlier epoch's order comes again, or a batch from far off",
+        "epoch-not-set": "the same until the next epoch begins, and right from there on",
+        "epoch-cut-short": "the rest of the epoch is left out",
+        "data-shifted": "the stream is a few batches ahead or behind",
+        "data-order-changed": "the right samples in another order, or another shuffle of the same epoch",
+        "data-buffer-lost": "samples that were to come later: what a shuffle buffer held is gone",
+        "batch-size-changed": "batches have another size",
+        "rank-data-copied": "one process trains the samples of another",
+        "data-reseeded": "the batch of an earlier step with the generators of that step: the order is drawn from them",
+        "data-order-rng": "a batch that was never seen, and generators differ: the order is drawn from one",
+        "data-changed": "a batch that was never seen, and generators agree",
+        "data-contents": "the right samples with other contents: augmentation draws otherwise",
+        "data-contents-stale": "the same, and from the next epoch on alone: loader processes kept the epoch",
+        "data-replaced": "the right samples with other contents, where nothing augments: the data was changed",
+    },
+    "Generators": {
+        "rng-lost": "generators are not where they were",
+        "rng-seeded-anew": "they stand right after a seed that is not the run's own",
+        "rng-reseeded": "they stand where the run began: seeded again after the restore, or instead of it",
+        "rng-drawn": "they were restored as they were saved, and drawn from before the first step",
+        "rng-drifts": "they agree for some steps: something between two steps draws otherwise",
+        "rank-rng-copied": "two processes draw the same, and did not before",
+        "rank-rng-lost": "those of one process were seeded anew, and those of others restored",
+    },
+    "What no state holds": {
+        "training-mode": "modules are in evaluation mode, or were",
+        "module-settings": "modules have other settings, as the rate of dropout",
+        "compiled": "the model is compiled in one of the two runs alone",
+        "environment": "threads, libraries or versions are others",
+        "world-size-changed": "another number of processes goes on: a weaker promise, and whether that one is kept",
+        "world-size-data": "the same, and steps train other samples, counted over all processes",
+        "stale-model": "gradients reach fewer parameters: it is another model that computes",
+        "gradients-lost": "gradients that had been accumulated are missing",
+        "schedule-function": "rates differ though the schedule's state was restored: another length, another function",
+        "hidden-state": "all that is recorded agrees, and the loss or the gradients do not",
+        "update": "gradients agree, and the weights after the step do not",
+        "artifact": "training is exact, and a checkpoint that is saved later holds something else",
+        "unexplained": "no rule explains the difference",
+    },
+    "Beside resumes": {
+        "saving-changes-training": "saving moves what training depends on",
+        "evaluation-changes-training": "evaluating does",
+        "second-resume": "one resume is exact, and the resume of a resume is not; what that one lost is said",
+    },
+}
+"""By where they lie; within, in the order in which rules are asked where that matters."""
+
+NAMES = tuple(name for group in CAUSES.values() for name in group)
