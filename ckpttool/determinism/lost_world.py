@@ -16,13 +16,14 @@ def world(case: Case) -> Cause | None:
         return None
     was, now = (int(p.environment.get("world_size") or 1) for p in (case.start, case.resumed))
     text = f"{many(was, 'process', 'processes')} saved, {now} {'goes' if now == 1 else 'go'} on"
-    step = case.departure.step
-    if case.differs("data"):
+    step = _first_other_samples(case)
+    if step is not None:
         mine, theirs = (samples_of(run[step]) if step in run else () for run in (case.branch, case.reference))
         left, more = len(set(theirs) - set(mine)), len(set(mine) - set(theirs))
         message = f"{text}, and step {step} trained other samples: {left} of it are missing, {more} are not of it"
         remedy = "save the position in samples over all processes, and share every global batch among those there are"
         return Cause("world-size-data", "data", message, f"{was} and {now} processes, step {step}", remedy)
+    step = case.departure.step
     rest = [name for name in case.boundary if name != FIELD]
     state = "state exact at the boundary" if not rest else "the state is another one too"
     known = any(name.startswith("data") for name in case.fields(step))
@@ -33,6 +34,15 @@ def world(case: Case) -> Cause | None:
     )
     remedy = f"for equal bits go on with {many(was, 'process', 'processes')}; with another number ask for --level data"
     return Cause("world-size-changed", "environment", message, f"world_size was {was}, is {now}", remedy)
+
+
+def _first_other_samples(case: Case) -> int | None:
+    """The first step whose samples, over all processes, are not those of the uninterrupted run."""
+    for number in sorted(case.reference.keys() & case.branch.keys()):
+        mine, theirs = (run[number].fields.get("data.samples") for run in (case.branch, case.reference))
+        if mine != theirs:
+            return number
+    return None
 
 
 def _apart(case: Case, step: int) -> str:
