@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ckpttool.determinism.comparing import Departure, departure, steps_of, unseeded
 from ckpttool.determinism.pictures import grid_of, losses_of
+from ckpttool.determinism.resized import in_common, is_spread, processes_in
 from ckpttool.determinism.trace import Process, Step, TraceError, component_of, read_trace
 from ckpttool.errors import ExitCode, UsageError, printable
 from ckpttool.model import Finding, Json
@@ -32,7 +33,7 @@ def compare_traces(first: Path, second: Path) -> Report:
     Steps that only one of the two has are told and are no difference. Raises ``UsageError`` for what is no trace, for a
     version that is not known, and for traces without a step or a rank in common.
     """
-    one, two = _side(first), _side(second)
+    one, two = _comparable(_side(first), _side(second))
     ranks = sorted(one.ranks.keys() & two.ranks.keys())
     shared = {rank: sorted(one.ranks[rank].keys() & two.ranks[rank].keys()) for rank in ranks}
     count = len({number for numbers in shared.values() for number in numbers})
@@ -58,6 +59,20 @@ def _side(folder: Path) -> Side:
         raise UsageError(f"{printable(str(folder))} – {(error.strerror or str(error)).lower()}") from error
     ranks = {process.rank: steps_of(processes, process.rank) for process in processes if process.steps}
     return Side(printable(str(folder)), processes, ranks)
+
+
+def _comparable(one: Side, two: Side) -> tuple[Side, Side]:
+    """Both as they are; of different numbers of processes what those of each have in common."""
+    if processes_in(one.processes) == processes_in(two.processes):
+        return one, two
+    spread = is_spread(one.processes) or is_spread(two.processes)
+    return _together(one, spread), _together(two, spread)
+
+
+def _together(side: Side, spread: bool) -> Side:
+    count = processes_in(side.processes)
+    name = f"{side.name} ({count} process{'es' if count > 1 else ''})"
+    return replace(side, name=name, ranks={0: in_common(side.ranks, spread=spread)})
 
 
 def _departure(one: Side, two: Side, ranks: list[int]) -> Departure | None:

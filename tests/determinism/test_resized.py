@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from ckpttool.determinism.holding import compared
 from ckpttool.determinism.reference import Reference
 from ckpttool.determinism.resized import in_common
 from ckpttool.determinism.running import Ran
-from ckpttool.determinism.trace import Process, Save, Step
+from ckpttool.determinism.trace import SCHEMA, Process, Save, Step
+from ckpttool.determinism.traces import compare_traces
 from ckpttool.determinism.traits import Trait
 from ckpttool.determinism.verdict import Branch, Wishes
+from ckpttool.errors import ExitCode
 
 STEPS, BASE, CUT, BATCH = 8, 4, 5, 4
 
@@ -111,7 +114,31 @@ def test_samples_are_one_set_however_they_are_shared(order: list[int], world: in
     }
 
 
+def written(folder: Path, world: int, gone: str = "") -> Path:
+    folder.mkdir()
+    for rank in range(world):
+        lines: list[dict[str, object]] = [
+            {"kind": "start", "schema": SCHEMA, "rank": rank, "environment": {"world_size": str(world)}}
+        ]
+        lines += [
+            {"kind": "step", "step": one.number, "fields": dict(one.fields), "loss": one.loss, "rows": one.rows}
+            for one in (step(number, rank, world, False, gone) for number in range(1, 4))
+        ]
+        (folder / f"r{rank}-1.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
 def test_traces_of_two_worlds_are_compared_in_what_they_share(tmp_path: Path) -> None:
+    one, two = written(tmp_path / "one", 1), written(tmp_path / "two", 2)
+    assert compare_traces(one, two).exit_code == ExitCode.OK
+    odd = compare_traces(one, written(tmp_path / "odd", 2, samples(2)[3]))
+    assert odd.exit_code == ExitCode.FINDINGS
+    found = odd.json["divergence"]
+    assert isinstance(found, dict)
+    assert (found["step"], found["component"]) == (2, "data")
+
+
+def test_steps_that_not_all_took_are_nobodys() -> None:
     assert in_common({}) == {}
     shared = in_common({0: {1: step(1, 0, 2, False)}, 1: {1: step(1, 1, 2, False), 2: step(2, 1, 2, False)}})
     assert list(shared) == [1]  # what one of them did not come to is nobody's step
