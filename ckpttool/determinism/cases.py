@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ckpttool.determinism.comparing import Departure
 from ckpttool.determinism.trace import Process, Save, Step, component_of
@@ -59,8 +59,12 @@ class Case:
 
     @property
     def saved(self) -> Save | None:
-        """What the uninterrupted run saved at that step."""
-        return next((save for save in reversed(self.saves) if save.number == self.base), None)
+        """What the uninterrupted run saved at that step: the last of its saves, with the contents of all of them."""
+        found = [save for save in self.saves if save.number == self.base]
+        if len(found) < 2:
+            return found[0] if found else None
+        leaves = {f"{place}:{name}": digest for place, save in enumerate(found) for name, digest in save.leaves.items()}
+        return replace(found[-1], leaves=leaves)
 
     def odd_tensors(self, component: str) -> tuple[str, ...]:
         """The single values of a component that are not what they were when they were saved."""

@@ -26,6 +26,7 @@ CAUSES: Mapping[str, Mapping[str, str]] = {
         "schedule-shifted": "it stands where it stood some steps before or after",
         "schedule": "it stands where it never stood",
         "lr-reset": "the rate was set back after the optimizer was loaded, and the schedule is right",
+        "lr-changed": "the rate is another one, and no schedule of torch sets it",
         "buffers-lost": "buffers, as running statistics, are not those that were saved",
         "scaler-lost": "the loss scale, or the count of steps since it grew, is another one",
         "ema-restarted": "the average of the weights starts again from the weights",

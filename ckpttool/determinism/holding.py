@@ -61,7 +61,10 @@ def compared(kill: Kill, ran: tuple[Ran, ...], reference: Reference, wishes: Wis
     loose = (*reference.loose_leaves, *wishes.ignore)
     everything = [p for part in parts for p in part]
     artifact = artifact_departure(saves_of(reference.ran.trace), saves_of(everything), loose)
-    lost = [(p, _not_restored(reference, p)) for p in resumed]
+    lost = [
+        (p, _not_restored(reference, [q for part in parts[1:place] for q in part], p))
+        for place, part in enumerate(parts) if place for p in part if p.steps
+    ]  # fmt: skip
     odd_process = next((p for p, names in lost if names), None)
     names = next((names for _, names in lost if names), ())
     found = replace(found, steps=steps[0], departure=first, boundary=names, artifact=artifact)
@@ -94,9 +97,13 @@ def _sides(parts: Sequence[Sequence[Process]], reference: Reference) -> tuple[Re
     return common, {0: of_parts(parts, spread=spread)}
 
 
-def _not_restored(reference: Reference, process: Process) -> tuple[str, ...]:
+def _not_restored(reference: Reference, before: Sequence[Process], process: Process) -> tuple[str, ...]:
+    """What a process did not get back of what the reference saved, or a resume that had departed from it."""
     rank = process.rank if process.rank in reference.ranks else 0
-    return boundary(reference.ranks[rank], process, reference.loose, reference.start(rank))
+    steps, own = reference.ranks[rank], steps_of(before, rank)
+    if departure(steps, own) is not None:
+        steps = {n: step for n, step in own.items() if n <= (process.base or 0) + 1}
+    return boundary(steps, process, reference.loose, reference.start(rank))
 
 
 def _saves_for(reference: Reference, rank: int) -> tuple[Save, ...]:

@@ -55,6 +55,8 @@ def _elsewhere(case: Case, step: int, seen: list[int], field: str) -> Cause:
     lag = place - step
     text = f"step {step} trained the batch of step {place} ({lag:+d})"
     evidence = f"step {place}"
+    if (cause := _seeded_anew(case, step, seen, field)) is not None:
+        return cause
     if place == began and lag:
         again = "the data start" if began == 1 else "the epoch starts"
         twice = _samples(case, began, step)
@@ -71,6 +73,22 @@ def _elsewhere(case: Case, step: int, seen: list[int], field: str) -> Cause:
         message = f"{text}: the loader's position is not restored"
         return Cause("epoch-order-repeated", "data", message, evidence, POSITION)
     return _shifted(case, step, lag, text, evidence)
+
+
+def _seeded_anew(case: Case, step: int, seen: list[int], field: str) -> Cause | None:
+    """The batch of another step, and its generators too: what draws the order begins again."""
+    odd = case.differs("rng")
+    now = case.fields(step)
+    places = [n for n in seen if n < step and all(now.get(name) == case.reference[n].fields.get(name) for name in odd)]
+    if not odd or not places:
+        return None
+    place, kinds = places[0], ", ".join(name.partition(".")[2] for name in odd)
+    message = (
+        f"step {step} trained the batch of step {place} ({place - step:+d}), and the generators of {kinds} stand as "
+        "they did there: batches are drawn from a generator that was seeded again and not restored"
+    )
+    remedy = "save the generators' states and restore them last, before the loader's iterator is made"
+    return Cause("data-reseeded", "data", message, f"{field}, {', '.join(odd)} of step {place}", remedy)
 
 
 def _earlier_epoch(case: Case, step: int, text: str, evidence: str, field: str) -> Cause:

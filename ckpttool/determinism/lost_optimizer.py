@@ -24,6 +24,8 @@ def optimizer(case: Case) -> Cause | None:
     gone = [name for name in odd if state is None or name not in state.fields]
     if gone:
         return _gone(case, gone)
+    if (cause := _partly_gone(case)) is not None:
+        return cause
     if odd == ("optimizer.step",):
         message = f"the optimizer's own count of steps is not that of step {case.base}: its correction of bias is wrong"
         remedy = "restore the whole state dict, `step` included"
@@ -45,8 +47,29 @@ def _gone(case: Case, gone: list[str]) -> Cause:
     message = f"the optimizer starts without its state: {kinds} of step {case.base} were not restored"
     if case.saved is not None and case.saved.leaves and case.saved.live:
         held = _held(case.saved, gone)
-        message += f", and {many(held, 'tensor')} of them stand in the save" if held else ", nor saved"
+        message += f", and {many(held, 'tensor')} of them can be found in the save" if held else ", nor saved"
     return Cause("optimizer-lost", "optimizer", message, listed(gone), WHOLE)
+
+
+def _partly_gone(case: Case) -> Cause | None:
+    """Parameters without any state, beside others that have theirs: another optimizer's, or another group's."""
+    saved = {} if case.saved is None else case.saved.live
+    now = {} if case.resumed.state is None else case.resumed.state.tensors
+    gone = [name for name in _values(case) if name in saved and name not in now]
+    owners = _owners(gone) - _owners([name for name in now if _is_moment(name)])
+    if not owners:
+        return None
+    total = len(_owners([name for name in saved if _is_moment(name)]))
+    message = (
+        f"{len(owners)} of {many(total, 'parameter')} start without their state in the optimizer: {_kinds(gone)} of "
+        f"step {case.base} were not restored"
+    )
+    remedy = "load the state of every optimizer, for all of its groups and parameters, before the first step"
+    return Cause("optimizer-lost", "optimizer", message, listed(gone), remedy)
+
+
+def _is_moment(name: str) -> bool:
+    return component_of(name) == "optimizer" and not name.startswith("optimizer.settings")
 
 
 def _is_state(name: str, gone: list[str]) -> bool:
@@ -165,7 +188,7 @@ def _changed(case: Case) -> Cause:
 
 
 def _values(case: Case) -> list[str]:
-    return [name for name in case.odd_tensors("optimizer") if not name.startswith("optimizer.settings")]
+    return [name for name in case.odd_tensors("optimizer") if _is_moment(name)]
 
 
 def _all(case: Case) -> list[str]:

@@ -18,6 +18,8 @@ def schedule(case: Case) -> Cause | None:
         remedy = "build the schedule before the optimizer is loaded: building it sets the rate back"
         return Cause("lr-reset", "lr", message, listed(rate), remedy)
     component, evidence = "scheduler" if moved else "lr", listed((*moved, *rate))
+    if not moved and (cause := _rate(case, evidence)) is not None:
+        return cause
     told = listed(case.moved_values("scheduler") or case.moved_values("lr"))
     ended = f" ({told})" if told else ""
     place = _place(case, "scheduler" if moved else "lr")
@@ -31,6 +33,17 @@ def schedule(case: Case) -> Cause | None:
     message = f"the learning-rate schedule is shifted by {lag:+d} step{'s' if abs(lag) > 1 else ''}"
     remedy = "save after the schedule's step, and take none on a resume: building one and loading it is enough"
     return Cause("schedule-shifted", component, f"{message}: it stands as at step {place}{ended}", evidence, remedy)
+
+
+def _rate(case: Case, evidence: str) -> Cause | None:
+    """Other rates, where there is no schedule that torch knows, and rates stand as they never did."""
+    told = case.moved_values("lr")
+    if not told or _place(case, "lr") is not None:
+        return None
+    groups = listed([f"of group {text}" if text[0].isdigit() else text for text in told])
+    message = f"the learning rate is not that of step {case.base}: that {groups}"
+    remedy = "set the rates after the optimizer's state was loaded the way they were set before, or leave them alone"
+    return Cause("lr-changed", "lr", message, evidence, remedy)
 
 
 def _place(case: Case, field: str) -> int | None:

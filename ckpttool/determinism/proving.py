@@ -21,6 +21,8 @@ ALSO = ("scheduler", "scaler", "ema")
 """Parts that are broken on purpose where a training has them."""
 
 MOST_SHRINKS = 6
+COUNTS = ("n_averaged", "num_batches_tracked")
+"""Counters that are tensors: of several many are equal."""
 
 
 # --- the smallest failing cut ------------------------------------------------------------------------------------
@@ -142,12 +144,22 @@ def _equals(lab: Lab, process: Process, names: Sequence[str]) -> tuple[str, ...]
     found = []
     for name in names:
         digest = process.state.tensors.get(name, "")
-        places = list(_places(lab, digest, process.base or 0)) if digest else []
+        places = (
+            [place for place in _places(lab, digest, process.base or 0) if _alike(name, place[1])] if digest else []
+        )
         if places:
             number, other = places[0]
             step = "" if number == process.base else f" of step {number}"
             found.append(f"{name} equals the saved {other}{step}")
     return tuple(found[:8])
+
+
+def _alike(name: str, other: str) -> bool:
+    """Whether an equal value says something: two tensors, or the same thing at another time; not two small numbers."""
+    tensors = ("params", "buffers", "optimizer", "ema")
+    if component_of(name) in tensors:
+        return component_of(other) in tensors and name.rpartition(".")[2] not in COUNTS
+    return name == other
 
 
 def _places(lab: Lab, digest: str, base: int) -> Iterator[tuple[int, str]]:

@@ -124,6 +124,13 @@ def contents_of(number: int, epoch: int) -> dict[str, Any]:
             "contents": inside(one.rows, epoch)}  # fmt: skip
 
 
+def valued(found: Case, was: Mapping[str, str], now: Mapping[str, str]) -> Case:
+    """The same with plain values, as they were saved and as they came back."""
+    assert found.resumed.state is not None
+    saves = tuple(replace(save, values=was) for save in found.saves)
+    return replace(found, saves=saves, resumed=replace(found.resumed, state=replace(found.resumed.state, values=now)))
+
+
 SIZES = {"was": {"environment": {"world_size": "1"}}, "now": {"environment": {"world_size": "2"}}}
 WORLD = "environment.world_size"
 SWAPPED = {"live": {"a": "1", "b": "2"}, "tensors": {"a": "2", "b": "1"}}
@@ -162,6 +169,7 @@ CASES = {
     "optimizer-permuted": case(lost=("optimizer.exp_avg",), **under("optimizer.exp_avg", SWAPPED)),
     "optimizer-steps": case(lost=("optimizer.step",)),
     "optimizer-changed": case(lost=("optimizer.exp_avg",)),
+    "lr-changed": valued(case(lost=("lr",)), {"lr.0": "0.1"}, {"lr.0": "0.2"}),
     "lr-reset": case(lost=("lr",), state={"lr": "x", "scheduler": "right"}),
     "schedule": case(lost=("scheduler",)),
     "schedule-restarted": case(
@@ -256,6 +264,28 @@ def test_a_cause_is_named(name: str) -> None:
     assert cause.message
     assert cause.remedy
     assert cause.component
+
+
+def test_rates_that_no_schedule_sets_are_told_by_group() -> None:
+    cause = diagnose(CASES["lr-changed"])[0]
+    assert "of group 0 was 0.1, is 0.2" in cause.message
+    assert "schedule" not in cause.message
+
+
+def test_all_saves_of_a_step_are_looked_at() -> None:
+    """A model's file, then the optimizer's, then the average's: what was lost may stand in any of them."""
+    found = case(lost=("optimizer.exp_avg",), state={}, live={"optimizer.exp_avg.w": "1"}, leaves={"0.exp_avg": "1"})
+    later = replace(found.saves[0], leaves={"ema": "2"})
+    cause = diagnose(replace(found, saves=(*found.saves, later)))[0]
+    assert "1 tensor of them stand in the save" in cause.message
+
+
+def test_the_state_of_one_of_two_optimizers() -> None:
+    """Kinds of state that are there for some parameters and not for others."""
+    live = {"optimizer.exp_avg.w": "1", "optimizer.exp_avg.1/w": "2"}
+    found = case(lost=("optimizer.exp_avg",), live=live, tensors={"optimizer.exp_avg.w": "1"})
+    cause = diagnose(found)[0]
+    assert (cause.name, "1 of 2 parameters" in cause.message) == ("optimizer-lost", True), cause.message
 
 
 def test_every_cause_is_in_the_reference() -> None:
