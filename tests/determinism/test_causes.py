@@ -277,7 +277,7 @@ def test_all_saves_of_a_step_are_looked_at() -> None:
     found = case(lost=("optimizer.exp_avg",), state={}, live={"optimizer.exp_avg.w": "1"}, leaves={"0.exp_avg": "1"})
     later = replace(found.saves[0], leaves={"ema": "2"})
     cause = diagnose(replace(found, saves=(*found.saves, later)))[0]
-    assert "1 tensor of them stand in the save" in cause.message
+    assert "1 tensor of them can be found in the save" in cause.message
 
 
 def test_the_state_of_one_of_two_optimizers() -> None:
