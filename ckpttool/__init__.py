@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ckpttool.migration.keys import Keys as Keys
     from ckpttool.model import Checkpoint as Checkpoint, Finding as Finding
     from ckpttool.report import Report as Report
+    from ckpttool.saving.costs import SaveCosts as SaveCosts
     from ckpttool.saving.digest import digest_of as digest_of
     from ckpttool.saving.load import load as load
     from ckpttool.saving.save import Saved as Saved, save as save
@@ -68,6 +69,7 @@ _HOMES = {
     "MissingExtra": "ckpttool.errors",
     "Recorder": "ckpttool.determinism.watching",
     "Report": "ckpttool.report",
+    "SaveCosts": "ckpttool.saving.costs",
     "Saved": "ckpttool.saving.save",
     "Tolerance": "ckpttool.changes",
     "Unreadable": "ckpttool.errors",

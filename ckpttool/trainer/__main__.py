@@ -1,10 +1,8 @@
-"""``python -m ckpttool.trainer``: what ``torchrun`` starts in each process. The same options as ``ckpttool train``."""
-
-from __future__ import annotations
+"""``python -m ckpttool.trainer``: what ``torchrun`` starts in each process. It is ``ckpttool train``."""
 
 import sys
 
-from ckpttool.trainer.options import main
+from ckpttool.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(["train", *sys.argv[1:]], prog_name="ckpttool")

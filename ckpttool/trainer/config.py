@@ -3,96 +3,75 @@
 from __future__ import annotations
 
 import math
-import runpy
-import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
-from pathlib import Path
-from typing import Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from ckpttool import UsageError
 
-Task = Literal["digits", "gpt", "tabular"]
 Value = None | bool | int | float | str
+
+# A type, what it starts from, and what it stays below.
+Count = Annotated[int, 0, math.inf]
+Some = Annotated[int, 1, math.inf]
+Seed = Annotated[int, 0, 2**63]
+Amount = Annotated[float, 0.0, math.inf]
+Share = Annotated[float, 0.0, 1.0]
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
     """What a run is. ``free`` tells which fields may change on a resume; all others are part of the run."""
 
-    task: Task = "digits"
-    steps: int = 300  # optimizer steps in all
-    batch_size: int = 64  # samples per step and micro-batch, over all processes
-    accumulate: int = 1  # micro-batches per step
+    task: Literal["digits", "gpt", "tabular"] = "digits"
+    steps: Some = 300  # optimizer steps in all
+    batch_size: Some = 64  # samples per step and micro-batch, over all processes
+    accumulate: Some = 1  # micro-batches per step
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    lr: float = 3e-3  # peak learning rate
-    weight_decay: float = 0.01  # on matrices only
+    lr: Amount = 3e-3  # peak learning rate
+    weight_decay: Amount = 0.01  # on matrices only
     schedule: Literal["cosine", "onecycle", "plateau", "constant"] = "cosine"
-    warmup: int = 20  # steps of linear warm-up
-    clip: float = 1.0  # largest gradient norm; 0: none
+    warmup: Count = 20  # steps of linear warm-up
+    clip: Amount = 1.0  # largest gradient norm; 0: none
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    ema: float = 0.99  # decay of the averaged weights; 0: none
-    dropout: float = 0.1
+    ema: Share = 0.99  # decay of the averaged weights; 0: none
+    dropout: Share = 0.1
     augment: bool = True
     activation_checkpointing: bool = False
     compile: bool = False
     deterministic: bool = True
-    threads: int = 1  # of a process: another number adds floats in another order
-    seed: int = 0
-    eval_every: int = 50  # steps; 0: never
-    patience: int = 0  # evaluations without a better metric before it stops; 0: never
-    inject: str = ""  # faults on purpose, separated by commas
-    # --- free to change on resume
+    threads: Some = 1  # of a process: another number adds floats in another order
+    seed: Seed = 0
+    eval_every: Count = 50  # steps; 0: never
+    # --- from here on free to change on a resume: what does not change the trajectory
+    patience: Count = 0  # evaluations without a better metric before it stops; 0: never
+    inject: str = ""  # faults on purpose, separated by commas; free, so that one can be put into the resumed half alone
     parallel: Literal["none", "ddp", "fsdp2"] = "none"  # how processes that torchrun started work together
     save_as: Literal["file", "dcp"] = "file"  # one file, or a folder to which every process writes its pieces
-    workers: int = 0  # processes that load data
-    save_every: int = 50  # steps; 0: never
-    save_every_epochs: int = 0
-    save_every_seconds: float = 0.0
-    save_budget: float = 0.0  # share of time that saving may take; chooses the interval in place of save_every
+    workers: Count = 0  # processes that load data
+    save_every: Count = 50  # steps; 0: never
+    save_every_epochs: Count = 0
+    save_every_seconds: Amount = 0.0
+    save_budget: Share = 0.0  # share of time that saving may take; chooses the interval in place of save_every
     save_async: bool = False  # write off a copy, while training goes on
-    failures_every: float = 0.0  # seconds between failures, for the advice on intervals
-    keep: int = 3  # newest checkpoints
-    keep_every: int = 0  # and those whose step it divides
-    keep_best: int = 1  # and the best
+    failures_every: Amount = 0.0  # seconds between failures, for the advice on intervals
+    keep: Some = 3  # newest checkpoints
+    keep_every: Count = 0  # and those whose step it divides
+    keep_best: Count = 1  # and the best
     on_full_disk: Literal["stop", "go-on"] = "stop"
-    log_every: int = 10  # steps
+    log_every: Some = 10  # steps
     tensorboard: bool = False
     progress: bool = True
 
-    def __post_init__(self) -> None:
-        for name, low in _LEAST.items():
-            if not low <= getattr(self, name) < math.inf:
-                raise UsageError(f"{name} = {getattr(self, name)}: a number from {low} on is needed")
-        for name, high in _BELOW.items():
-            if getattr(self, name) >= high:
-                raise UsageError(f"{name} = {getattr(self, name)}: less than {high} is needed")
-        for name, kind in get_type_hints(Config).items():
-            if (choices := get_args(kind)) and getattr(self, name) not in choices:
-                raise UsageError(f"{name} = {getattr(self, name)!r}: one of {', '.join(choices)} is needed")
-        if self.save_async and self.save_as == "dcp":
-            raise UsageError("save_async and save_as = dcp: pieces are written while all wait; choose one of the two")
 
-
-_LEAST: Mapping[str, float] = {
-    "steps": 1, "batch_size": 1, "accumulate": 1, "lr": 0.0, "weight_decay": 0.0, "warmup": 0, "clip": 0.0, "ema": 0.0,
-    "dropout": 0.0, "threads": 1, "seed": 0, "eval_every": 0, "patience": 0, "workers": 0, "save_every": 0,
-    "save_every_epochs": 0, "save_every_seconds": 0.0, "save_budget": 0.0, "failures_every": 0.0, "keep": 1,
-    "keep_every": 0, "keep_best": 0, "log_every": 1,
-}  # fmt: skip
-_BELOW: Mapping[str, float] = {"ema": 1.0, "dropout": 1.0, "save_budget": 1.0, "seed": 2**63}
-
-FREE = frozenset(
-    "parallel save_as workers save_every save_every_epochs save_every_seconds save_budget save_async failures_every "
-    "keep keep_every keep_best on_full_disk patience log_every tensorboard progress inject".split()
-)
-"""What does not change the trajectory. ``inject`` is here so that a fault can be put into the resumed half alone."""
+NAMES = [field.name for field in fields(Config)]
 
 
 def free(config: Config) -> frozenset[str]:
     """What may change on a resume: how long to train too, where the learning rate does not depend on it."""
-    return FREE | {"steps"} if config.schedule in ("constant", "plateau") else FREE
+    steps = ["steps"] if config.schedule in ("constant", "plateau") else []
+    return frozenset(NAMES[NAMES.index("patience") :] + steps)
 
 
 DEFAULTS: Mapping[str, Mapping[str, Value]] = {
@@ -105,61 +84,47 @@ DEFAULTS: Mapping[str, Mapping[str, Value]] = {
 """What is different for a task unless it is said."""
 
 
-def make_config(given: Mapping[str, Value], where: str = "") -> Config:
+def make_config(given: Mapping[str, Value]) -> Config:
     """The configuration that these values mean; the task's defaults fill the rest. Raises ``UsageError``."""
-    known = get_type_hints(Config)
-    for name in given:
-        if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise UsageError(f"{where or 'configuration'} – no setting is called '{name}'{hint}")
-    task = given.get("task", "digits")
-    if task not in DEFAULTS:
-        choices = ", ".join(DEFAULTS)
-        raise UsageError(f"{where or 'configuration'} – task = {task!r}: one of {choices} is needed")
+    kinds = get_type_hints(Config, include_extras=True)
+    for name in given.keys() - kinds.keys():
+        near = get_close_matches(name, NAMES, 1)
+        raise UsageError(f"no setting is called '{name}'{f'; did you mean {near[0]}?' if near else ''}")
+    task = _fitting("task", given.get("task", "digits"), kinds["task"])
     settings = {**DEFAULTS[str(task)], **given}
     if settings.get("save_budget"):
         settings.setdefault("save_every", 0)
-    typed = {name: _typed(name, value, known[name], where) for name, value in settings.items()}
-    return Config(**typed)  # type: ignore[arg-type]
+    made: Any = {name: _fitting(name, value, kinds[name]) for name, value in settings.items()}
+    config = Config(**made)
+    if config.save_async and config.save_as == "dcp":
+        raise UsageError("save_async and save_as = dcp: pieces are written while all wait; choose one of the two")
+    return config
 
 
-def _typed(name: str, value: Value, kind: type, where: str) -> Value:
-    """A value of the field's type: an int may stand for a float, and nothing for anything else."""
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if name == "save_budget" and isinstance(value, str):
-        try:
-            return share(value)
-        except ValueError:
-            raise UsageError(f"{where or 'configuration'} – {name} = {value!r}: a share, as 0.02 or 2%") from None
-    wanted = str if get_args(kind) else kind
-    if type(value) is not wanted:
-        raise UsageError(f"{where or 'configuration'} – {name} = {value!r}: {wanted.__name__} is needed")
-    return value
+def _fitting(name: str, value: Value, kind: Any) -> Value:
+    """The value, if this kind of field takes it: an int may stand for a float, and text for a share, as ``2%``."""
+    parts, found = get_args(kind), value
+    if get_origin(kind) is Literal:
+        needed, fits = f"one of {', '.join(parts)}", value in parts
+    elif parts:
+        base, low, high = parts
+        if base is float and (type(value) is int or (kind == Share and isinstance(value, str))):
+            found = _number(str(value))
+        whole, below = "whole " if base is int else "", f" and less than {high}" if high < math.inf else ""
+        needed, fits = f"a {whole}number from {low} on{below}", type(found) is base and low <= found < high
+    else:
+        needed, fits = {bool: "true or false", str: "text"}[kind], type(value) is kind
+    if not fits:
+        raise UsageError(f"{name} = {value!r}: {needed} is needed")
+    return found
 
 
-def share(text: str) -> float:
-    """A share of something, as ``0.02`` or ``2%``. Raises ``ValueError``."""
-    return float(text[:-1]) / 100 if text.endswith("%") else float(text)
-
-
-def read_config(path: str | Path) -> dict[str, Value]:
-    """The settings in a TOML file, or the plain values under lower-case names of a Python file (which is run)."""
-    place = Path(path)
+def _number(text: str) -> float:
+    """What a text like ``0.02`` or ``2%`` means; not a number where it means none."""
     try:
-        if place.suffix == ".py":
-            names = runpy.run_path(str(place)).items()
-            return {name: value for name, value in names if name.islower() and name[0] != "_" and _plain(value)}
-        return tomllib.loads(place.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{place} – {error.strerror}") from error
-    except Exception as error:  # a Python file may raise anything
-        raise UsageError(f"{place} – {type(error).__name__}: {error}") from error
-
-
-def _plain(value: object) -> bool:
-    return isinstance(value, (bool, int, float, str))
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        return math.nan
 
 
 def differences(saved: Mapping[str, Value], now: Config) -> list[str]:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
@@ -38,7 +37,7 @@ def processes(config: Config) -> Iterator[None]:
     dist.init_process_group("gloo", store=store, rank=number, world_size=count)
     yield
     dist.barrier()
-    dist.destroy_process_group()  # after an error it may wait for ever, as others wait for it: `options.main` just ends
+    dist.destroy_process_group()  # after an error it may wait for ever, as others wait for it: the command just ends
 
 
 def _meeting_place() -> tuple[dist.Store, int, int]:
@@ -65,38 +64,27 @@ def world() -> int:
 # --- agreeing ----------------------------------------------------------------------------------------------------
 
 
-def most(*numbers: int) -> list[int]:
-    """The largest that any process has of each number."""
-    if world() == 1:
-        return [*numbers]
-    held = torch.tensor(numbers)
-    dist.all_reduce(held, dist.ReduceOp.MAX)
-    return [int(number) for number in held]
-
-
-def mean(number: float) -> float:
-    """The mean over all processes."""
-    if world() == 1:
-        return number
-    held = torch.tensor(number, dtype=torch.float64)
-    dist.all_reduce(held)
-    return float(held) / world()
-
-
-def first(value: T) -> T:
-    """The first process's value, in all."""
-    held = [value]
-    if world() > 1:
-        dist.broadcast_object_list(held, src=0)
-    return held[0]
-
-
 def gathered(value: T) -> list[T]:
     """Every process's value, by rank, in all."""
     held: list[Any] = [value] * world()
     if world() > 1:
         dist.all_gather_object(held, value)
     return held
+
+
+def first(value: T) -> T:
+    """The first process's value, in all."""
+    return gathered(value if rank() == 0 else None)[0]  # type: ignore[return-value]
+
+
+def most(*numbers: int) -> list[int]:
+    """The largest that any process has of each number."""
+    return [max(column) for column in zip(*gathered(numbers), strict=True)]
+
+
+def mean(number: float) -> float:
+    """The mean over all processes."""
+    return sum(gathered(number)) / world()
 
 
 def in_first(act: Callable[[], T]) -> T | None:

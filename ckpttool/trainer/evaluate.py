@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ckpttool.trainer.state import generators, restore_generators
-from ckpttool.trainer.tasks import Examples, TaskParts
+from ckpttool.trainer.tasks import TaskParts
 
 BATCH = 256  # samples at a time
 
@@ -14,16 +14,11 @@ BATCH = 256  # samples at a time
 @torch.no_grad()
 def evaluate(model: nn.Module, parts: TaskParts) -> float:
     """The metric on what is held out, a mean over samples. The model's mode and all generators are put back."""
-    training, before = model.training, generators()
+    training, before, held_out = model.training, generators(), parts.held_out
     model.eval()
     try:
-        total = sum(_score(model, parts, parts.held_out, start) for start in range(0, len(parts.held_out), BATCH))
+        pairs = zip(held_out.inputs.split(BATCH), held_out.targets.split(BATCH), strict=True)
+        return sum(float(parts.metric(model(inputs), targets)) for inputs, targets in pairs) / len(held_out.targets)
     finally:
         model.train(training)
         restore_generators(before)
-    return total / len(parts.held_out)
-
-
-def _score(model: nn.Module, parts: TaskParts, examples: Examples, start: int) -> float:
-    chosen = slice(start, start + BATCH)
-    return float(parts.metric(model(examples.inputs[chosen]), examples.targets[chosen]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from itertools import chain
 from typing import Any
 
 import torch
@@ -90,40 +91,37 @@ class Average:
 
 
 def named_state(optimizer: Optimizer, model: nn.Module) -> State:
-    """The optimizer's state dict with ``param_names`` in each group: torch itself matches by position alone.
+    """The optimizer's state dict with parameters by name, where torch has numbers and matches by position alone.
 
     Keys are sorted, for a load may leave them in any order.
     """
-    names = {id(p): name for name, p in model.named_parameters()}
-    found = optimizer.state_dict()
-    groups = [
-        {**dict(sorted(saved.items())), "param_names": [names[id(p)] for p in live["params"]]}
-        for saved, live in zip(found["param_groups"], optimizer.param_groups, strict=True)
-    ]
-    state = {i: dict(sorted(own.items())) for i, own in sorted(found["state"].items())}
-    return {"state": state, "param_groups": groups}
+    found, names = optimizer.state_dict(), _names(optimizer, model)
+    by_number = list(chain(*names))  # torch counts them in this order
+    groups = zip(found["param_groups"], names, strict=True)
+    return {
+        "state": {by_number[i]: dict(sorted(own.items())) for i, own in sorted(found["state"].items())},
+        "param_groups": [{**dict(sorted(group.items())), "params": here} for group, here in groups],
+    }
 
 
 def load_named_state(optimizer: Optimizer, model: nn.Module, state: State) -> None:
     """Give each parameter the state that was saved under its name. Raises ``UsageError`` naming what does not fit."""
-    live_by_name = dict(model.named_parameters())
-    names = {id(p): name for name, p in live_by_name.items()}
-    live = [[names[id(p)] for p in group["params"]] for group in optimizer.param_groups]
-    saved = [group["param_names"] for group in state["param_groups"]]
-    if [sorted(group) for group in live] != [sorted(group) for group in saved]:
-        odd = sorted({n for group in live for n in group} ^ {n for group in saved for n in group})
-        text = "the optimizer's groups hold other parameters than those that were saved"
-        raise UsageError(f"{text}: {', '.join(odd) or 'the same ones in other groups'}")
-    pairs = [
-        pair for group in state["param_groups"] for pair in zip(group["param_names"], group["params"], strict=True)
-    ]
-    ids = dict(pairs)
-    if unread := state["state"].keys() - set(ids.values()):
-        raise UsageError(f"the optimizer has state of no parameter: {sorted(unread)}")
-    groups = [
-        {**{key: value for key, value in group.items() if key != "param_names"}, "params": [ids[n] for n in here]}
-        for group, here in zip(state["param_groups"], live, strict=True)
-    ]
-    owners = {i: live_by_name[name] for name, i in ids.items()}
-    found = {i: {key: piece_of(value, owners[i]) for key, value in own.items()} for i, own in state["state"].items()}
-    optimizer.load_state_dict({"state": found, "param_groups": groups})
+    live, saved = _names(optimizer, model), [group["params"] for group in state["param_groups"]]
+    if [*map(sorted, live)] != [*map(sorted, saved)]:
+        odd = ", ".join(sorted({*chain(*live)} ^ {*chain(*saved)})) or "the same ones in other groups"
+        raise UsageError(f"the optimizer's groups hold other parameters than those that were saved: {odd}")
+    numbers = {name: i for i, name in enumerate(chain(*live))}
+    if unread := state["state"].keys() - numbers.keys():
+        raise UsageError(f"the optimizer has state of no parameter: {', '.join(sorted(unread))}")
+    owners, found = dict(model.named_parameters()), {}
+    for name, own in state["state"].items():
+        found[numbers[name]] = {key: piece_of(value, owners[name]) for key, value in own.items()}
+    groups = zip(state["param_groups"], live, strict=True)
+    numbered = [{**group, "params": [numbers[name] for name in here]} for group, here in groups]
+    optimizer.load_state_dict({"state": found, "param_groups": numbered})
+
+
+def _names(optimizer: Optimizer, model: nn.Module) -> list[list[str]]:
+    """The names of the parameters in each group."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    return [[names[id(p)] for p in group["params"]] for group in optimizer.param_groups]

@@ -30,7 +30,7 @@ def save_shards(store: CheckpointStore, captured: State, step: int, metric: floa
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "torch.distributed is", UserWarning)  # alone it is not needed
-                dcp.save(_by_name(captured), checkpoint_id=folder)
+                dcp.save(captured, checkpoint_id=folder)
         except CheckpointException as error:
             why = "; ".join(f"process {rank}: {found[0]}" for rank, found in error.failures.items())
             raise WriteFailed(str(folder), why) from None
@@ -62,16 +62,3 @@ def _room(about: TensorStorageMetadata, like: Tensor | None) -> Tensor:
     if isinstance(like, DTensor) and like.shape == about.size:
         return torch.empty_like(like, dtype=dtype, requires_grad=False)
     return torch.empty(about.size, dtype=dtype)
-
-
-def _by_name(captured: State) -> State:
-    """With the optimizer's state by parameter name: numbers would be another list's in another process."""
-    state, groups = captured["optimizer"]["state"], captured["optimizer"]["param_groups"]
-    names = {i: name for group in groups for i, name in zip(group["params"], group["param_names"], strict=True)}
-    return {
-        **captured,
-        "optimizer": {
-            "state": {names[i]: own for i, own in state.items()},
-            "param_groups": [{**group, "params": group["param_names"]} for group in groups],
-        },
-    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import random
@@ -9,7 +10,7 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,11 +83,7 @@ class TrainState:
         processes come whole, or as each one's pieces if ``sharded``; the digests are those of whole ones.
         """
         parts = self.parts() if sharded else whole(self.parts())
-        return {**parts, **self._records(), "digests": digests(parts)}
-
-    def _records(self) -> State:
-        """What a checkpoint says of the run."""
-        return {"config": asdict(self.config), "environment": environment()}
+        return {**parts, "config": asdict(self.config), "environment": environment(), "digests": digests(parts)}
 
     def restore(self, saved: State, *, pieced: bool = False) -> None:
         """Become what was captured; generators are restored last.
@@ -94,7 +91,7 @@ class TrainState:
         Raises ``UsageError`` for a key too many or too few in any part, for what was changed since (unless it was
         ``pieced`` together, in another order), for other data, and for a part that came out other than it went in.
         """
-        _same_keys(saved, {**self.parts(), **self._records(), "digests": dict.fromkeys(PARTS)})
+        _same_keys(saved, {**self.parts(), "config": {}, "environment": {}, "digests": dict.fromkeys(PARTS)})
         if not pieced:
             _same_digests(digests(saved), saved["digests"], "changed since it was saved")
         if saved["data"]["fingerprint"] != self.fingerprint:
@@ -143,28 +140,23 @@ class Boundary:
         restore_generators(self.rng)
 
 
-_ELSEWHERE = {"optimizer.state", "config", "environment"}
+_ELSEWHERE = ("optimizer.state", "config", "environment")
 """What is checked by name or by its digest, or whose differences are told in another way."""
 
 
-def _same_keys(saved: Any, mine: Any, where: str = "") -> None:
-    """Raise ``UsageError`` naming the keys that only one of two trees has, all items of a list alike."""
-    if isinstance(mine, (dict, list)) and not isinstance(saved, type(mine)) and not isinstance(mine, type(saved)):
-        raise UsageError(f"the checkpoint's {where} is {type(saved).__name__}, not {type(mine).__name__}")
-    if where in _ELSEWHERE:
-        return
-    if isinstance(mine, list) and mine:
-        for number, one in enumerate(saved):
-            _same_keys(one, mine[min(number, len(mine) - 1)], f"{where}.{number}")
-    if isinstance(mine, dict):
-        missing, unread = mine.keys() - saved.keys(), saved.keys() - mine.keys()
-        if missing or unread:
-            lacks = f"lacks {', '.join(sorted(missing))}" if missing else ""
-            has = f"has {', '.join(map(str, unread))}, which nobody reads" if unread else ""
-            text = " and ".join(filter(None, (lacks, has)))
-            raise UsageError(f"the checkpoint's {where or 'top level'} {text}")
-        for key, value in mine.items():
-            _same_keys(saved[key], value, f"{where}.{key}".lstrip("."))
+def _same_keys(saved: State, mine: State) -> None:
+    """Raise ``UsageError`` naming the keys that only one of two states has."""
+    there, here = _keys(saved), _keys(mine)
+    for what, odd in (("lacks", here - there), ("has, and nobody reads,", there - here)):
+        if top := sorted(name for name in odd if name.rpartition(".")[0] not in odd):
+            raise UsageError(f"the checkpoint {what} {', '.join(top)}")
+
+
+def _keys(tree: Any, where: str = "") -> set[str]:
+    """The names of all places in nested containers; the items of a list share one."""
+    items = tree.items() if isinstance(tree, dict) else [("*", item) for item in tree] if isinstance(tree, list) else ()
+    below = () if where in _ELSEWHERE else (_keys(item, f"{where}.{key}".lstrip(".")) for key, item in items)
+    return {where}.union(*below)
 
 
 def _same_digests(found: dict[str, str], wanted: dict[str, str], what: str) -> None:
@@ -197,15 +189,11 @@ def seed_everything(seed: int) -> None:
 
 def generators() -> State:
     """The states of all global generators, as plain data."""
-    kind, keys, place, has_gauss, gauss = cast("tuple[str, Any, int, int, float]", np.random.get_state())
-    version, numbers, gauss_next = random.getstate()
-    numpy_state = {
-        "bit_generator": kind, "keys": torch.tensor(keys.astype(np.int64)), "position": place,
-        "has_gauss": has_gauss, "gauss": gauss,
-    }  # fmt: skip
+    from_numpy: Any = np.random.get_state(legacy=False)
+    words = torch.from_numpy(from_numpy["state"]["key"].astype(np.int64))
     return {
-        "python": (version, tuple(numbers), gauss_next),
-        "numpy": numpy_state,
+        "python": random.getstate(),
+        "numpy": {**from_numpy, "state": {**from_numpy["state"], "key": words}},
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -213,14 +201,15 @@ def generators() -> State:
 
 def restore_generators(saved: State) -> None:
     """Put all global generators where they were."""
-    version, numbers, gauss_next = saved["python"]
-    random.setstate((version, tuple(numbers), gauss_next))
-    found = saved["numpy"]
-    keys = found["keys"].numpy().astype(np.uint32)
-    np.random.set_state((found["bit_generator"], keys, found["position"], found["has_gauss"], found["gauss"]))
+    random.setstate(saved["python"])
+    words = saved["numpy"]["state"]["key"].numpy().astype(np.uint32)
+    np.random.set_state({**saved["numpy"], "state": {**saved["numpy"]["state"], "key": words}})
     torch.set_rng_state(saved["torch"])
     if saved["cuda"]:
         torch.cuda.set_rng_state_all(saved["cuda"])
+
+
+# --- surroundings ------------------------------------------------------------------------------------------------
 
 
 def environment() -> State:
@@ -235,26 +224,17 @@ def environment() -> State:
     }  # fmt: skip
 
 
-_REVISIONS: dict[str, str] = {}
-
-
+@functools.cache
 def _revision() -> str:
-    """The commit of the working directory, asked for once; empty outside a repository."""
-    if "" not in _REVISIONS:
-        command = ["git", "-C", str(Path(sys.argv[0] or ".").resolve().parent), "rev-parse", "HEAD"]
-        try:
-            found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
-            _REVISIONS[""] = found.stdout.strip()
-        except (OSError, subprocess.TimeoutExpired):
-            _REVISIONS[""] = ""
-    return _REVISIONS[""]
+    """The commit of the folder of the program that runs; empty outside a repository."""
+    command = ["git", "-C", str(Path(sys.argv[0] or ".").resolve().parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=False).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
 
 
-def surprises(saved: dict[str, Any]) -> list[str]:
+def surprises(saved: State) -> list[str]:
     """What is different about the environment: one line for each that may change bits."""
-    now = environment()
-    return [
-        f"{key}: saved {saved.get(key)!r}, now {now[key]!r}"
-        for key in ("torch", "numpy", "threads", "machine", "isa", "mkldnn")
-        if saved.get(key) != now[key]
-    ]
+    now, decisive = environment(), ("torch", "numpy", "threads", "machine", "isa", "mkldnn")
+    return [f"{k}: saved {saved.get(k)!r}, now {now[k]!r}" for k in decisive if saved.get(k) != now[k]]

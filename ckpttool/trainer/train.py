@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,30 +14,17 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ckpttool import Recorder, UsageError
+from ckpttool.trainer import distributed
 from ckpttool.trainer.checkpoints import Saver
 from ckpttool.trainer.config import Config
 from ckpttool.trainer.data import Batch, Plan, Position, batches, mixed
-from ckpttool.trainer.distributed import (
-    first,
-    mean,
-    processes,
-    rank,
-    replicated,
-    same_buffers,
-    sharded,
-    sharing,
-    whole,
-    world,
-)
 from ckpttool.trainer.evaluate import evaluate
 from ckpttool.trainer.faults import Faults
-from ckpttool.trainer.logs import Log, Silence
+from ckpttool.trainer.logs import Log, Watch
 from ckpttool.trainer.optim import Average, make_optimizer, make_scaler, make_schedule
 from ckpttool.trainer.signals import Signals
 from ckpttool.trainer.state import Boundary, Counters, TrainState, seed_everything
 from ckpttool.trainer.tasks import TaskParts, load_task, loss_of
-
-PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,39 +52,37 @@ class Run:
     saver: Saver
     signals: Signals
     faults: Faults
-    log: Log
+    log: Log | None  # the first process's
     recorder: Any  # of `ckpttool determinism`, where that is running
 
 
-def train(config: Config, out: Path) -> Result:
+def train(config: Config, out: Path, watch: Watch | None = None) -> Result:
     """Train, or go on from the newest sound checkpoint in ``out``, until the end, a signal or an error.
 
     Raises ``UsageError`` for a folder of another run, ``Locked`` where another process trains in it, ``WriteFailed``
     for a disk that takes no more. An exception is raised again after a last checkpoint has been saved.
     """
     set_up(config)
-    with processes(config):
-        return train_together(config, out)
+    with distributed.processes(config):
+        return train_together(config, out, watch)  # what it made is gone before the group is, which DDP waits for
 
 
-def train_together(config: Config, out: Path) -> Result:
+def train_together(config: Config, out: Path, watch: Watch | None) -> Result:
     """What each process does."""
-    parts = load_task(config)
-    plan = Plan(len(parts.train), config.batch_size, config.seed, rank(), world())
+    parts, faults = load_task(config), Faults(config.inject)
+    plan = Plan(len(parts.train), config.batch_size, config.seed, distributed.rank(), distributed.world())
     state = fresh_state(config, parts)
-    faults = Faults(config.inject)
     recorder = Recorder.from_env(ema=state.ema, counters=lambda: asdict(state.counters), ignore=("counters.resumes",))
     with Signals() as signals, Saver(out, config, signals, lower=parts.lower) as saver:
         notes = [] if faults.ignore_checkpoints else saver.resume(state)
+        start = state.counters.step
         faults.after_resume(state, parts)
         stream = batches(parts, config, faults.order(plan, state.position))
-        forward = replicated(state.model, config)
-        forward = torch.compile(forward) if config.compile else forward
-        with Silence() if rank() else Log(out, state.counters.step, config) as log:
-            run = Run(config, parts, state, plan, stream, forward, saver, signals, faults, log, recorder)
-            why = loop(run)
-        counters = state.counters
-        notes.append(saver.advice(counters.step))
+        forward = distributed.replicated(torch.compile(state.model) if config.compile else state.model, config)
+        with Log(out, start, config, watch) if distributed.rank() == 0 else nullcontext() as log:
+            why = loop(Run(config, parts, state, plan, stream, forward, saver, signals, faults, log, recorder))
+    counters = state.counters
+    notes.append(saver.costs.advice(config.failures_every, counters.step - start))
     return Result(counters.step, why, parts.metric_name, counters.best, counters.best_step, tuple(notes))
 
 
@@ -109,7 +94,7 @@ def loop(run: Run) -> str:
         try:
             loss = accumulate(run)
         except Exception:
-            if world() > 1:
+            if distributed.world() > 1:
                 raise  # the others know nothing of it, and wait in the middle of their step
             boundary.undo(state)
             save_if_new(run)
@@ -119,7 +104,7 @@ def loop(run: Run) -> str:
         norm = update(config, state, loss)
         step = state.counters.step
         metric = judge(run) if due(config.eval_every, step) else None
-        if due(config.log_every, step):
+        if run.log is not None and due(config.log_every, step):
             numbers = {"lr": float(state.optimizer.param_groups[0]["lr"]), "scale": state.scaler.get_scale()}
             run.log.row(state, loss=loss, loss_average=state.counters.average, gradient_norm=norm, **numbers)
         epoch_ended = state.position.epoch > boundary.position.epoch
@@ -146,7 +131,7 @@ def accumulate(run: Run) -> float:
     for micro in range(config.accumulate):
         inputs, targets, indices = next(run.stream)
         run.recorder.step(ids=indices)
-        with sharing(run.forward, last=micro + 1 == config.accumulate):
+        with distributed.sharing(run.forward, last=micro + 1 == config.accumulate):
             with precision(config):
                 loss = loss_of(run.forward(inputs), targets) / config.accumulate
             state.scaler.scale(loss).backward()
@@ -154,8 +139,8 @@ def accumulate(run: Run) -> float:
         state.position = run.plan.after(state.position)
         state.counters.samples += run.plan.batch_size
         run.faults.micro_step(state)
-    same_buffers(state.model)
-    return mean(total)
+    distributed.same_buffers(state.model)
+    return distributed.mean(total)
 
 
 def update(config: Config, state: TrainState, loss: float) -> float:
@@ -175,13 +160,13 @@ def update(config: Config, state: TrainState, loss: float) -> float:
             state.ema.update(state.model)
     counters.average = loss if counters.step == 0 else 0.9 * counters.average + 0.1 * loss
     counters.step += 1
-    return float(whole(norm))
+    return float(distributed.whole(norm))
 
 
 def judge(run: Run) -> float:
     """Evaluate, remember the best, tell the plateau schedule, stop early."""
     state, parts, counters = run.state, run.parts, run.state.counters
-    metric: float = first(evaluate(state.model, parts))
+    metric: float = distributed.first(evaluate(state.model, parts))
     run.faults.strike("evaluate", state)
     average = evaluate(state.ema.model, parts) if state.ema is not None else metric
     if counters.best is None or (metric < counters.best if parts.lower else metric > counters.best):
@@ -191,7 +176,8 @@ def judge(run: Run) -> float:
         counters.stopped = bool(run.config.patience) and counters.bad_evaluations >= run.config.patience
     if isinstance(state.scheduler, ReduceLROnPlateau):
         state.scheduler.step(metric if parts.lower else -metric)
-    run.log.row(state, metric=metric, ema_metric=average)
+    if run.log is not None:
+        run.log.row(state, metric=metric, ema_metric=average)
     return metric
 
 
@@ -199,7 +185,7 @@ def save(run: Run, metric: float | None = None) -> None:
     """A checkpoint between two steps."""
     run.faults.strike("save", run.state)
     run.saver.save(run.state, metric)
-    if rank() == 0:
+    if distributed.rank() == 0:
         run.faults.after_save(run.saver.store)
 
 
@@ -215,10 +201,10 @@ def due(every: int, step: int) -> bool:
     return bool(every) and step % every == 0
 
 
-def precision(config: Config) -> AbstractContextManager[object]:
+def precision(config: Config) -> torch.autocast:
     """Autocast as configured."""
-    kind = PRECISIONS.get(config.precision)
-    return nullcontext() if kind is None else torch.autocast("cpu", kind)
+    kind = torch.float16 if config.precision == "fp16" else torch.bfloat16
+    return torch.autocast("cpu", kind, enabled=config.precision != "fp32")
 
 
 def set_up(config: Config) -> None:
@@ -233,10 +219,9 @@ def fresh_state(config: Config, parts: TaskParts) -> TrainState:
     model = parts.model(config)
     ema = Average(model, config.ema) if config.ema else None
     for each in (model,) if ema is None else (model, ema.model):
-        sharded(each, config)
+        distributed.sharded(each, config)
     optimizer = make_optimizer(model, config)
-    scheduler = make_schedule(optimizer, config)
-    scaler = make_scaler(config)
-    if rank():
-        seed_everything(mixed(config.seed, rank()))  # all made the same model; dropout is each one's own
+    scheduler, scaler = make_schedule(optimizer, config), make_scaler(config)
+    if number := distributed.rank():
+        seed_everything(mixed(config.seed, number))  # all made the same model; dropout is each one's own
     return TrainState(config, model, optimizer, scheduler, scaler, ema, Counters(), Position(), parts.fingerprint())

@@ -20,6 +20,7 @@ from ckpttool import CheckpointStore, UsageError, WriteFailed, load
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
+from ckpttool.cli.train import progress  # noqa: E402
 from ckpttool.trainer import optim  # noqa: E402 - it needs torch
 from ckpttool.trainer.checkpoints import Saver  # noqa: E402
 from ckpttool.trainer.config import make_config  # noqa: E402
@@ -148,7 +149,7 @@ def test_a_budget_counts_every_save(tmp_path: Path, monkeypatch: pytest.MonkeyPa
                 saver.save(state)
         assert 3 * taken <= 0.1 * now + 3
         assert 3 * taken >= 0.09 * now
-        assert f"{taken} saves of 3000 ms took" in saver.advice(1000)
+        assert f"{taken} saves of 3000 ms took" in saver.costs.advice()
 
 
 def test_no_budget_asks_for_no_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,7 +238,9 @@ def test_progress_is_for_terminals(
 ) -> None:
     screen = Terminal(terminal)
     monkeypatch.setattr(sys, "stderr", screen)
-    run(tmp_path, progress=wanted)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress(make_config({**SHORT, "progress": wanted}), wanted=True) as watch:
+        train(make_config(SHORT), tmp_path, watch)
     assert ("12/12" in screen.getvalue()) == shown
     assert shown or not screen.getvalue()
 
