@@ -7,10 +7,11 @@ python docs/fault_matrix.py --check NAME ...   run these (all where none is name
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from ckpttool.determinism.branches import Reference
@@ -27,13 +28,15 @@ KINDS: dict[str, str] = {
     "tabular": "--task tabular --batch-size 64 --eval-every 2",
     "fp16": "--task tabular --batch-size 64 --precision fp16 --schedule cosine",
     "accumulate": "--task tabular --batch-size 64 --accumulate 2 --schedule cosine",
+    "alone": "--task tabular --batch-size 64 --dropout 0 --schedule cosine",
     "ddp": "--task tabular --batch-size 64 --dropout 0.2 --schedule cosine --parallel ddp",
     "fsdp2": "--task tabular --batch-size 64 --schedule cosine --parallel fsdp2",
 }
 NEEDS = {
     "second-resume": "twice", "untied": "gpt", "compiled": "tabular", "plateau-lost": "tabular", "scaler-lost": "fp16",
     "growth-tracker-lost": "fp16", "gradients-lost": "accumulate", "rank-rng-copied": "ddp",
-    "rank-rng-lost": "ddp", "rank-moments-lost": "fsdp2", "rank-order-copied": "ddp",
+    "rank-rng-lost": "ddp", "rank-moments-lost": "fsdp2", "rank-order-copied": "ddp", "data-changed": "tabular",
+    "world-size-changed": "alone",
 }  # fmt: skip
 SHARED = f"--quiet --steps 40 --save-every {SAVED} --eval-every 5 --keep-best 0 --log-every 50 --out {{out}}"
 IGNORED = ("config.inject", "environment.revision", "digests.about")
@@ -45,13 +48,19 @@ FROM_THE_START = ("save", "evaluate", "start", "every order", "saved")
 
 @dataclass(frozen=True)
 class Row:
-    """What the check says of a fault."""
+    """What the check says of a fault: a line of the first table, and the sentence of the second."""
 
     status: str
     component: str
     cause: str
     seen: str
     levels: str
+    says: str = ""
+
+    @property
+    def lasting(self) -> tuple[str, ...]:
+        """What is the same on every machine: numbers in the sentence are not."""
+        return (*astuple(self)[:-1], re.sub(r"\d[\d.,e+-]*", "#", self.says))
 
 
 class Matrix:
@@ -97,7 +106,8 @@ def row(found: Verdict) -> Row:
     broken = ", ".join(level.name for level in found.levels if level.state == "broken") or "–"
     if found.status == "exact":
         component = "–"
-    return Row(found.status, component, cause.name if cause else "–", seen(found), broken)
+    says = "" if found.status == "exact" else found.message if cause is None else cause.message
+    return Row(found.status, component, cause.name if cause else "–", seen(found), broken, says.replace("|", "/"))
 
 
 def seen(found: Verdict) -> str:
@@ -126,13 +136,15 @@ def base_of(branch: object) -> int:
 def page(rows: dict[str, Row]) -> str:
     from ckpttool.trainer.faults import FAULTS
 
-    caught = sum(found.status != "exact" for name, found in rows.items() if name in FAULTS)
+    faults = {name: found for name, found in rows.items() if name in FAULTS}
+    caught = sum(found.status != "exact" for found in faults.values())
     lines = [
         "<!-- Written by docs/fault_matrix.py from runs. Do not edit. -->", "", "# Faults and verdicts", "",
         "Every fault of `ckpttool train --inject NAME` ([what they are](faults.md)), and what `ckpttool determinism",
         "check` says of it: one real SIGKILL after step 8, a resume from the save of step 7, steps up to 14 compared.",
         "*Seen* is the first point at which anything shows: the load, the n-th step after it, the next save.",
-        f"{caught} of {len(rows) - len(KINDS)} faults are caught; the controls, without a fault, are exact.", "",
+        f"{caught} of {len(faults)} faults are caught; the controls, without a fault, are exact.",
+        "What the causes mean: [](causes.md).", "",
         "| fault | stands for | in the loss | status | component | cause | seen | levels broken |",
         "|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
@@ -142,16 +154,25 @@ def page(rows: dict[str, Row]) -> str:
         title = f"`{name}`" if fault else f"none, {name.removeprefix('control ')}"
         cells = (title, *about, found.status, found.component, found.cause, found.seen, found.levels)
         lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        "## In a sentence",
+        "",
+        "What the check says of each. Numbers in it are of the machine that ran it.",
+        "",
+    ]
+    lines += ["| fault | message |", "|---|---|", *(f"| `{name}` | {found.says} |" for name, found in faults.items())]
     return "\n".join(lines) + "\n"
 
 
 def read_page() -> dict[str, Row]:
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.read_text("utf-8").splitlines()]
+    said = {cells[0].strip("`"): cells[1] for cells in table if len(cells) == 2}
     found = {}
-    for line in PAGE.read_text(encoding="utf-8").splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
+    for cells in table:
         if len(cells) == 8 and cells[0] not in ("fault", "---"):
             name = cells[0].strip("`") if cells[0].startswith("`") else f"control {cells[0].removeprefix('none, ')}"
-            found[name] = Row(*cells[3:])
+            found[name] = Row(*cells[3:], said.get(name, ""))
     return found
 
 
@@ -184,7 +205,11 @@ def main() -> int:
         PAGE.write_text(page({**(read_page() if given.names else {}), **rows}), encoding="utf-8")
         return 0
     expected = read_page()
-    wrong = {name: (expected.get(name), found) for name, found in rows.items() if expected.get(name) != found}
+    wrong = {
+        name: (was, found)
+        for name, found in rows.items()
+        if (was := expected.get(name)) is None or was.lasting != found.lasting
+    }
     for name, (was, now) in wrong.items():
         print(f"{name}: the page says {was}, the check says {now}")
     return 1 if wrong else 0

@@ -108,7 +108,7 @@ class Case:
         if not digest:
             return None
         for save in sorted(self.saves, key=lambda s: s.number != self.base):
-            for other, saved in {**save.leaves, **save.live}.items():
+            for other, saved in {**save.live, **save.leaves}.items():
                 if saved == digest and (save.number, other) != (self.base, name):
                     return save.number, other
         return None
