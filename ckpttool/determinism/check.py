@@ -174,11 +174,22 @@ def _judged(lab: Lab, found: Verdict, say: Say) -> Verdict:
     if "recovery" in wanted and (bad := [b for b in found.branches if b.is_about_recovery and (b.failure or b.broken)]):
         return _with_levels(lab, _unrecovered(found, bad))
     silent = power(lab, found.branches, say) if lab.wishes.power else ()
-    text = f"exact: {len(ordinary)} interrupted runs equal the uninterrupted one, step by step, bit for bit"
-    found = _with_levels(lab, replace(found, message=text, not_exercised=silent))
+    found = _with_levels(lab, replace(found, message=_kept(ordinary, lab.wishes), not_exercised=silent))
     if silent and set(silent) >= set(POWER):
         return replace(found, status="no-power", message="no loss of any part would show in this training")
     return found
+
+
+def _kept(ordinary: Sequence[Branch], wishes: Wishes) -> str:
+    """What holds, in a sentence; and what does not, where it was not asked for."""
+    runs = f"{len(ordinary)} interrupted run{'s equal' if len(ordinary) != 1 else ' equals'}"
+    wider = [b for b in ordinary if b.broken]
+    if not wider:
+        return f"exact: {runs} the uninterrupted one, step by step, bit for bit"
+    names = ", ".join(dict.fromkeys(name for b in wider for name in b.broken))
+    why = next((b.causes[0].message for b in wider if b.causes), "")
+    asked_for = " and ".join(asked(wishes))
+    return f"exact as far as asked: {runs} the uninterrupted one in {asked_for}; broken beyond that: {names}: {why}"
 
 
 def _with_levels(lab: Lab, found: Verdict) -> Verdict:

@@ -9,15 +9,17 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
+from ckpttool.determinism.branches import Lab
+from ckpttool.determinism.check import _judged
 from ckpttool.determinism.cuts import Kill
 from ckpttool.determinism.holding import compared
 from ckpttool.determinism.reference import Reference
 from ckpttool.determinism.resized import in_common
-from ckpttool.determinism.running import Ran
+from ckpttool.determinism.running import Command, Launchers, Ran
 from ckpttool.determinism.trace import SCHEMA, Process, Save, Step
 from ckpttool.determinism.traces import compare_traces
 from ckpttool.determinism.traits import Trait
-from ckpttool.determinism.verdict import Branch, Wishes
+from ckpttool.determinism.verdict import Branch, Verdict, Wishes
 from ckpttool.errors import ExitCode
 
 STEPS, BASE, CUT, BATCH = 8, 4, 5, 4
@@ -73,6 +75,18 @@ def test_the_weaker_promise_is_kept(world: int) -> None:
     assert cause.name == "world-size-changed"
     assert f"1 process saved, {world} go on" in cause.message
     assert "state exact at the boundary, the same samples in every step, numbers drift from step 5 on" in cause.message
+
+
+def test_what_holds_is_said_where_no_more_was_asked_for(tmp_path: Path) -> None:
+    whole = part(1, 1, STEPS)
+    reference = Reference(Ran(0, False, (), whole), ranks={0: {s.number: s for s in whole[0].steps}})
+    lab = Lab(Launchers(), Command(()), Wishes(STEPS, power=False, level="data"), tmp_path, reference)
+    found = _judged(lab, Verdict("exact", "", branches=(resumed(*part(2, BASE + 1, STEPS)),)), lambda _: None)
+    assert found.status == "exact"
+    assert "equals the uninterrupted one in boundary and data; broken beyond that: trajectory" in found.message
+    assert [(level.name, level.state) for level in found.levels[:3]] == [
+        ("boundary", "exact"), ("data", "exact"), ("trajectory", "broken"),
+    ]  # fmt: skip
 
 
 def test_fewer_go_on() -> None:
