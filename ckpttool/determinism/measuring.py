@@ -7,6 +7,7 @@ by some thousands all over it; only where that leaves it open the whole tensor i
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor
 
 from ckpttool.determinism.living import Living, state_of
 from ckpttool.determinism.traits import NARROW, Rows, Trait
+
+TOLD = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+"""Types whose tensors have traits; narrower ones have few operations."""
 
 HEAD = 1024
 """Numbers that are tried before all are."""
@@ -25,7 +29,7 @@ BLOCK = 1 << 20
 """Numbers that are tried at a time, so that no copy of a large tensor is made."""
 
 MOST = 1000
-"""Names that are told of what was not read."""
+"""Names that are told of what was not read, and plain values."""
 
 SHORT, LONG = 4, 60
 """Members of a list, and characters, that are still told as text."""
@@ -33,7 +37,7 @@ SHORT, LONG = 4, 60
 
 def told(living: Living) -> dict[str, dict[str, Any]]:
     """What the lines of a state and of a save have beside digests: traits of tensors, plain values as text."""
-    return {"traits": traits_of(living.tensors(gradients=False)), "values": dict(_values(living))}
+    return {"traits": traits_of(living.tensors(gradients=False)), "values": dict(islice(_values(living), MOST))}
 
 
 def _values(living: Living) -> Iterator[tuple[str, str]]:
@@ -56,7 +60,7 @@ def traits_of(tensors: Iterable[tuple[str, Any]]) -> dict[str, dict[str, object]
 def trait_of(tensor: Tensor) -> Trait | None:
     """What is told of a tensor; None of one without floating-point numbers."""
     local = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    if not local.is_floating_point() or local.layout is not torch.strided or local.device.type == "meta":
+    if local.dtype not in TOLD or local.layout is not torch.strided or local.device.type == "meta":
         return None
     if not (count := local.numel()) or not local.ndim:
         return None

@@ -127,6 +127,7 @@ def test_live_tensors() -> None:
     assert trait_of(torch.tensor(1.0)) is None
     assert trait_of(torch.arange(9)) is None
     assert trait_of(torch.zeros(0)) is None
+    assert trait_of(torch.zeros(4).to(torch.float8_e4m3fn)) is None
 
 
 def test_plain_values_of_nested_parts() -> None:
