@@ -63,12 +63,22 @@ def steps_of(processes: Iterable[Process], rank: int = 0) -> dict[int, Step]:
 
 
 def unseeded(one: Mapping[int, Step], two: Mapping[int, Step]) -> frozenset[str]:
-    """Generators that differ from the first step on while nothing else does: nobody seeded them, nobody uses them."""
+    """Generators that nobody seeded and nobody uses.
+
+    They differ from the first step on, while nothing else does; or where something else does, they never move.
+    """
     shared = sorted(one.keys() & two.keys())
     if not shared:
         return frozenset()
     odd = differing(one[shared[0]], two[shared[0]])
-    return frozenset(odd) if all(component_of(name) == "rng" for name in odd) else frozenset()
+    if all(component_of(name) == "rng" for name in odd):
+        return frozenset(odd)
+    return frozenset(n for n in odd if component_of(n) == "rng" and _rests(n, one) and _rests(n, two))
+
+
+def _rests(name: str, steps: Mapping[int, Step]) -> bool:
+    """Whether a field is the same at all of several steps."""
+    return len(steps) > 1 and len({step.fields.get(name) for step in steps.values()}) == 1
 
 
 def without(steps: Mapping[int, Step], names: frozenset[str]) -> dict[int, Step]:

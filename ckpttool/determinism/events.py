@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ WATCHED = frozenset(
     "open os.rename os.remove os.mkdir os.rmdir os.symlink os.link os.truncate shutil.rmtree shutil.move".split()
 )
 """Audit events of Python that change what lies on the disk; each is told before it happens."""
+
+PATIENCE = 5.0
+"""Seconds that a rank waits for others before it dies."""
 
 MOST = 200
 """Events of one save that are counted."""
@@ -63,6 +67,20 @@ def _open(folder: Path, rank: int) -> int:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
             return os.open(folder / f"r{rank}-{number}.jsonl", flags, 0o644)
         number += 1
+
+
+def all_there(folder: Path, place: str, rank: int) -> None:
+    """Say that this rank came to a place, and wait until the others on this machine have, a few seconds at most.
+
+    A launcher ends all processes as soon as one has died: without this a slower one would lose its last line.
+    """
+    world = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE") or 1)
+    name = f"there-{os.environ.get('MASTER_PORT', '')}-{place}"
+    if world > 1:
+        (folder / f"{name}-{rank}").touch()
+    end = time.monotonic() + PATIENCE
+    while world > 1 and len(list(folder.glob(f"{name}-*"))) < world and time.monotonic() < end:
+        time.sleep(0.005)
 
 
 class Window:

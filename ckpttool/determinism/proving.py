@@ -17,8 +17,8 @@ from ckpttool.determinism.verdict import Branch, Detail
 Say = Callable[[str], None]
 
 POWER = ("optimizer", "rng", "buffers", "lr")
-ALSO = ("scheduler", "scaler", "ema")
-"""Parts that are broken on purpose where a training has them."""
+ALSO = ("scheduler", "scaler")
+"""Parts that are broken on purpose where a training has them. Not averages: no training feels them."""
 
 MOST_SHRINKS = 6
 COUNTS = ("n_averaged", "num_batches_tracked")

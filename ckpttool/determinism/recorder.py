@@ -21,7 +21,7 @@ from torch import nn
 
 from ckpttool.determinism import digesting
 from ckpttool.determinism.digesting import generators
-from ckpttool.determinism.events import Pen, Window
+from ckpttool.determinism.events import Pen, Window, all_there
 from ckpttool.determinism.gathering import Gathered
 from ckpttool.determinism.hooks import Hooks
 from ckpttool.determinism.inflow import inflow_of
@@ -248,6 +248,8 @@ class Recorder:
         if orders.kill_at is None or number < orders.kill_at or not orders.means(self.rank):
             return
         if orders.signal == signal.SIGKILL:
+            if orders.only_rank is None:
+                all_there(orders.folder, str(number), self.rank)
             self.end(f"killed after step {number}")
         orders.kill_at = None
         self.write("signalled", step=number, signal=orders.signal)

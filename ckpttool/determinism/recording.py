@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from ckpttool.determinism.orders import Orders
 from ckpttool.determinism.running import environment
-from ckpttool.determinism.trace import TraceError, read_trace, steps_in
+from ckpttool.determinism.trace import TraceError, read_files, steps_in
 from ckpttool.errors import UsageError, printable
 
 
@@ -19,8 +20,12 @@ def record(words: Sequence[str], folder: Path, *, steps: int | None = None, full
     is killed after that step, and the status is 0 where it came so far. ``full`` records single tensors at every step:
     a larger trace, and a slower run. Raises ``UsageError`` for a folder with a trace in it, for a command that cannot
     be started, and where no optimizer step was seen.
+
+    Of a launcher (``torchrun``) all processes write to the one folder. Started by a launcher itself, once for each of
+    its processes, this answers for its own alone.
     """
-    if any(folder.glob("r*-*.jsonl")):
+    mine = f"r{os.environ.get('RANK', '*')}-*.jsonl"
+    if any(folder.glob(mine)):
         raise UsageError(
             f"{printable(str(folder))} – there is a trace here already: name a folder of its own for each run"
         )
@@ -32,8 +37,8 @@ def record(words: Sequence[str], folder: Path, *, steps: int | None = None, full
         raise UsageError(f"{printable(words[0])} – {(error.strerror or str(error)).lower()}") from error
     status = _ended(child)
     try:
-        reached = steps_in(read_trace(folder))
-    except TraceError:
+        reached = steps_in(read_files(set(folder.glob(mine))))
+    except (TraceError, ValueError):
         reached = 0
     if not reached:
         text = f"no optimizer step was seen (the command ended with {status})"

@@ -102,9 +102,24 @@ def _lose_lr(living: Living) -> None:
             group["lr"] = group["lr"] * 1.5
 
 
+def _lose_scheduler(living: Living) -> None:
+    for scheduler in living.schedulers:
+        scheduler.last_epoch = 0
+        if hasattr(scheduler, "_reset"):  # ReduceLROnPlateau: the best metric, and how long it has been the best
+            scheduler._reset()
+
+
+def _lose_scaler(living: Living) -> None:
+    for scaler in living.scalers:
+        if state := scaler.state_dict():  # none of one that is disabled
+            scaler.load_state_dict({**state, "scale": torch.amp.GradScaler("cpu").get_scale(), "_growth_tracker": 0})
+
+
 _BREAK: dict[str, Callable[[Living], None]] = {
     "optimizer": _lose_optimizer,
     "rng": _lose_rng,
     "buffers": _lose_buffers,
     "lr": _lose_lr,
+    "scheduler": _lose_scheduler,
+    "scaler": _lose_scaler,
 }

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ckpttool.determinism.comparing import Departure, departure, steps_of, unseeded
+from ckpttool.determinism.comparing import Departure, departure, earliest, steps_of, unseeded
 from ckpttool.determinism.pictures import grid_of, losses_of
 from ckpttool.determinism.resized import in_common, is_spread, processes_in
 from ckpttool.determinism.trace import Process, Step, TraceError, component_of, read_trace
@@ -83,7 +83,7 @@ def _departure(one: Side, two: Side, ranks: list[int]) -> Departure | None:
         odd = departure(_only(one.ranks[rank], both), _only(two.ranks[rank], both))
         if odd is not None:
             found.append(Departure(odd.step, odd.fields, odd.loss_step, rank))
-    return min(found, key=lambda d: (d.step, d.rank), default=None)
+    return earliest(found)
 
 
 def _shared(one: Side, two: Side, rank: int) -> set[str]:

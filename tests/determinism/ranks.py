@@ -14,7 +14,7 @@ rank = dist.get_rank()
 torch.set_num_threads(1)
 torch.manual_seed(0)
 model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 1))
-torch.manual_seed(1 + rank)
+torch.manual_seed(7 if mode == "other-dropout" and rank else 1 + rank)
 optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
 inputs = torch.randn(64, 8, generator=torch.Generator().manual_seed(1))
 targets = inputs.sum(1, keepdim=True)
@@ -27,7 +27,7 @@ if path.exists():
     torch.set_rng_state(saved["rng"][0 if mode == "first-rng" else rank])
 parallel = DistributedDataParallel(model)
 for step in range(start, 10):
-    place = (2 * step + rank) % 8 * 8
+    place = (2 * step + rank + (3 if mode == "shifted" and start else 0)) % 8 * 8
     loss = (parallel(inputs[place : place + 8]) - targets[place : place + 8]).square().mean()
     optimizer.zero_grad()
     loss.backward()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +18,9 @@ from ckpttool.determinism.branches import Lab, Reference
 from ckpttool.determinism.check import Verdict, Wishes, reference_of
 from ckpttool.determinism.cuts import Kill
 from ckpttool.determinism.orders import Orders
+from ckpttool.determinism.proving import ALSO, POWER
 from ckpttool.determinism.running import Command, Launchers
+from ckpttool.determinism.trace import component_of
 from ckpttool.determinism.verdict import Branch
 
 HERE = Path(__file__).parent
@@ -194,3 +197,34 @@ def test_faults_of_the_trainer_are_proved_by_data(trainer: Explained, name: str)
     branch, parts, remark = trainer(name)
     assert "data" in branch.broken
     assert (parts, remark) == (("data",), "")
+
+
+# --- parts broken on purpose ------------------------------------------------------------------------------------
+
+
+def test_every_part_that_is_broken_on_purpose_is_another_afterwards() -> None:
+    torch: Any = pytest.importorskip("torch", reason="torch is not installed")
+    from ckpttool.determinism.digesting import generators
+    from ckpttool.determinism.living import Living
+    from ckpttool.determinism.surgery import break_part
+
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    optimizer, scaler = torch.optim.Adam(model.parameters()), torch.amp.GradScaler("cpu", init_scale=8.0)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 2)
+    scaler.scale(model(torch.randn(4, 2)).square().mean()).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    schedule.step()
+    living = Living()
+    kinds = (living.roots, living.optimizers, living.schedulers, living.scalers)
+    for kind, thing in zip(kinds, (model, optimizer, schedule, scaler), strict=True):
+        kind.add(thing)
+    outside = torch.get_rng_state(), random.getstate()
+    for part in (*POWER, *ALSO):
+        before = living.state_fields() | living.settings() | generators()
+        break_part(living, part)
+        after = living.state_fields() | living.settings() | generators()
+        odd = {component_of(name) for name in {*before, *after} if before.get(name) != after.get(name)}
+        assert odd == {part}
+    torch.set_rng_state(outside[0])
+    random.setstate(outside[1])

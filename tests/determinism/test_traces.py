@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -91,6 +93,13 @@ def test_generators_that_nobody_seeds_are_left_out(one: Path, tmp_path: Path) ->
     assert "the generators of numpy are never seeded" in " ".join(render(report, "text").split())
 
 
+def test_generators_that_nobody_uses_are_left_out_where_more_differs(one: Path, tmp_path: Path) -> None:
+    write(one, *(step(n, **{"rng.numpy": "a", "rng.torch": f"a{n}"}) for n in range(1, 9)))
+    moved = (step(n, data="x", **{"rng.numpy": "b", "rng.torch": f"b{n}"}) for n in range(1, 9))
+    divergence: Any = compare_traces(one, write(tmp_path / "two", *moved)).json["divergence"]
+    assert divergence["fields"] == ["data", "rng.torch"]
+
+
 def test_nothing_in_common_is_no_comparison(one: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no step in common"):
         compare_traces(one, write(tmp_path / "two", step(20)))
@@ -174,6 +183,29 @@ def test_what_records_nothing_is_told(tmp_path: Path, words: list[str], complain
 def test_a_trace_is_not_written_over(one: Path) -> None:
     with pytest.raises(UsageError, match="a trace here already"):
         record([sys.executable, "-c", ""], one)
+
+
+@pytest.mark.slow
+def test_ranks_of_a_launcher_are_recorded_and_compared_each(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    recorder = ["ckpttool", "determinism", "record", "--steps", "3", "--trace"]
+    script = str(Path(__file__).with_name("ranks.py"))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    for name, mode in (("around", "good"), ("within", "other-dropout")):
+        (tmp_path / f"out-{name}").mkdir()
+        trained = [script, str(tmp_path / f"out-{name}"), mode]
+        words = [sys.executable, "-m", *recorder, str(tmp_path / name), "--", *torchrun, *trained]
+        if name == "within":  # one recorder for each process
+            words = [*torchrun, "-m", *recorder, str(tmp_path / name), "--", sys.executable, *trained]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        ranks = [(p.rank, len(p.steps), p.ended) for p in read_trace(tmp_path / name)]
+        assert ranks == [(0, 3, "killed after step 3"), (1, 3, "killed after step 3")]
+    report = compare_traces(tmp_path / "around", tmp_path / "within")
+    divergence: Any = report.json["divergence"]
+    assert (report.exit_code, report.json["ranks"]) == (1, 2)
+    assert (divergence["step"], divergence["rank"], divergence["component"]) == (1, 1, "rng")
 
 
 @pytest.mark.slow
