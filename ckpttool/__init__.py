@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ckpttool.report import Report as Report
     from ckpttool.saving.costs import SaveCosts as SaveCosts
     from ckpttool.saving.digest import digest_of as digest_of
+    from ckpttool.saving.environment import environment as environment, environment_changes as environment_changes
     from ckpttool.saving.load import load as load
     from ckpttool.saving.save import Saved as Saved, save as save
     from ckpttool.saving.store import CheckpointStore as CheckpointStore
@@ -83,6 +84,8 @@ _HOMES = {
     "describe": "ckpttool.formats",
     "diff": "ckpttool.verbs.diff",
     "digest_of": "ckpttool.saving.digest",
+    "environment": "ckpttool.saving.environment",
+    "environment_changes": "ckpttool.saving.environment",
     "explain": "ckpttool.verbs.explain",
     "infer": "ckpttool.verbs.infer",
     "inspect": "ckpttool.verbs.inspect",

@@ -88,16 +88,17 @@ def command(out: Path, config_file: Path | None, plot: Path | None, quiet: bool,
         need_plot(plot)
     with _ending_at_once(), progress(config, wanted=speaks and not quiet) as watch:
         result = _train(config, out, watch)
+    counters = result.counters
     if speaks and not quiet:
         for note in result.notes:
             click.echo(note, err=True)
-        best = "" if result.best is None else f"; best {result.metric_name} {result.best:.4f}"
-        best += f" at step {result.best_step}" if best else ""
-        click.echo(f"{result.why} after {result.step} steps{best}")
+        best = "" if counters.best is None else f"; best {result.metric_name} {counters.best:.4f}"
+        best += f" at step {counters.best_step}" if best else ""
+        click.echo(f"{result.why} after {counters.step} steps{best}")
     if plot is not None and speaks:
         from ckpttool.render.curves import curves
 
-        curves(out / "log.csv", plot, f"{config.task}: {result.why} after {result.step} steps")
+        curves(out / "log.csv", plot, f"{config.task}: {result.why} after {counters.step} steps")
     if result.why in SIGNALS:
         raise SystemExit(128 + SIGNALS[result.why])
 

@@ -10,11 +10,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from ckpttool import CheckpointStore, CkpttoolError, SaveCosts, UsageError, WriteFailed, load
+from ckpttool import CheckpointStore, CkpttoolError, SaveCosts, UsageError, WriteFailed, environment_changes, load
 from ckpttool.trainer.config import Config, differences, free
 from ckpttool.trainer.distributed import first, in_first, rank, world
 from ckpttool.trainer.signals import Signals
-from ckpttool.trainer.state import TrainState, surprises
+from ckpttool.trainer.state import TrainState
 
 
 class Saver(AbstractContextManager["Saver"]):
@@ -103,7 +103,7 @@ class Saver(AbstractContextManager["Saver"]):
         if saved is None:  # a folder, or this is not the first process
             saved = _pieces(path, state) if path.is_dir() else load(path)
         _same_run(saved, state.config, path)
-        changed = surprises(saved["environment"])
+        changed = environment_changes(saved["environment"])
         try:
             state.restore(saved, pieced=path.is_dir())
         except CkpttoolError as error:
@@ -139,5 +139,5 @@ def _same_run(saved: object, config: Config, path: Path) -> None:
         raise UsageError(f"{path} – not a checkpoint of this trainer; choose another --out")
     if lines := differences(known, config):
         text, may = "\n  ".join(lines), ", ".join(sorted(free(config)))
-        text = f"saved by another run:\n  {text}\nuse those settings, or another --out; only these may change: {may}"
-        raise UsageError(f"{path} – {text}")
+        text += f"\nuse those settings, or another --out; only these may change: {may}"
+        raise UsageError(f"{path} – saved by another run:\n  {text}")

@@ -94,14 +94,13 @@ def make_config(given: Mapping[str, Value]) -> Config:
     settings = {**DEFAULTS[str(task)], **given}
     if settings.get("save_budget"):
         settings.setdefault("save_every", 0)
-    made: Any = {name: _fitting(name, value, kinds[name]) for name, value in settings.items()}
-    config = Config(**made)
+    config = Config(**{name: _fitting(name, value, kinds[name]) for name, value in settings.items()})
     if config.save_async and config.save_as == "dcp":
         raise UsageError("save_async and save_as = dcp: pieces are written while all wait; choose one of the two")
     return config
 
 
-def _fitting(name: str, value: Value, kind: Any) -> Value:
+def _fitting(name: str, value: Value, kind: Any) -> Any:
     """The value, if this kind of field takes it: an int may stand for a float, and text for a share, as ``2%``."""
     parts, found = get_args(kind), value
     if get_origin(kind) is Literal:

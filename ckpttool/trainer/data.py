@@ -53,9 +53,7 @@ class Plan:
 
     def batches_from(self, at: Position) -> Iterator[Chosen]:
         """What is in each batch from a position on, without an end."""
-        while True:
-            yield from self.rest_of(at)
-            at = Position(at.epoch + 1, 0)
+        return iter(StatefulOrder(self, at))
 
     def rest_of(self, at: Position) -> Iterator[Chosen]:
         """What is in each batch from a position to the end of its epoch."""

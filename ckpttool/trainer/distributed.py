@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch.distributed as dist
@@ -27,17 +27,16 @@ T = TypeVar("T")
 def processes(config: Config) -> Iterator[None]:
     """Join the processes that ``torchrun`` started; ``--parallel`` without it is a group of one."""
     started = int(os.environ.get("WORLD_SIZE", "1"))
-    if config.parallel == "none":
-        if started > 1:
-            text = f"{started} processes were started, and parallel = none: each would train on its own"
-            raise UsageError(f"{text}; say --parallel ddp or --parallel fsdp2")
-        yield
-        return
-    store, number, count = _meeting_place()
-    dist.init_process_group("gloo", store=store, rank=number, world_size=count)
+    if config.parallel != "none":
+        store, number, count = _meeting_place()
+        dist.init_process_group("gloo", store=store, rank=number, world_size=count)
+    elif started > 1:
+        text = f"{started} processes were started, and parallel = none: each would train on its own"
+        raise UsageError(f"{text}; say --parallel ddp or --parallel fsdp2")
     yield
-    dist.barrier()
-    dist.destroy_process_group()  # after an error it may wait for ever, as others wait for it: the command just ends
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()  # after an error it may wait for ever: the command just ends
 
 
 def _meeting_place() -> tuple[dist.Store, int, int]:
@@ -119,19 +118,16 @@ def sharded(model: nn.Module, config: Config) -> nn.Module:
 
 def replicated(model: nn.Module, config: Config) -> nn.Module:
     """What computes: the model itself, or in a wrapper that adds gradients up (DDP)."""
-    if config.parallel == "ddp":
-        return DistributedDataParallel(model)
-    return model
+    return DistributedDataParallel(model) if config.parallel == "ddp" else model
 
 
-def sharing(forward: nn.Module, *, last: bool) -> AbstractContextManager[object]:
+@contextmanager
+def sharing(forward: nn.Module, *, last: bool) -> Iterator[None]:
     """Gradients go to the other processes in the last micro-batch of a step alone."""
     if hasattr(forward, "set_requires_gradient_sync"):  # FSDP2
         forward.set_requires_gradient_sync(last)
-    elif isinstance(forward, DistributedDataParallel) and not last:
-        waiting: AbstractContextManager[object] = forward.no_sync()
-        return waiting
-    return nullcontext()
+    with forward.no_sync() if isinstance(forward, DistributedDataParallel) and not last else nullcontext():
+        yield
 
 
 def same_buffers(model: nn.Module) -> None:

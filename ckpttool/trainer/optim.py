@@ -21,10 +21,10 @@ State = dict[str, Any]
 
 def make_optimizer(model: nn.Module, config: Config) -> Optimizer:
     """AdamW or SGD in two groups: matrices decay, vectors (norms, biases) do not. Tied weights are one parameter."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    params = [p for p in model.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
-        {"params": [p for _, p in named if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for _, p in named if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in params if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     if config.optimizer == "sgd":
@@ -69,15 +69,11 @@ class Average:
         """Take one more state of the model in. Early on the decay is smaller, so that the start is forgotten."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for mine, theirs in zip(self._tensors(self.model), self._tensors(model), strict=True):
+        for mine, theirs in zip(*([*each.parameters(), *each.buffers()] for each in (self.model, model)), strict=True):
             if mine.is_floating_point():
                 mine.lerp_(theirs, 1 - decay)
             else:
                 mine.copy_(theirs)
-
-    @staticmethod
-    def _tensors(model: nn.Module) -> list[torch.Tensor]:
-        return [*model.parameters(), *model.buffers()]
 
     def state_dict(self) -> State:
         return {"state_dict": self.model.state_dict(), "updates": self.updates, "decay": self.decay}

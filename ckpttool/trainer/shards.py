@@ -28,8 +28,7 @@ def save_shards(store: CheckpointStore, captured: State, step: int, metric: floa
         begin = store.save_folder(step=step, metric=metric)
         folder = first(in_first(lambda: publishing.enter_context(begin)))
         try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "torch.distributed is", UserWarning)  # alone it is not needed
+            with warnings.catch_warnings(action="ignore", category=UserWarning):  # that one process is alone
                 dcp.save(captured, checkpoint_id=folder)
         except CheckpointException as error:
             why = "; ".join(f"process {rank}: {found[0]}" for rank, found in error.failures.items())
@@ -48,8 +47,7 @@ def load_shards(folder: Path, model: nn.Module) -> State:
     for key, about in saved.state_dict_metadata.items():
         like = next((live[name] for name in saved.planner_data[key] if name in live), None)
         flat[key] = _room(about, like) if isinstance(about, TensorStorageMetadata) else None
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is", UserWarning)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
         dcp.load(flat, checkpoint_id=folder)
     tree: State = unflatten_state_dict(flat, saved.planner_data)
     tree.setdefault("scaler", {})  # a list of names has no place for a dict with nothing in it

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import os
-import platform
 import random
-import subprocess
-import sys
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,17 +12,14 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ckpttool import UsageError, __version__, digest_of
+from ckpttool import UsageError, digest_of, environment
 from ckpttool.trainer.config import Config
 from ckpttool.trainer.data import Position, mixed
 from ckpttool.trainer.distributed import gathered, pieces, rank, whole
 from ckpttool.trainer.optim import Average, State, load_named_state, named_state
 
-PARTS = ("model", "optimizer", "scheduler", "scaler", "ema", "counters", "data", "about", "rng")
+PARTS = "model optimizer scheduler scaler ema counters data global_step epoch training rng".split()
 """The parts whose digests are compared after a restore, in the order in which they are restored: generators last."""
-
-ABOUT = ("global_step", "epoch", "training")
-"""What stands beside the parts under names of its own."""
 
 
 @dataclass(slots=True)
@@ -109,15 +100,10 @@ class TrainState:
             restore_generators(saved["rng"][rank()])
         else:
             seed_everything(mixed(self.config.seed, rank(), self.counters.step))
-        self._check(saved)
-
-    def _check(self, saved: State) -> None:
-        """Compare with the digests of the save. Costs one read of all tensors."""
         parts = self.parts()
-        now, wanted = digests(parts), saved["digests"]
         if len(parts["rng"]) != len(saved["rng"]):
-            now["rng"] = wanted["rng"]  # as many as there are now were restored
-        _same_digests(now, wanted, "restored otherwise than it was saved")
+            parts["rng"] = saved["rng"]  # as many as there are now were restored
+        _same_digests(digests(parts), saved["digests"], "restored otherwise than it was saved")
 
 
 class Boundary:
@@ -173,8 +159,7 @@ def _plain_schedule(scheduler: LRScheduler) -> State:
 def digests(parts: State) -> dict[str, str]:
     """One digest for each part, over names, types, shapes and bytes. ``resumes`` is left out: it counts them."""
     counters = {key: value for key, value in parts["counters"].items() if key != "resumes"}
-    named = {**parts, "counters": counters, "about": [parts[name] for name in ABOUT]}
-    return {part: digest_of(whole(named[part])) for part in PARTS}
+    return {part: digest_of(whole(counters if part == "counters" else parts[part])) for part in PARTS}
 
 
 # --- generators ------------------------------------------------------------------------------------------------
@@ -207,34 +192,3 @@ def restore_generators(saved: State) -> None:
     torch.set_rng_state(saved["torch"])
     if saved["cuda"]:
         torch.cuda.set_rng_state_all(saved["cuda"])
-
-
-# --- surroundings ------------------------------------------------------------------------------------------------
-
-
-def environment() -> State:
-    """What the same numbers depend on beside the state: versions, threads, processor, code revision."""
-    return {
-        "ckpttool": __version__, "python": platform.python_version(),
-        "torch": str(torch.__version__), "numpy": np.__version__,
-        "threads": torch.get_num_threads(), "machine": platform.machine(),
-        "isa": torch.backends.cpu.get_cpu_capability(), "devices": torch.cuda.device_count(),
-        "mkldnn": torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled),
-        "world_size": int(os.environ.get("WORLD_SIZE", "1")), "revision": _revision(),
-    }  # fmt: skip
-
-
-@functools.cache
-def _revision() -> str:
-    """The commit of the folder of the program that runs; empty outside a repository."""
-    command = ["git", "-C", str(Path(sys.argv[0] or ".").resolve().parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=False).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-
-
-def surprises(saved: State) -> list[str]:
-    """What is different about the environment: one line for each that may change bits."""
-    now, decisive = environment(), ("torch", "numpy", "threads", "machine", "isa", "mkldnn")
-    return [f"{k}: saved {saved.get(k)!r}, now {now[k]!r}" for k in decisive if saved.get(k) != now[k]]

@@ -6,7 +6,9 @@ import gzip
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,9 +29,6 @@ class Examples:
 
     inputs: Tensor
     targets: Tensor
-
-    def __len__(self) -> int:
-        return len(self.targets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,26 +93,6 @@ def _shift(picture: Tensor, generator: torch.Generator) -> Tensor:
 # --- text: tied embeddings, causal attention -----------------------------------------------------------------
 
 
-class Block(nn.Module):
-    """A transformer's layer: attention, then a feed-forward net, each behind a norm."""
-
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.heads, self.rate = heads, dropout
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        b, t, c = x.shape
-        q, k, v = self.qkv(self.norm1(x)).view(b, t, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
-        rate = self.rate if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=rate, is_causal=True)
-        x = x + self.dropout(self.proj(mixed.transpose(1, 2).reshape(b, t, c)))
-        return x + self.dropout(self.down(F.gelu(self.up(self.norm2(x)))))
-
-
 class CharGPT(nn.Module):
     """A small GPT over characters; its output layer is its embedding: 110 thousand parameters."""
 
@@ -121,7 +100,9 @@ class CharGPT(nn.Module):
         super().__init__()
         vocabulary = len(_characters())
         self.wte, self.wpe = nn.Embedding(vocabulary, width), nn.Embedding(CONTEXT, width)
-        self.layers = nn.ModuleList(Block(width, heads, config.dropout) for _ in range(depth))
+        settings: dict[str, Any] = {"activation": "gelu", "batch_first": True, "norm_first": True}
+        layers = (nn.TransformerEncoderLayer(width, heads, 4 * width, config.dropout, **settings) for _ in range(depth))
+        self.layers = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(width)
         self.lm_head = nn.Linear(width, vocabulary, bias=False)
         self.lm_head.weight = self.wte.weight  # tied
@@ -130,8 +111,10 @@ class CharGPT(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         x = self.wte(ids) + self.wpe(torch.arange(ids.shape[1], device=ids.device))
+        mask = nn.Transformer.generate_square_subsequent_mask(ids.shape[1], ids.device)
         for layer in self.layers:
-            x = checkpoint(layer, x, use_reentrant=False) if self.recompute and self.training else layer(x)
+            act = partial(checkpoint, layer, use_reentrant=False) if self.recompute and self.training else layer
+            x = act(x, mask, is_causal=True)
         return self.lm_head(self.norm(x))
 
 
@@ -148,7 +131,7 @@ def _gpt() -> TaskParts:
     ids = torch.tensor([places[character] for character in _text()])
     windows = ids[: (len(ids) - 1) // CONTEXT * CONTEXT].view(-1, CONTEXT)
     following = ids[1 : windows.numel() + 1].view(-1, CONTEXT)
-    return TaskParts(*_split(windows, following), CharGPT, None, _char_loss, "loss per character", lower=True)
+    return TaskParts(*_split(windows, following), CharGPT, None, _losses, "loss per character", lower=True)
 
 
 # --- a table: plateau schedule, early stopping --------------------------------------------------------------
@@ -172,7 +155,7 @@ def _tabular() -> TaskParts:
     table = _table("breast_cancer.csv.gz", header=1)
     features = (table[:, :30] - table[:, :30].mean(0)) / table[:, :30].std(0)
     parts = _split(features.float(), table[:, 30].long())
-    return TaskParts(*parts, TabularNet, None, _label_loss, "loss", lower=True)
+    return TaskParts(*parts, TabularNet, None, _losses, "loss", lower=True)
 
 
 # --- shared -------------------------------------------------------------------------------------------------
@@ -187,12 +170,9 @@ def _hits(logits: Tensor, targets: Tensor) -> Tensor:
     return (logits.argmax(-1) == targets).sum()
 
 
-def _label_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    return F.cross_entropy(logits, targets, reduction="sum")
-
-
-def _char_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="sum") / targets.shape[-1]
+def _losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """Each sample's mean cross-entropy, summed."""
+    return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="sum") / targets[0].numel()
 
 
 def _split(inputs: Tensor, targets: Tensor) -> tuple[Examples, Examples]:

@@ -18,24 +18,21 @@ from ckpttool.trainer import distributed
 from ckpttool.trainer.checkpoints import Saver
 from ckpttool.trainer.config import Config
 from ckpttool.trainer.data import Batch, Plan, Position, batches, mixed
-from ckpttool.trainer.evaluate import evaluate
 from ckpttool.trainer.faults import Faults
 from ckpttool.trainer.logs import Log, Watch
 from ckpttool.trainer.optim import Average, make_optimizer, make_scaler, make_schedule
 from ckpttool.trainer.signals import Signals
-from ckpttool.trainer.state import Boundary, Counters, TrainState, seed_everything
+from ckpttool.trainer.state import Boundary, Counters, TrainState, generators, restore_generators, seed_everything
 from ckpttool.trainer.tasks import TaskParts, load_task, loss_of
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a run ended: the step, why, the best metric and its step, and what is worth telling."""
+    """How a run ended: why, how far it had come, what it was judged by, and what is worth telling."""
 
-    step: int
     why: str
+    counters: Counters
     metric_name: str
-    best: float | None
-    best_step: int
     notes: tuple[str, ...]
 
 
@@ -70,7 +67,7 @@ def train(config: Config, out: Path, watch: Watch | None = None) -> Result:
 def train_together(config: Config, out: Path, watch: Watch | None) -> Result:
     """What each process does."""
     parts, faults = load_task(config), Faults(config.inject)
-    plan = Plan(len(parts.train), config.batch_size, config.seed, distributed.rank(), distributed.world())
+    plan = Plan(len(parts.train.targets), config.batch_size, config.seed, distributed.rank(), distributed.world())
     state = fresh_state(config, parts)
     recorder = Recorder.from_env(ema=state.ema, counters=lambda: asdict(state.counters), ignore=("counters.resumes",))
     with Signals() as signals, Saver(out, config, signals, lower=parts.lower) as saver:
@@ -81,9 +78,8 @@ def train_together(config: Config, out: Path, watch: Watch | None) -> Result:
         forward = distributed.replicated(torch.compile(state.model) if config.compile else state.model, config)
         with Log(out, start, config, watch) if distributed.rank() == 0 else nullcontext() as log:
             why = loop(Run(config, parts, state, plan, stream, forward, saver, signals, faults, log, recorder))
-    counters = state.counters
-    notes.append(saver.costs.advice(config.failures_every, counters.step - start))
-    return Result(counters.step, why, parts.metric_name, counters.best, counters.best_step, tuple(notes))
+    notes.append(saver.costs.advice(config.failures_every, state.counters.step - start))
+    return Result(why, state.counters, parts.metric_name, tuple(notes))
 
 
 def loop(run: Run) -> str:
@@ -179,6 +175,19 @@ def judge(run: Run) -> float:
     if run.log is not None:
         run.log.row(state, metric=metric, ema_metric=average)
     return metric
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, parts: TaskParts) -> float:
+    """The metric on what is held out, a mean over samples. Leaves no trace: generators and mode are put back."""
+    training, before, held_out = model.training, generators(), parts.held_out
+    model.eval()
+    try:
+        pairs = zip(held_out.inputs.split(256), held_out.targets.split(256), strict=True)
+        return sum(float(parts.metric(model(inputs), targets)) for inputs, targets in pairs) / len(held_out.targets)
+    finally:
+        model.train(training)
+        restore_generators(before)
 
 
 def save(run: Run, metric: float | None = None) -> None:

@@ -22,7 +22,7 @@ def test_it_goes_on_where_it_was(framework: Callable[[str], ModuleType], workers
 
     config = make_config({})
     parts = load_task(config)
-    plan = Plan(len(parts.train), 64, 0)
+    plan = Plan(len(parts.train.targets), 64, 0)
 
     def loader() -> Any:
         return StatefulDataLoader(

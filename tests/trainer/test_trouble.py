@@ -183,11 +183,11 @@ def test_it_stops_when_nothing_gets_better(tmp_path: Path) -> None:
     """Nothing is learned at a rate of 0, so the first evaluation stays the best one; more patience goes on."""
     still = {"lr": 0.0, "eval_every": 2, "steps": 40, "schedule": "constant"}
     result = run(tmp_path, **still, patience=3)
-    assert (result.why, result.step, result.best_step) == ("no better metric", 8, 2)
+    assert (result.why, result.counters.step, result.counters.best_step) == ("no better metric", 8, 2)
     assert steps(tmp_path)[-1] == 8
-    assert run(tmp_path, **still, patience=3).step == 8
+    assert run(tmp_path, **still, patience=3).counters.step == 8
     result = run(tmp_path, **still, patience=5)
-    assert (result.why, result.step, result.best_step) == ("no better metric", 12, 2)
+    assert (result.why, result.counters.step, result.counters.best_step) == ("no better metric", 12, 2)
 
 
 @pytest.mark.parametrize(("task", "best"), [("digits", max), ("tabular", min)])
@@ -195,7 +195,7 @@ def test_the_best_checkpoint_stays(tmp_path: Path, task: str, best: Callable[...
     result = run(tmp_path, task=task, eval_every=2, keep=1, keep_best=1, batch_size=32, lr=0.02)
     metrics = CheckpointStore(tmp_path, readonly=True).metrics()
     wanted = best(metrics, key=lambda step: metrics[step])
-    assert metrics[wanted] == result.best
+    assert metrics[wanted] == result.counters.best
     assert {wanted, 12} == set(steps(tmp_path)) | {wanted}
     assert wanted in steps(tmp_path)
 
