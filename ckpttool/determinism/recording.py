@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ckpttool.determinism.orders import Orders
+from ckpttool.determinism.reading import TraceError, read_files
 from ckpttool.determinism.running import environment
-from ckpttool.determinism.trace import TraceError, read_files, steps_in
+from ckpttool.determinism.trace import steps_in
 from ckpttool.errors import UsageError, printable
 
 

@@ -16,7 +16,8 @@ from types import TracebackType
 from typing import Any
 
 from ckpttool.determinism.orders import Orders
-from ckpttool.determinism.trace import Process, TraceError, read_files
+from ckpttool.determinism.reading import TraceError, read_files
+from ckpttool.determinism.trace import Process
 
 INJECT = Path(__file__).parent / "inject"
 SERVE = "from ckpttool.determinism.launching import serve; serve()"

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ckpttool.determinism.comparing import Departure, departure, earliest, steps_of, unseeded
 from ckpttool.determinism.pictures import grid_of, losses_of
+from ckpttool.determinism.reading import TraceError, read_trace
 from ckpttool.determinism.resized import in_common, is_spread, processes_in
-from ckpttool.determinism.trace import Process, Step, TraceError, component_of, read_trace
+from ckpttool.determinism.trace import Process, Step, component_of
 from ckpttool.errors import ExitCode, UsageError, printable
 from ckpttool.model import Finding, Json
 from ckpttool.report import Block, Curves, Facts, Report, Subject, Table, Text

@@ -21,7 +21,8 @@ from ckpttool.determinism.comparing import (
 )
 from ckpttool.determinism.cuts import choose
 from ckpttool.determinism.diagnosis import Case, diagnose
-from ckpttool.determinism.trace import SCHEMA, Process, Save, Step, TraceError, read_trace
+from ckpttool.determinism.reading import TraceError, read_trace
+from ckpttool.determinism.trace import SCHEMA, Process, Save, Step
 from ckpttool.determinism.traces import compare_traces
 from ckpttool.errors import ExitCode, UsageError
 

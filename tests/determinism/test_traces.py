@@ -16,8 +16,9 @@ from click.testing import CliRunner
 from hypothesis import given, strategies as st
 
 from ckpttool.cli import main
+from ckpttool.determinism.reading import TraceError, read_trace
 from ckpttool.determinism.recording import record
-from ckpttool.determinism.trace import SCHEMA, TraceError, read_trace
+from ckpttool.determinism.trace import SCHEMA
 from ckpttool.determinism.traces import compare_traces
 from ckpttool.errors import UsageError
 from ckpttool.render import render

@@ -10,7 +10,8 @@ from hypothesis import given, strategies as st
 
 from ckpttool.determinism.comparing import Departure
 from ckpttool.determinism.diagnosis import Case, Cause, diagnose
-from ckpttool.determinism.trace import SCHEMA, Process, Save, Step, read_trace
+from ckpttool.determinism.reading import read_trace
+from ckpttool.determinism.trace import SCHEMA, Process, Save, Step
 from ckpttool.determinism.traits import Trait, narrowed, read_traits, share_of_zeros
 
 NUMBERS = st.integers(0, 1 << 40)

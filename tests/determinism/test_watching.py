@@ -12,7 +12,8 @@ import pytest
 from ckpttool.determinism import Recorder
 from ckpttool.determinism.comparing import differing
 from ckpttool.determinism.orders import Orders
-from ckpttool.determinism.trace import Process, read_trace
+from ckpttool.determinism.reading import read_trace
+from ckpttool.determinism.trace import Process
 from ckpttool.determinism.watching import digest_of_files
 
 ROOT = Path(__file__).parents[2]
