@@ -36,7 +36,7 @@ def optimizer(case: Case) -> Cause | None:
 def _gone(case: Case, gone: list[str]) -> Cause:
     """Kinds of state that a resumed optimizer does not have at all."""
     kinds = ", ".join(name.partition(".")[2] for name in gone)
-    unread = [name for load in case.resumed.loads for name in load.unread if _is_state(name, gone)]
+    unread = [name for name in _never_read(case.resumed.loads) if _is_state(name, gone)]
     if unread:
         message = (
             f"the optimizer starts without its state: {many(len(unread), 'tensor')} of it stand in the checkpoint and "
@@ -70,6 +70,14 @@ def _partly_gone(case: Case) -> Cause | None:
 
 def _is_moment(name: str) -> bool:
     return component_of(name) == "optimizer" and not name.startswith("optimizer.settings")
+
+
+def _never_read(loads: Collection[Save]) -> list[str]:
+    """The names in checkpoints that no load of them asked for."""
+    left: dict[str, list[str]] = {}
+    for load in loads:
+        left[load.path] = [name for name in left.get(load.path, load.unread) if name in load.unread]
+    return [name for names in left.values() for name in names]
 
 
 def _is_state(name: str, gone: list[str]) -> bool:

@@ -288,6 +288,12 @@ def test_the_state_of_one_of_two_optimizers() -> None:
     assert (cause.name, "1 of 2 parameters" in cause.message) == ("optimizer-lost", True), cause.message
 
 
+def test_what_another_load_asked_for_was_read() -> None:
+    parts = (Save(0, "dcp", "", unread=("optimizer.0.exp_avg",)), Save(0, "dcp", "", unread=("model.w",)))
+    cause = diagnose(case(lost=("optimizer.exp_avg",), state={}, now={"loads": parts}))[0]
+    assert cause.name == "optimizer-lost"
+
+
 def test_every_cause_is_in_the_reference() -> None:
     beside = {"saving-changes-training", "evaluation-changes-training", "second-resume"}
     assert set(NAMES) == named() | beside | {f"{part}-lost" for part in ("buffers", "scaler", "ema", "counters")}
