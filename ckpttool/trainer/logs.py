@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -54,11 +55,17 @@ class Log(AbstractContextManager["Log"]):
         if self._watch is not None:
             self._watch(step, values)
 
-    def _put(self, line: bytes) -> None:
+    def flush(self) -> None:
+        """Let the disk keep what was written: rows that lie before a checkpoint do not come again after a power cut."""
+        self._put(b"", flush=True)
+
+    def _put(self, line: bytes, *, flush: bool = False) -> None:
         before, self._waiting = self._waiting, self._waiting + line
         try:
             while self._waiting:
                 self._waiting = self._waiting[self._file.write(self._waiting) :]
+            if flush:
+                os.fsync(self._file.fileno())
         except OSError as error:
             if not self._goes_on:
                 raise WriteFailed(self.path, f"cannot be written: {error.strerror}") from error

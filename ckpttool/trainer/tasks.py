@@ -96,9 +96,8 @@ def _shift(picture: Tensor, generator: torch.Generator) -> Tensor:
 class CharGPT(nn.Module):
     """A small GPT over characters; its output layer is its embedding: 110 thousand parameters."""
 
-    def __init__(self, config: Config, width: int = 64, depth: int = 2, heads: int = 4) -> None:
+    def __init__(self, vocabulary: int, config: Config, width: int = 64, depth: int = 2, heads: int = 4) -> None:
         super().__init__()
-        vocabulary = len(_characters())
         self.wte, self.wpe = nn.Embedding(vocabulary, width), nn.Embedding(CONTEXT, width)
         settings: dict[str, Any] = {"activation": "gelu", "batch_first": True, "norm_first": True}
         layers = (nn.TransformerEncoderLayer(width, heads, 4 * width, config.dropout, **settings) for _ in range(depth))
@@ -118,20 +117,15 @@ class CharGPT(nn.Module):
         return self.lm_head(self.norm(x))
 
 
-def _characters() -> str:
-    return "".join(sorted(set(_text())))
-
-
-def _text() -> str:
-    return gzip.decompress(_bytes("shakespeare.txt.gz")).decode()
-
-
 def _gpt() -> TaskParts:
-    places = {character: i for i, character in enumerate(_characters())}
-    ids = torch.tensor([places[character] for character in _text()])
+    text = gzip.decompress(_bytes("shakespeare.txt.gz")).decode()
+    places = {character: i for i, character in enumerate(sorted(set(text)))}
+    ids = torch.tensor([places[character] for character in text])
     windows = ids[: (len(ids) - 1) // CONTEXT * CONTEXT].view(-1, CONTEXT)
     following = ids[1 : windows.numel() + 1].view(-1, CONTEXT)
-    return TaskParts(*_split(windows, following), CharGPT, None, _losses, "loss per character", lower=True)
+    return TaskParts(
+        *_split(windows, following), partial(CharGPT, len(places)), None, _losses, "loss per character", lower=True
+    )
 
 
 # --- a table: plateau schedule, early stopping --------------------------------------------------------------

@@ -40,14 +40,12 @@ class Result:
 class Run:
     """What the loop works with. All that changes is in ``state``."""
 
-    config: Config
     parts: TaskParts
     state: TrainState
     plan: Plan
     stream: Iterator[Batch]
     forward: nn.Module  # the model, compiled or wrapped
     saver: Saver
-    signals: Signals
     faults: Faults
     log: Log | None  # the first process's
     recorder: Any  # of `ckpttool determinism`, where that is running
@@ -77,14 +75,14 @@ def train_together(config: Config, out: Path, watch: Watch | None) -> Result:
         stream = batches(parts, config, faults.order(plan, state.position))
         forward = distributed.replicated(torch.compile(state.model) if config.compile else state.model, config)
         with Log(out, start, config, watch) if distributed.rank() == 0 else nullcontext() as log:
-            why = loop(Run(config, parts, state, plan, stream, forward, saver, signals, faults, log, recorder))
+            why = loop(Run(parts, state, plan, stream, forward, saver, faults, log, recorder))
     notes.append(saver.costs.advice(config.failures_every, state.counters.step - start))
     return Result(why, state.counters, parts.metric_name, tuple(notes))
 
 
 def loop(run: Run) -> str:
     """Step after step; why it ended."""
-    config, state, saver = run.config, run.state, run.saver
+    config, state, saver = run.state.config, run.state, run.saver
     while not finished(run):
         boundary = Boundary(state)
         try:
@@ -97,33 +95,31 @@ def loop(run: Run) -> str:
             raise
         if not math.isfinite(loss):
             raise UsageError(f"step {state.counters.step + 1} – the loss is {loss}; try a lower lr")
-        norm = update(config, state, loss)
+        norm = update(state, loss)
         step = state.counters.step
-        metric = judge(run) if due(config.eval_every, step) else None
-        if run.log is not None and due(config.log_every, step):
+        metric = judge(run) if config.eval_every and step % config.eval_every == 0 else None
+        if run.log is not None and step % config.log_every == 0:
             numbers = {"lr": float(state.optimizer.param_groups[0]["lr"]), "scale": state.scaler.get_scale()}
             run.log.row(state, loss=loss, loss_average=state.counters.average, gradient_norm=norm, **numbers)
         epoch_ended = state.position.epoch > boundary.position.epoch
         is_best = metric is not None and state.counters.best_step == step
         due_here = saver.due(state, epoch_ended=epoch_ended, is_best=is_best)
-        if run.signals.agree(due_here) or finished(run):
+        if saver.signals.agree(due_here) or finished(run):
             save(run, metric)
     save_if_new(run)
     saver.wait()
-    if run.signals.stop:
-        return run.signals.stop
-    return "no better metric" if state.counters.stopped else "all steps done"
+    return saver.signals.stop or ("no better metric" if state.counters.stopped else "all steps done")
 
 
 def finished(run: Run) -> bool:
     """Whether the step that was done is the last one."""
     counters = run.state.counters
-    return counters.step >= run.config.steps or counters.stopped or bool(run.signals.stop)
+    return counters.step >= run.state.config.steps or counters.stopped or bool(run.saver.signals.stop)
 
 
 def accumulate(run: Run) -> float:
     """Gradients of one step, from as many micro-batches as it takes; the mean loss over all processes."""
-    config, state, total = run.config, run.state, 0.0
+    config, state, total = run.state.config, run.state, 0.0
     for micro in range(config.accumulate):
         inputs, targets, indices = next(run.stream)
         run.recorder.step(ids=indices)
@@ -139,11 +135,11 @@ def accumulate(run: Run) -> float:
     return distributed.mean(total)
 
 
-def update(config: Config, state: TrainState, loss: float) -> float:
+def update(state: TrainState, loss: float) -> float:
     """One step of optimizer, schedule and average, left out where fp16 overflowed; the norm before clipping."""
     counters, scale = state.counters, state.scaler.get_scale()
     state.scaler.unscale_(state.optimizer)
-    norm = nn.utils.clip_grad_norm_(state.model.parameters(), config.clip or math.inf)
+    norm = nn.utils.clip_grad_norm_(state.model.parameters(), state.config.clip or math.inf)
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
@@ -169,7 +165,7 @@ def judge(run: Run) -> float:
         counters.best, counters.best_step, counters.bad_evaluations = metric, counters.step, 0
     else:
         counters.bad_evaluations += 1
-        counters.stopped = bool(run.config.patience) and counters.bad_evaluations >= run.config.patience
+        counters.stopped = 0 < state.config.patience <= counters.bad_evaluations
     if isinstance(state.scheduler, ReduceLROnPlateau):
         state.scheduler.step(metric if parts.lower else -metric)
     if run.log is not None:
@@ -193,6 +189,8 @@ def evaluate(model: nn.Module, parts: TaskParts) -> float:
 def save(run: Run, metric: float | None = None) -> None:
     """A checkpoint between two steps."""
     run.faults.strike("save", run.state)
+    if run.log is not None:
+        run.log.flush()
     run.saver.save(run.state, metric)
     if distributed.rank() == 0:
         run.faults.after_save(run.saver.store)
@@ -203,11 +201,6 @@ def save_if_new(run: Run) -> None:
     run.saver.wait()
     if run.state.counters.step > max(0, run.saver.saved_step):
         save(run)
-
-
-def due(every: int, step: int) -> bool:
-    """Whether something that happens every so many steps happens after this one; 0 is never."""
-    return bool(every) and step % every == 0
 
 
 def precision(config: Config) -> torch.autocast:

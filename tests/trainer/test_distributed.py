@@ -195,6 +195,24 @@ def test_the_newest_is_damaged(trainers: Any, outcome: Any, control: Control, tm
     assert outcome(tmp_path) == control(kind)
 
 
+@SLOW
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
+def test_compiled(trainers: Any, outcome: Any, tmp_path: Path, parallel: str) -> None:
+    """The same bits as a compiled run that was never interrupted, and names in the checkpoint as without a compiler."""
+    if shutil.which("c++") is None and shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler")
+    options = ("--task", "tabular", "--steps", 6, "--log-every", 1, "--eval-every", 4, "--save-every", 2, "--quiet")
+    options = (*options, "--accumulate", 2, "--batch-size", 8, "--compile", "--parallel", parallel)
+    assert statuses(trainers.together(2, tmp_path / "whole", *options)) == [0, 0]
+    ended = trainers.together(2, tmp_path / "cut", *options, struck=1, at=[f"{LOOP}.update", 3], do="SIGTERM")
+    assert statuses(ended) == [143, 143], ended
+    assert outcome(tmp_path / "cut").step == 3
+    assert statuses(trainers.together(2, tmp_path / "cut", *options)) == [0, 0]
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+    made = fresh_state(make_config({"task": "tabular"}), load_task(make_config({"task": "tabular"})))
+    assert ckpttool.load(tmp_path / "cut" / "step-00000006.pth")["model"].keys() == made.model.state_dict().keys()
+
+
 # --- other processes ----------------------------------------------------------------------------------------------
 
 
