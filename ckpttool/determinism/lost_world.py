@@ -26,6 +26,8 @@ def world(case: Case) -> Cause | None:
     step = case.departure.step
     rest = [name for name in case.boundary if name != FIELD]
     state = "state exact at the boundary" if not rest else "the state is another one too"
+    if not any(name == "params" for one in case.reference.values() for name in one.fields):
+        state += " (tensors that are spread over processes are cut otherwise now, and were not compared)"
     known = any(name.startswith("data") for name in case.fields(step))
     same = "the same samples in every step" if known else "samples not recorded"
     message = (
