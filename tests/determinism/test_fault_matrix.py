@@ -15,7 +15,15 @@ from ckpttool.trainer.faults import FAULTS
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reference" / "fault-matrix.md"
-AGAIN = ("epoch-lost", "augmentation-reseeded", "moments-permuted", "best-lost", "rng-drawn", "control digits")
+AGAIN = (
+    "epoch-lost",
+    "stale-workers",
+    "moments-half",
+    "best-lost",
+    "rng-drawn",
+    "world-size-changed",
+    "control digits",
+)
 
 
 def rows(columns: int = 8) -> dict[str, list[str]]:
