@@ -40,6 +40,10 @@ def command() -> None:
     help="Kills inside saves, at file events and at bytes, and by SIGTERM.",
 )  # fmt: skip
 @click.option(
+    "--power-cuts", type=click.IntRange(min=0), default=0, show_default=True,
+    help="Kills after a save that also cost what it did not flush to the disk, as a power cut does.",
+)  # fmt: skip
+@click.option(
     "--level", type=click.Choice(LEVELS), default="recovery", show_default=True,
     help="The widest promise that has to hold; those before it are part of it.",
 )  # fmt: skip
@@ -58,9 +62,9 @@ def command() -> None:
 @click.argument("words", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 @output_options(FORMATS)
 def check(
-    steps: int, cuts: int, resume: str, kills: int, level: Any, without_saves: str, without_evaluation: str,
-    ignore: tuple[str, ...], grace: float, fork: bool, jobs: int, seed: int, timeout: float, keep: str | None,
-    power: bool, words: tuple[str, ...], **options: Any,
+    steps: int, cuts: int, resume: str, kills: int, power_cuts: int, level: Any, without_saves: str,
+    without_evaluation: str, ignore: tuple[str, ...], grace: float, fork: bool, jobs: int, seed: int, timeout: float,
+    keep: str | None, power: bool, words: tuple[str, ...], **options: Any,
 ) -> None:  # fmt: skip
     """Run COMMAND twice, then kill it after chosen steps, resume it, and compare every step bit for bit.
 
@@ -86,6 +90,7 @@ def check(
                 seed,
                 power,
                 kills=kills,
+                power_cuts=power_cuts,
                 level=level,
                 grace=grace,
                 ignore=ignore,

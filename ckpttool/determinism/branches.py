@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ckpttool.determinism.cuts import Kill
+from ckpttool.determinism.disk import Loss, loss_of
 from ckpttool.determinism.holding import compared
 from ckpttool.determinism.orders import Orders
 from ckpttool.determinism.reference import Reference, known_of, saves_in
@@ -32,6 +33,7 @@ class Lab:
         """Interrupt as planned, resume, go on to the last step, compare. ``final`` are orders for the last part."""
         folder = self.work / (name or kill.name)
         ran: list[Ran] = []
+        lost = Loss()
         for place in range(len(kill.cut) + 1):
             trace = [*self.reference.ran.trace, *(p for r in ran for p in r.trace)]
             is_last = place == len(kill.cut)
@@ -43,8 +45,11 @@ class Lab:
             ran.append(self.launchers.run(self.command, folder / NEW_LEG, orders, resumed=resumed, last=last))
             if failure := _failure(ran[-1], self.command.timeout, kill, is_last=is_last, first=place == 0):
                 refused = place > 0 and not any(p.steps for p in ran[-1].trace) and not ran[-1].timed_out
-                return Branch(kill.cut, tuple(ran), failure=failure, kill=kill, refused=refused, broken=("recovery",))
-        return compared(kill, tuple(ran), self.reference, self.wishes)
+                found = Branch(kill.cut, tuple(ran), failure=failure, kill=kill, refused=refused, broken=("recovery",))
+                return _with_loss(found, lost)
+            if kill.how == "power" and not is_last:
+                lost = _cut_power(ran[-1])
+        return _with_loss(compared(kill, tuple(ran), self.reference, self.wishes), lost)
 
     def _final(self, given: Orders | None) -> Orders:
         return replace(given or Orders(self.work), kill_at=self.wishes.steps)
@@ -59,9 +64,32 @@ class Lab:
                 return replace(base, torn=kill.save, torn_at=kill.place)
             case "sigterm":
                 return replace(base, kill_at=kill.cut[place], signal=signal.SIGTERM, grace=self.wishes.grace)
+            case "again":
+                once = replace(base, kill_at=kill.cut[place], signal=signal.SIGTERM, grace=self.wishes.grace)
+                return replace(once, again=kill.place)
+            case "power":
+                return replace(base, kill_at=kill.cut[place], disk=True)
             case "rank":
                 return replace(base, kill_at=kill.cut[place], only_rank=kill.place)
         return replace(base, kill_at=kill.cut[place])
+
+
+def _cut_power(ran: Ran) -> Loss:
+    """Take back what the processes of a run had not flushed to the disk; what that was."""
+    losses = [loss_of(process.disk).there() for process in ran.trace]
+    for loss in losses:
+        loss.take()
+    return Loss(tuple(p for loss in losses for p in loss.files), tuple(r for loss in losses for r in loss.renames))
+
+
+def _with_loss(found: Branch, lost: Loss) -> Branch:
+    """A branch that tells what a power cut had taken."""
+    if not lost:
+        return found
+    if not found.failure:
+        return replace(found, notes=(*found.notes, str(lost)))
+    saved = max((save.number for save in saves_in(found.ran[0].trace) if save.complete), default=0)
+    return replace(found, failure=f"{lost}, which costs the checkpoint of step {saved}: {found.failure}")
 
 
 def _failure(ran: Ran, timeout: float, kill: Kill, *, is_last: bool, first: bool) -> str:
@@ -71,7 +99,7 @@ def _failure(ran: Ran, timeout: float, kill: Kill, *, is_last: bool, first: bool
         return f"{what} did not end within {timeout:g} s"
     died = ran.was_killed_as_ordered or any(p.signalled is not None for p in ran.trace)
     if ran.status != 0 and not died:
-        return f"{what} failed with exit status {ran.status}"
+        return f"{what} {ran.end}"
     if not first and not any(p.steps for p in ran.trace) and not died:
         return f"{what} took no step"
     return ""

@@ -58,11 +58,11 @@ def _checked(lab: Lab, say: Say) -> Verdict:
         return replace(known, status="diverged", message=odd[1].message, departure=odd[0], causes=(odd[1],))
     kills = plan(
         reference.steps, reference.saves, reference.between, cuts=wishes.cuts, kills=wishes.kills,
-        ranks=len(reference.ranks), seed=wishes.seed,
+        ranks=len(reference.ranks), seed=wishes.seed, power_cuts=wishes.power_cuts,
     )  # fmt: skip
     if not kills:
         text = (
-            f"nothing was saved before step {reference.last}"
+            f"nothing was saved before step {reference.last} by torch.save, safetensors or torch's DCP"
             if not reference.saves
             else "no step lies between a save and the end"
         )
@@ -129,12 +129,13 @@ def baseline(launchers: Launchers, command: Command, wishes: Wishes, work: Path)
     """One uninterrupted run, or why there is none."""
     ran = launchers.run(command, work / NEW_LEG, Orders(work / "trace", kill_at=wishes.steps))
     if ran.timed_out:
-        text = f"the command did not end within {command.timeout:g} s"
+        silent = "" if ran.lines else ", and printed nothing"
+        text = f"the command did not end within {command.timeout:g} s{silent}: fewer --steps, or a longer --timeout?"
         return Verdict("command-failed", text, lines=ran.lines)
     if not ran.was_killed_as_ordered and ran.status != 0:
-        return Verdict("command-failed", f"the command failed with exit status {ran.status}", lines=ran.lines)
+        return Verdict("command-failed", f"the command {ran.end}", lines=ran.lines)
     if not any(p.rank == 0 and p.steps for p in ran.trace):
-        text = "no optimizer step was seen: does the command train with torch, in this interpreter?"
+        text = "no optimizer step was seen: does the command train with torch, by a Python that takes PYTHONPATH?"
         return Verdict("command-failed", text, lines=ran.lines)
     return ran
 

@@ -11,10 +11,13 @@ from typing import Literal, TypeAlias
 
 from ckpttool.determinism.trace import Between, Save, Step
 
+BY_DEFAULT = 6
+"""Kills that are tried where no number is given: their choice is not changed by kinds that came later."""
+
 Cut = tuple[int, ...]
 """The steps after which the run is killed, one after the other; two make a resume of a resume."""
 
-How: TypeAlias = Literal["step", "event", "byte", "sigterm", "rank", "early"]
+How: TypeAlias = Literal["step", "event", "byte", "sigterm", "again", "rank", "early", "power"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,9 @@ class Kill:
 
     ``step``: SIGKILL right after the step. ``event``: in ``save``, right before the ``place``-th thing that happens to
     files. ``byte``: as a file that ``save`` writes has ``place`` bytes. ``sigterm``: asked to end, with time to do it.
-    ``rank``: of several processes the ``place``-th alone. ``early``: before anything was saved.
+    ``again``: so too, and once more before the ``place``-th thing that the save which follows does to files.
+    ``rank``: of several processes the ``place``-th alone. ``early``: before anything was saved. ``power``: what was not
+    flushed to the disk is lost too.
     """
 
     cut: Cut
@@ -38,6 +43,7 @@ class Kill:
         steps = "-".join(map(str, self.cut))
         more = {"event": f"save-{self.save}-event-{self.place}", "byte": f"save-{self.save}-byte-{self.place}"}
         more |= {"rank": f"rank-{self.place}-step-{steps}", "sigterm": f"sigterm-{steps}"}
+        more |= {"again": f"sigterm-twice-{steps}", "power": f"power-cut-{steps}"}
         return more.get(self.how, f"cut-{steps}")
 
     def __str__(self) -> str:
@@ -50,6 +56,10 @@ class Kill:
                 return f"killed in the save after step {steps}, at byte {self.place:,} of its file"
             case "sigterm":
                 return f"told to end by SIGTERM after step {steps}"
+            case "again":
+                return f"told to end by SIGTERM after step {steps}, and again as it saves"
+            case "power":
+                return f"a power cut after step {steps}"
             case "rank":
                 return f"rank {self.place} alone killed after step {steps}"
         return f"killed after step {steps}"
@@ -57,9 +67,9 @@ class Kill:
 
 def plan(
     steps: Mapping[int, Step], saves: Sequence[Save], between: Sequence[Between], *, cuts: int, kills: int = 0,
-    ranks: int = 1, seed: int = 0,
+    ranks: int = 1, seed: int = 0, power_cuts: int = 0,
 ) -> tuple[Kill, ...]:  # fmt: skip
-    """Everything that is to be tried: cuts at steps first, then deaths inside saves, SIGTERM and single ranks.
+    """Everything that is to be tried: cuts at steps first, then deaths inside saves, SIGTERM and single ranks, power.
 
     The same for the same arguments. Nothing where nothing was saved that could be resumed.
     """
@@ -72,16 +82,16 @@ def plan(
         alone = (ranks - 1, 0)[:kills]
         found += [Kill((step,), "one of several processes", "rank", place=rank) for rank in alone]
         kills -= len(alone)
-    return (*found, *_recoveries(saves, last, kills, seed))
+    cut = [Kill((save.number + 1,), "what is not flushed is lost", "power") for save in _struck(saves, last - 1)]
+    return (*found, *_recoveries(saves, last, kills, seed), *dict.fromkeys(cut[:power_cuts]))
 
 
 def _recoveries(saves: Sequence[Save], last: int, kills: int, seed: int) -> tuple[Kill, ...]:
     """Deaths inside saves, in an order in which any first few make sense."""
-    inside = [save for save in saves if 0 < save.number < last and save.ordinal]
+    chosen_saves, inside = _struck(saves, last), _inside(saves, last)
     if not kills or not inside:
         return ()
     rng = random.Random(seed)
-    chosen_saves = list(dict.fromkeys([inside[min(1, len(inside) - 1)], inside[0], inside[-1]]))
     found: list[Kill] = []
     first = chosen_saves[0]
     found += _bytes(first, rng, "half-written")
@@ -94,12 +104,25 @@ def _recoveries(saves: Sequence[Save], last: int, kills: int, seed: int) -> tupl
         found += _bytes(save, rng, "half-written")
         found += [_event(save, place) for place in _telling(save)]
     found += [_event(first, place) for place in _telling(first)[1:]]
+    place = next(iter(_telling(first)), 1)
+    again = Kill((first.number,), "hit again while it saves", "again", place=place)
+    found.insert(BY_DEFAULT, again)
     while len(dict.fromkeys(found)) < kills:
         extra = _bytes(rng.choice(inside), rng, "random")
         if not extra or len(found) > 4 * kills:
             break
         found += extra
     return tuple(dict.fromkeys(found))[:kills]
+
+
+def _inside(saves: Sequence[Save], last: int) -> list[Save]:
+    return [save for save in saves if 0 < save.number < last and save.ordinal]
+
+
+def _struck(saves: Sequence[Save], last: int) -> list[Save]:
+    """The saves to strike at, in this order: the second, which has one before it, the first, the last."""
+    inside = _inside(saves, last)
+    return list(dict.fromkeys([inside[min(1, len(inside) - 1)], inside[0], inside[-1]])) if inside else []
 
 
 def _telling(save: Save) -> list[int]:

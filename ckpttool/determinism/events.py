@@ -8,8 +8,7 @@ import json
 import os
 import re
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,6 @@ WATCHED = frozenset(
     "open os.rename os.remove os.mkdir os.rmdir os.symlink os.link os.truncate shutil.rmtree shutil.move".split()
 )
 """Audit events of Python that change what lies on the disk; each is told before it happens."""
-
-PATIENCE = 5.0
-"""Seconds that a rank waits for others before it dies."""
 
 MOST = 200
 """Events of one save that are counted."""
@@ -69,20 +65,6 @@ def _open(folder: Path, rank: int) -> int:
         number += 1
 
 
-def all_there(folder: Path, place: str, rank: int) -> None:
-    """Say that this rank came to a place, and wait until the others on this machine have, a few seconds at most.
-
-    A launcher ends all processes as soon as one has died: without this a slower one would lose its last line.
-    """
-    world = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE") or 1)
-    name = f"there-{os.environ.get('MASTER_PORT', '')}-{place}"
-    if world > 1:
-        (folder / f"{name}-{rank}").touch()
-    end = time.monotonic() + PATIENCE
-    while world > 1 and len(list(folder.glob(f"{name}-*"))) < world and time.monotonic() < end:
-        time.sleep(0.005)
-
-
 class Window:
     """The time from the beginning of a save to the next training step: to it belongs what happens to files."""
 
@@ -114,39 +96,21 @@ class Window:
             write("files", save=number, events=self.events)
         self.events = []
 
-    def event(self, event: str, args: Any) -> bool:
-        """Note an event; whether it is the one at which this process is to die."""
+    def event(self, event: str, args: Any) -> int:
+        """Note an event; the how manieth of its save it is, 0 where it is none that counts."""
         if event not in WATCHED or len(self.events) >= MOST or os.getpid() != self.pid:
-            return False
+            return 0
         path = args[0] if args else ""
-        if event == "open" and not _for_writing(args):
-            return False
+        if event == "open" and not for_writing(args):
+            return 0
         if not isinstance(path, (str, bytes, os.PathLike)):
-            return False
+            return 0
         place = os.fsdecode(os.fspath(path))
         if place.startswith(("/dev/", "/proc/", str(self.orders.folder))):
-            return False
+            return 0
         name = os.path.basename(place)  # noqa: PTH119 - no object is made within an audit
         self.events.append([event, _RANDOM.sub("*", name)])
-        orders = self.orders
-        return orders.kill_in_save == self.number and orders.event == len(self.events)
-
-    @contextlib.contextmanager
-    def strike(self, recorder: Any) -> Iterator[None]:
-        """Around the save itself: death before it, or at a byte of what it writes, where that was ordered."""
-        orders = self.orders
-        if not orders.means(recorder.rank):
-            yield
-            return
-        if orders.kill_in_save == self.number and orders.event == 0:
-            recorder.end(f"killed as save {self.number} begins")
-        if orders.torn != self.number:
-            yield
-            return
-        recorder.write("end", why=f"killed at byte {orders.torn_at} of save {self.number}")
-        limit_files(orders.torn_at)
-        yield
-        os.kill(os.getpid(), signal.SIGKILL)  # the file was smaller
+        return len(self.events)
 
 
 def limit_files(nbytes: int) -> None:
@@ -158,7 +122,8 @@ def limit_files(nbytes: int) -> None:
     ctypes.CDLL(None).signal(int(signal.SIGXFSZ), None)  # Python ignores it, and lets the main thread alone change that
 
 
-def _for_writing(args: Any) -> bool:
+def for_writing(args: Any) -> bool:
+    """Whether the arguments of the audit event ``open`` are those of a file that is to be written."""
     mode, flags = (*args, None, None, None)[1:3]
     if isinstance(mode, str):
         return any(letter in mode for letter in "wax+")

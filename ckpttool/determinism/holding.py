@@ -156,7 +156,8 @@ def _lost(parts: Sequence[Sequence[Process]], reference: Reference) -> str:
 def _standing(process: Process) -> list[int]:
     """The steps of saves that stood for certain: the process took another step after them, or ended by itself."""
     last = max((step.number for step in process.steps), default=0)
-    return [s.number for s in process.saves if s.complete and (s.number < last or not process.ended)]
+    at_will = not process.ended and process.signals < 2  # a second signal strikes a save that is not published yet
+    return [s.number for s in process.saves if s.complete and (s.number < last or at_will)]
 
 
 def _ends(reference: Reference, steps: dict[int, dict[int, Step]], wishes: Wishes) -> list[Departure]:
@@ -195,7 +196,7 @@ def _of(step: Step, component: str) -> dict[str, str]:
 def _notes(ran: tuple[Ran, ...], kill: Kill) -> tuple[str, ...]:
     """What a killed run did that people should know."""
     notes = []
-    if kill.how == "sigterm":
+    if kill.how in ("sigterm", "again"):
         process = next((p for p in ran[0].trace if p.signalled is not None), None)
         if process is not None and process.ended:
             more = max((s.number for s in process.steps), default=0) - (process.signalled or 0)
@@ -203,6 +204,8 @@ def _notes(ran: tuple[Ran, ...], kill: Kill) -> tuple[str, ...]:
         elif process is not None:
             saved = any(s.number >= (process.signalled or 0) and s.complete for s in process.saves)
             notes.append(f"on SIGTERM it {'saved and ' if saved else ''}ended by itself")
+            if kill.how == "again":
+                notes.append("the second one struck its save" if process.signals > 1 else "it did not save after that")
     left = max((r.left for r in ran if not r.was_killed_as_ordered and not r.timed_out), default=0)
     if left:
         notes.append(f"{left} of its processes were left behind, and ended")

@@ -71,7 +71,7 @@ def _recovery(branches: Sequence[Branch], wishes: Wishes, *, exact: bool) -> Lev
         text = worst.failure or "goes on, and not as the uninterrupted run does"
         count = f"{_many(len(broken), 'kill')} of {len(tried) + len(ordinary)}"
         return Level("recovery", "broken", f"{count}: {worst.kill}: {text}")
-    if not wishes.kills:
+    if not wishes.kills and not wishes.power_cuts:
         return Level("recovery", "not asked", "no kills inside saves were asked for")
     if not tried:
         return Level("recovery", "not exercised", "no save could be struck")
@@ -84,5 +84,7 @@ _KINDS = (
     ("byte", "at bytes of a file"),
     ("event", "at file events"),
     ("sigterm", "by SIGTERM"),
+    ("again", "by SIGTERM twice"),
     ("early", "before the first save"),
+    ("power", "by power cuts"),
 )

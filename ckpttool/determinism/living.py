@@ -164,6 +164,12 @@ def environment() -> dict[str, str]:
     }  # fmt: skip
 
 
+def has_gradients(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether any gradient is there, and not zero."""
+    gradients = (p.grad for group in optimizer.param_groups for p in group["params"])
+    return any(bool(grad.any()) for grad in gradients if grad is not None)
+
+
 def _numbered(number: int, name: str) -> str:
     return f"{number}/{_bare(name)}" if number else _bare(name)
 

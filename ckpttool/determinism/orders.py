@@ -18,7 +18,8 @@ LONGEST = 60_000  # Linux takes 128 KiB in one variable
 class Orders:
     """``kill_at``: the step after which the process dies, by ``signal``; ``only_rank`` spares the other ranks.
 
-    Of SIGTERM the process may make what it likes for ``grace`` seconds, and no further than to step ``last``.
+    Of SIGTERM the process may make what it likes for ``grace`` seconds, and no further than to step ``last``; it comes
+    ``again`` before this file event of the first save that follows it.
     ``kill_in_save`` and ``event``: die right before this file event of this save (0: as it begins). ``torn`` and
     ``torn_at``: die as a file that this save writes grows beyond so many bytes. Saves are counted from 1 in each
     process. ``known`` are digests of earlier saves with their steps: a load of one says at which step this process
@@ -26,13 +27,14 @@ class Orders:
     it. ``transplant``: a folder of such states, of which ``parts`` of that after step ``start`` replace what was
     restored, each rank's by its own; ``batches``: those that steps after ``start`` consume are written out, up to so
     many bytes. ``drop``: a part that is broken on purpose. ``full``: digests of single tensors at
-    every step.
+    every step. ``disk``: note what the last save did to files, and what of it was flushed.
     """
 
     folder: Path
     kill_at: int | None = None
     signal: int = signal.SIGKILL
     grace: float = 5.0
+    again: int = 0
     last: int | None = None
     only_rank: int | None = None
     kill_in_save: int | None = None
@@ -48,6 +50,7 @@ class Orders:
     parts: tuple[str, ...] = ()
     drop: str = ""
     full: bool = False
+    disk: bool = False
 
     @classmethod
     def from_environment(cls) -> Orders | None:

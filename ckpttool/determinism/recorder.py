@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,11 +19,13 @@ from torch import nn
 
 from ckpttool.determinism import digesting
 from ckpttool.determinism.digesting import generators
-from ckpttool.determinism.events import Pen, Window, all_there
+from ckpttool.determinism.disk import size_of, watched_disk
+from ckpttool.determinism.ending import Ending
+from ckpttool.determinism.events import Pen, Window
 from ckpttool.determinism.gathering import Gathered
 from ckpttool.determinism.hooks import Hooks
 from ckpttool.determinism.inflow import inflow_of
-from ckpttool.determinism.living import Living, environment
+from ckpttool.determinism.living import Living, environment, has_gradients
 from ckpttool.determinism.measuring import told
 from ckpttool.determinism.orders import Orders
 from ckpttool.determinism.snapshots import read_snapshot, write_parts, write_tensors
@@ -70,6 +70,8 @@ class Recorder:
         self.found: dict[str, str] = {}  # generators and buffers as the first forward passes found them
         self.window = Window(orders)
         self.pen = Pen(orders.folder, self.rank)
+        self.disk = watched_disk(orders)
+        self.ending = Ending(orders, self.rank, self.write, self.disk)
         self.inflow = inflow_of(orders, self.rank, functools.partial(self.write, "batches"))
         self.pen.first("start", schema=SCHEMA, rank=self.rank, pid=os.getpid(), environment=environment())
 
@@ -156,7 +158,7 @@ class Recorder:
         """An optimizer has stepped: one line, and the end of the process if that was ordered."""
         living, gathered = self.living, self.gathered
         living.optimizers.add(optimizer)
-        if not self.done and not gathered.forwards and not gathered.losses and not _has_gradients(optimizer):
+        if not self.done and not gathered.forwards and not gathered.losses and not has_gradients(optimizer):
             return  # it only makes its state, as torch's get_state_dict has it do: nothing is trained
         living.stepped = frozenset(id(p) for group in optimizer.param_groups for p in group["params"])
         self.done += 1
@@ -178,7 +180,7 @@ class Recorder:
         self.after, self.evaluations = state | now, 0
         if self.number in self.orders.snapshots:
             self.picture(str(self.number))
-        self.obey(self.number)
+        self.ending.after_step(self.number)
 
     def between(self) -> None:
         """What moved since the last step, where something was saved or evaluated; of generators in any case."""
@@ -202,13 +204,15 @@ class Recorder:
         leaves = digesting.leaves(obj, self.living.ignored)
         number = self.begin_save(path, digest=digesting.of_group(leaves.items()), parts=digesting.parts_of(leaves),
                                  leaves=leaves)  # fmt: skip
-        with self.window.strike(self):
+        with self.ending.in_save(number):
             yield
-        self.write("saved", save=number, size=_size(path) or digesting.nbytes(obj))
+        self.write("saved", save=number, size=size_of(path) or digesting.nbytes(obj))
 
     def begin_save(self, path: str, **facts: Any) -> int:
         """The line of a save that begins; its number."""
         number = self.window.open(self.write)
+        if self.disk is not None:
+            self.disk.begins(path, is_first=self.window.since == 1)
         live = dict(self.living.each_digest(gradients=False))
         self.write("save", step=self.number, save=number, path=path, live=live, **told(self.living), **facts)
         return number
@@ -227,10 +231,10 @@ class Recorder:
 
     def on_event(self, event: str, args: Any) -> None:
         """Count the file events of a save; the ordered one is the last thing that happens."""
-        if self.window.number and self.window.event(event, args):
-            self.end(f"killed inside save {self.window.number}")
+        if self.window.number and (place := self.window.event(event, args)):
+            self.ending.at_event(self.number, self.window.number, place)
 
-    # --- lines and the end --------------------------------------------------------------------------------------------
+    # --- lines --------------------------------------------------------------------------------------------------------
 
     def picture(self, name: str) -> None:
         """Write the tensors out."""
@@ -239,40 +243,3 @@ class Recorder:
     def write(self, kind: str, **facts: Any) -> None:
         """One line, out of the process before anything else happens."""
         self.pen.write(kind, **facts)
-
-    def obey(self, number: int) -> None:
-        """End, where a kill was ordered for this step."""
-        orders = self.orders
-        if orders.last is not None and number >= orders.last:
-            self.end(f"ended after step {number}")
-        if orders.kill_at is None or number < orders.kill_at or not orders.means(self.rank):
-            return
-        if orders.signal == signal.SIGKILL:
-            if orders.only_rank is None:
-                all_there(orders.folder, str(number), self.rank)
-            self.end(f"killed after step {number}")
-        orders.kill_at = None
-        self.write("signalled", step=number, signal=orders.signal)
-        watch = threading.Timer(orders.grace, self.end, [f"killed {orders.grace:g} s after the signal"])
-        watch.daemon = True
-        watch.start()
-        os.kill(os.getpid(), orders.signal)
-
-    def end(self, why: str) -> None:
-        """Write the last line and die."""
-        self.write("end", why=why)
-        os.kill(os.getpid(), signal.SIGKILL)
-        signal.pause()
-
-
-def _has_gradients(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether any gradient is there, and not zero."""
-    gradients = (p.grad for group in optimizer.param_groups for p in group["params"])
-    return any(bool(grad.any()) for grad in gradients if grad is not None)
-
-
-def _size(path: str) -> int | None:
-    try:
-        return os.stat(path).st_size if path else None  # noqa: PTH116 - no object is made while a script saves
-    except OSError:
-        return None

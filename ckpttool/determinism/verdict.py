@@ -23,6 +23,7 @@ LevelState: TypeAlias = Literal["exact", "broken", "not exercised", "not asked"]
 @dataclass(frozen=True, slots=True)
 class Wishes:
     """What was asked for. ``kills`` are deaths inside saves and by SIGTERM; ``level`` is the widest that has to hold.
+    ``power_cuts`` are kills after saves that cost, too, what was not flushed to the disk.
 
     ``without_saves`` and ``without_evaluation`` are words that turn these off, or to another rhythm.
     """
@@ -40,6 +41,7 @@ class Wishes:
     without_saves: tuple[str, ...] = ()
     without_evaluation: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
+    power_cuts: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from ckpttool.determinism.disk import watched_disk
+from ckpttool.determinism.ending import Ending
 from ckpttool.determinism.events import Pen, Window
 from ckpttool.determinism.orders import Orders
 from ckpttool.determinism.trace import SCHEMA
@@ -21,24 +23,16 @@ LAST = 16
 class Recorder:
     """What of the recorder these runs need: steps, saves, loads and death."""
 
-    rank = 0
-
     def __init__(self) -> None:
-        self.pen, self.window = Pen(orders.folder, 0), Window(orders)
+        self.pen, self.window, self.disk = Pen(orders.folder, 0), Window(orders), watched_disk(orders)
+        self.write = self.pen.write
+        self.ending = Ending(orders, 0, self.write, self.disk)
         self.pen.first("start", schema=SCHEMA, rank=0, environment={})
         sys.addaudithook(self.on_event)
 
-    def write(self, kind: str, **facts: object) -> None:
-        self.pen.write(kind, **facts)
-
-    def end(self, why: str) -> None:
-        self.write("end", why=why)
-        os.kill(os.getpid(), signal.SIGKILL)
-        signal.pause()
-
     def on_event(self, event: str, args: tuple[object, ...]) -> None:
-        if self.window.number and self.window.event(event, args):
-            self.end("killed inside a save")
+        if self.window.number and (place := self.window.event(event, args)):
+            self.ending.at_event(state["step"], self.window.number, place)
 
 
 recorder = Recorder()
@@ -51,12 +45,14 @@ def save(path: Path, state: dict[str, int]) -> None:
     if mode == "older" and path.exists():
         path.with_suffix(".older").write_text(path.read_text())
     number = recorder.window.open(recorder.write)
+    if recorder.disk is not None:
+        recorder.disk.begins("", is_first=True)
     digest = f"{state['x']:x}"
     recorder.write(
         "save", step=state["step"], save=number, path=str(path), digest=digest, parts={}, leaves={"x": digest}
     )
     data = json.dumps({**state, "padding": "-" * 200})
-    with recorder.window.strike(recorder):
+    with recorder.ending.in_save(number):
         if mode in ("in-place", "in-place-silent"):
             path.write_text(data)
         elif mode == "removes-first":
@@ -64,9 +60,19 @@ def save(path: Path, state: dict[str, int]) -> None:
             path.write_text(data)
         else:
             path.with_suffix(".tmp").write_text(data)
+            if mode in ("durable", "unflushed-folder"):
+                flush(path.with_suffix(".tmp"))
     recorder.write("saved", save=number, size=len(data))
     if mode not in ("in-place", "in-place-silent", "removes-first"):
         path.with_suffix(".tmp").replace(path)
+    if mode == "durable":
+        flush(path.parent)
+
+
+def flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
 
 
 def load(path: Path) -> dict[str, int]:
@@ -94,6 +100,10 @@ if mode == "binary":
 asked = []
 if mode == "heeds-sigterm":
     signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
+if mode == "heeds-one-sigterm":
+    signal.signal(signal.SIGTERM, lambda *_: asked.append(1) or signal.signal(signal.SIGTERM, signal.SIG_DFL))
+if mode == "saves-in-handler":
+    signal.signal(signal.SIGTERM, lambda *_: save(path, state) or sys.exit())
 state, path = {"x": 12345, "step": 0}, out / "last.json"
 if path.exists() and mode != "never-resumes":
     if mode == "resume-hangs":
@@ -110,14 +120,7 @@ while state["step"] < LAST + (4 if mode == "longer" and is_resumed else 0):
     if mode == "drifts" and is_resumed and state["step"] == 11:
         state["x"] += 1
     recorder.write("step", step=state["step"], fields={**fields, "params": f"{state['x']:x}"}, loss=0.0)
-    if orders.last is not None and state["step"] >= orders.last:
-        recorder.end("ended")
-    if orders.kill_at is not None and state["step"] >= orders.kill_at:
-        if orders.signal == signal.SIGKILL:
-            recorder.end("killed")
-        recorder.write("signalled", step=state["step"])
-        orders.kill_at = None
-        os.kill(os.getpid(), signal.SIGTERM)
+    recorder.ending.after_step(state["step"])
     if asked:
         save(path, state)
         break

@@ -34,7 +34,7 @@ def test_what_is_saved_atomically_survives_every_kill(tmp_path: Path) -> None:
     found = verdict(tmp_path, "good", kills=8)
     assert found.status == "exact", found.message
     kinds = {b.kill.how for b in found.branches}
-    assert kinds == {"step", "byte", "event", "sigterm", "early"}
+    assert kinds == {"step", "byte", "event", "sigterm", "again", "early"}
     assert level(found, "recovery") == "exact"
     assert {level.name: level.state for level in found.levels if level.name != "recovery"} == {
         "boundary": "exact", "data": "exact", "trajectory": "exact", "artifact": "exact",
@@ -87,6 +87,41 @@ def test_sigterm_heeded_and_not(tmp_path: Path) -> None:
     told = [next(b.notes for b in v.branches if b.kill.how == "sigterm") for v in (heeded, ignored)]
     assert told[0] == ("on SIGTERM it saved and ended by itself",)
     assert "was not heeded: 4 more steps" in told[1][0]
+
+
+def test_a_second_sigterm_strikes_the_save_that_follows_the_first(tmp_path: Path) -> None:
+    found = verdict(tmp_path, "heeds-one-sigterm", kills=9)
+    assert found.status == "exact", found.message
+    branch = next(b for b in found.branches if b.kill.how == "again")
+    assert branch.ran[0].status == -signal.SIGTERM
+    assert branch.notes == ("on SIGTERM it saved and ended by itself", "the second one struck its save")
+    assert branch.ran[1].trace[0].base == 4, "the save of step 8 was struck before it was published"
+
+
+@pytest.mark.slow
+def test_a_handler_that_saves_and_is_hit_again_is_seen(tmp_path: Path) -> None:
+    found = verdict(tmp_path, "saves-in-handler", kills=9)
+    branch = next(b for b in found.branches if b.kill.how == "again")
+    assert branch.ran[0].trace[0].signals == 2
+    assert found.status == "exact", found.message
+
+
+POWER = {
+    "durable": ("exact", ""),
+    "good": ("recovery-failed", "last.json was never flushed to the disk, which costs the checkpoint of step 8"),
+    "unflushed-folder": ("recovery-failed", "the folder of last.json was never flushed to the disk, which costs"),
+}
+
+
+@pytest.mark.parametrize("mode", POWER)
+def test_a_power_cut_costs_what_was_not_flushed(tmp_path: Path, mode: str) -> None:
+    found = verdict(tmp_path, mode, power_cuts=1)
+    status, text = POWER[mode]
+    assert (found.status, level(found, "recovery")) == (status, "exact" if mode == "durable" else "broken")
+    assert text in found.message
+    failure = next(b.failure for b in found.branches if b.kill.how == "power")
+    ends = {"durable": "", "good": "exit status 1", "unflushed-folder": "from step 4, and step 8 had been saved"}
+    assert failure.endswith(ends[mode])
 
 
 EXPECTED = {
