@@ -1,4 +1,4 @@
-"""Something done once a module has been imported, whenever that is, or at once if it has been already."""
+"""The start of recording, once torch has been imported, whenever that is, or at once if it has been already."""
 
 from __future__ import annotations
 
@@ -17,6 +17,17 @@ def when_imported(name: str, then: Then) -> None:
         then(sys.modules[name])
     else:
         sys.meta_path.insert(0, _Finder(name, then))
+
+
+def record(_torch: ModuleType) -> None:
+    """Start the recorder, or end the process: a run that is not recorded would only be found out at its end."""
+    try:
+        from ckpttool.determinism.recorder import install
+    except Exception as error:  # another version of Python or torch, or no hash for it
+        raise SystemExit(
+            f"ckpttool cannot record in {sys.executable}: {type(error).__name__}: {error}; pip install ckpttool there"
+        ) from None
+    install()
 
 
 class _Finder(MetaPathFinder):

@@ -3,7 +3,7 @@
 It runs in the command's own interpreter. Where the command is a Python program it imports torch once, never computes,
 and forks a fresh child for every run: importing torch is most of what a short run costs. Orders and answers are lines
 of JSON; the end of the input ends everything that runs. Orphans come to this process (Linux), so a run's end finds
-them wherever they went. Standard library only.
+them wherever they went. Standard library only, but for a part of this package that needs no more.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ import signal
 import subprocess
 import sys
 import time
-import traceback
 import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from ckpttool.determinism.importing import record, when_imported
 
 PRELOADED = (
     "torch",
@@ -133,9 +134,7 @@ def _become(words: list[str]) -> int | str | None:
     main.__dict__.update(__file__=script, __builtins__=__builtins__, __spec__=None, __cached__=None)
     sys.modules["__main__"] = main
     try:
-        from ckpttool.determinism.recorder import install
-
-        install()
+        when_imported("torch", record)
         if is_module:
             runpy._run_module_as_main(script)  # type: ignore[attr-defined] # what `python -m` itself calls
         else:
@@ -143,8 +142,10 @@ def _become(words: list[str]) -> int | str | None:
             exec(compile(source, script, "exec"), main.__dict__)  # noqa: S102 - the user's own program
     except SystemExit as stopped:
         return stopped.code
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        if error.__traceback__ is not None:  # whose first frame is this one, and none of the program's
+            error = error.with_traceback(error.__traceback__.tb_next)
+        sys.excepthook(type(error), error, error.__traceback__)
         return 1
     return 0
 

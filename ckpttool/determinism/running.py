@@ -6,11 +6,13 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,8 +22,10 @@ from ckpttool.determinism.reading import TraceError, read_files
 from ckpttool.determinism.trace import Process
 
 INJECT = Path(__file__).parent / "inject"
+LIBRARIES = "CKPTTOOL_TRACE_LIBRARIES"
 SERVE = "from ckpttool.determinism.launching import serve; serve()"
 LAST_LINES = 12
+LONGEST = 400  # characters of a line that is told
 _PYTHON = re.compile(r"python(\d+(\.\d+)*)?t?(\.exe)?")
 
 
@@ -38,6 +42,16 @@ class Ran:
     trace: tuple[Process, ...]
     left: int = 0
     seconds: float = 0.0
+
+    @property
+    def end(self) -> str:
+        """How it ended by itself, in words."""
+        last = max((step.number for process in self.trace for step in process.steps), default=0)
+        where = f" after step {last}" if last else ""
+        if self.status >= 0:
+            return f"failed with exit status {self.status}{where}"
+        name = signal.Signals(-self.status).name if -self.status in signal.valid_signals() else str(-self.status)
+        return f"was ended by {name}{where}"
 
     @property
     def was_killed_as_ordered(self) -> bool:
@@ -207,10 +221,12 @@ class _Launcher:
 
 
 def _paths() -> dict[str, str]:
-    """The caller's environment, with the recorder on the path, and this package after everything else."""
-    given = os.environ.get("PYTHONPATH", "")
-    parts = [str(INJECT), given, str(Path(__file__).parents[2])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in parts if part)}
+    """The caller's environment, with what starts the recorder on the path, and nothing else of this interpreter."""
+    parts = [str(INJECT), os.environ.get("PYTHONPATH", "")]
+    path = os.pathsep.join(part for part in parts if part)
+    found = find_spec("xxhash")
+    hashes = {LIBRARIES: str(Path(found.origin).parents[1])} if found is not None and found.origin else {}
+    return {**os.environ, **hashes, "PYTHONPATH": path}
 
 
 def environment(orders: Orders) -> dict[str, str]:
@@ -222,6 +238,7 @@ def _last_lines(output: Path) -> tuple[str, ...]:
     try:
         with output.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
-            return tuple(file.read().decode(errors="replace").splitlines()[-LAST_LINES:])
+            lines = file.read().decode(errors="replace").splitlines()[-LAST_LINES:]
+            return tuple(line if len(line) <= LONGEST else f"{line[:LONGEST]} …" for line in lines)
     except OSError:
         return ()
