@@ -224,11 +224,12 @@ def test_another_number_of_processes_takes_a_command_of_one(cut: Cut, tmp_path: 
 
 @SLOW
 def test_another_number_of_processes_goes_on(tmp_path: Path) -> None:
-    words = "--task tabular --batch-size 64 --schedule constant --dropout 0 --save-every 4 --keep-best 0".split()
-    command = [sys.executable, "-m", "ckpttool.trainer", "--out", str(tmp_path), *words]
-    for more in (["--steps", "4"], ["--steps", "8", "--inject", "world-size-changed"]):
-        done = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+    given: dict[str, Any] = {"task": "tabular", "batch_size": 64, "schedule": "constant", "keep_best": 0}
+    train(make_config({**given, "steps": 4, "progress": False}), tmp_path)
+    words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    command = [sys.executable, "-m", "ckpttool.trainer", "--out", str(tmp_path), *words, "--steps", "8"]
+    done = subprocess.run([*command, "--inject", "world-size-changed"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     assert "1 saved, 2 go on" in done.stderr
     with CheckpointStore(tmp_path, readonly=True) as store:
         found = store.load_latest()
