@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from ckpttool.determinism.importing import record, when_imported
+from ckpttool.determinism.printed import Printed
 
 PRELOADED = (
     "torch",
@@ -72,15 +73,16 @@ def _adopt_orphans() -> None:
 
 def _run(order: Mapping[str, Any], answers: int) -> dict[str, Any]:
     start = time.monotonic()
-    output = os.open(order["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    printed = Printed(order["output"])
     try:
-        pid = _fork(order, output, answers) if order.get("program") else _spawn(order, output)
+        pid = _fork(order, printed, answers) if order.get("program") else _spawn(order, printed)
     except OSError as error:
-        os.write(output, f"{order['words'][0]}: {error.strerror}\n".encode())
-        os.close(output)
+        printed.note(f"{order['words'][0]}: {error.strerror}\n")
+        os.close(printed.inlet)
+        printed.close()
         return {"status": 127, "timed_out": False, "left": 0, "seconds": 0.0}
-    os.close(output)
-    ended = _wait(pid, order["timeout"])
+    os.close(printed.inlet)
+    ended = _wait(pid, order["timeout"], printed)
     status = -signal.SIGKILL
     left = 0
     if ended:
@@ -88,24 +90,25 @@ def _run(order: Mapping[str, Any], answers: int) -> dict[str, Any]:
         left = _end_all(pid)
     else:
         _end_all(pid)
+    printed.close()
     seconds = time.monotonic() - start
     return {"status": status, "timed_out": not ended, "left": left, "seconds": seconds}
 
 
-def _spawn(order: Mapping[str, Any], output: int) -> int:
+def _spawn(order: Mapping[str, Any], printed: Printed) -> int:
     child = subprocess.Popen(
         order["words"],
         env=order["environment"],
         stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=output,
+        stdout=printed.inlet,
+        stderr=printed.inlet,
         start_new_session=True,
     )
     child.returncode = 0  # it is waited for by its id: nothing is left for this object to do
     return child.pid
 
 
-def _fork(order: Mapping[str, Any], output: int, answers: int) -> int:
+def _fork(order: Mapping[str, Any], printed: Printed, answers: int) -> int:
     pid = os.fork()
     if pid:
         return pid
@@ -114,9 +117,9 @@ def _fork(order: Mapping[str, Any], output: int, answers: int) -> int:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     for number in (1, 2):
-        os.dup2(output, number)
-    os.close(nothing)
-    os.close(output)
+        os.dup2(printed.inlet, number)
+    for handle in (nothing, printed.inlet, printed.outlet, printed.file):
+        os.close(handle)
     os.environ.clear()
     os.environ.update(order["environment"])
     raise SystemExit(_become(order["program"]))
@@ -157,20 +160,22 @@ def _seed_anew() -> None:
         numpy.random.seed()
 
 
-def _wait(pid: int, timeout: float) -> bool:
+def _wait(pid: int, timeout: float, printed: Printed) -> bool:
     """Whether a child ended by itself in time; the end of the input ends everything at once."""
     end = time.monotonic() + timeout
     try:
         handle = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
     except OSError:
         handle = -1
-    watched = [0] if handle < 0 else [0, handle]
+    watched = [0, printed.outlet] if handle < 0 else [0, printed.outlet, handle]
     try:
         while (rest := end - time.monotonic()) > 0:
             ready = select.select(watched, [], [], min(rest, 0.02) if handle < 0 else rest)[0]
             if 0 in ready:  # nobody sends a second order before the first is answered
                 _end_all(pid)
                 raise SystemExit(0)
+            if printed.outlet in ready and not printed.take():
+                watched.remove(printed.outlet)
             if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
                 return True
         return False

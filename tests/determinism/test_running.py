@@ -65,3 +65,19 @@ def test_a_signal_is_told_by_its_name(tmp_path: Path, bare: str) -> None:
     found = ran(tmp_path, "import os\nos.write(1, b'x' * 10**6)\nos.kill(os.getpid(), 11)", bare)
     assert found.end == "was ended by SIGSEGV"
     assert max(map(len, found.lines)) < 500
+
+
+def test_of_what_is_printed_without_end_the_beginning_and_the_end_are_kept(tmp_path: Path, bare: str) -> None:
+    found = ran(tmp_path, "print('first')\nfor _ in range(30): print('x' * 10**6)\nprint('last')", bare)
+    assert found.lines[-1] == "last"
+    kept = (tmp_path / "out.txt").read_bytes()
+    assert kept.startswith(b"first\n")
+    assert b"bytes left out" in kept
+    assert len(kept) < 10 << 20
+
+
+def test_what_a_process_left_behind_prints_keeps_nobody_waiting(tmp_path: Path, bare: str) -> None:
+    source = "import os, time\nif os.fork() == 0:\n os.setsid()\n time.sleep(60)\nprint('done', flush=True)"
+    found = ran(tmp_path, source, bare)
+    assert (found.status, found.lines, found.left) == (0, ("done",), 1)
+    assert found.seconds < 30
