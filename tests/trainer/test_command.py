@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import io
 import json
 import os
 import signal
 import time
+import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import pytest
 import ckpttool
 from ckpttool import UsageError
 from ckpttool.cli.train import read_config, settled
+from ckpttool.trainer import config
 from ckpttool.trainer.config import Config, differences, make_config
 
 LOOP = "ckpttool.trainer.train"
@@ -79,6 +83,29 @@ def test_what_may_change() -> None:
     assert "old: saved 1, now '(nothing)'" in lines
     assert not any(line.startswith(("lr", "workers", "task")) for line in lines)
     assert not any(line.startswith("steps") for line in differences(saved, Config(schedule="constant", steps=9)))
+
+
+def test_it_can_be_read_in_one_sitting() -> None:
+    """Lines that hold code, without docstrings, and without the faults that it can be given."""
+    count = 0
+    for path in Path(config.__file__).parent.glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        holders = [node for node in ast.walk(ast.parse(text)) if hasattr(node, "body") and isinstance(node.body, list)]
+        plain = [line for node in holders for line in node.body if isinstance(line, ast.Expr)]
+        quoted = {
+            number
+            for line in plain
+            if isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
+            for number in range(line.lineno, (line.end_lineno or 0) + 1)
+        }
+        tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+        code = {number for t in tokens if t.string.strip() and t.type != tokenize.COMMENT for number in span(t)}
+        count += len(code - quoted)
+    assert 500 < count <= 1050
+
+
+def span(token: tokenize.TokenInfo) -> range:
+    return range(token.start[0], token.end[0] + 1)
 
 
 # --- the command ---------------------------------------------------------------------------------------
