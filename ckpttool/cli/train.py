@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import runpy
 import sys
+import time
 import tomllib
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 SIGNALS = {"SIGINT": 2, "SIGTERM": 15}
 """What a run that a signal ended exits with, plus 128, as shells do: so a script can tell it from one that is done."""
+
+PAUSE = 0.1
+"""Seconds between two looks of the progress line."""
 
 HELP = {
     "task": "digits (pictures), gpt (text) or tabular (measurements).",
@@ -86,7 +91,8 @@ def command(out: Path, config_file: Path | None, plot: Path | None, quiet: bool,
         from ckpttool.render.curves import need_plot
 
         need_plot(plot)
-    with _ending_at_once(), progress(config, wanted=speaks and not quiet) as watch:
+    with _ending_at_once(), warnings.catch_warnings(), progress(config, wanted=speaks and not quiet) as watch:
+        warnings.showwarning = _plainly
         result = _train(config, out, watch)
     counters = result.counters
     if speaks and not quiet:
@@ -109,6 +115,11 @@ def _train(config: Config, out: Path, watch: Watch | None) -> Result:
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "train") from error
     return train(config, out, watch)
+
+
+def _plainly(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Without the line of code that warns."""
+    click.echo(f"warning: {message}", err=True)
 
 
 @contextmanager
@@ -173,12 +184,16 @@ def progress(config: Config, *, wanted: bool) -> Iterator[Watch | None]:
 
     columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), auto_refresh=False) as bar:  # no thread: workers are forked
-        line = bar.add_task("", total=config.steps, start=False)
+        line, shown = bar.add_task("", total=config.steps, start=False), 0.0
 
         def watch(step: int, values: dict[str, float]) -> None:
+            nonlocal shown
             if not bar.tasks[0].started:  # where a resume starts from took no time
                 bar.reset(line, completed=step)
             numbers = "  ".join(f"{k} {v:.4g}" for k, v in values.items() if k in ("loss", "metric", "lr"))
-            bar.update(line, completed=step, description=numbers, refresh=True)
+            bar.update(line, completed=step, description=numbers)
+            if time.monotonic() - shown > PAUSE:
+                shown = time.monotonic()
+                bar.refresh()
 
         yield watch
