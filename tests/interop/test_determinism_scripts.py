@@ -24,9 +24,11 @@ def launchers() -> Iterator[Launchers]:
         yield found
 
 
-def checked(launchers: Launchers, work: Path, steps: int, script: str, *words: str, resume: str = "") -> Verdict:
+def checked(
+    launchers: Launchers, work: Path, steps: int, script: str, *words: str, resume: str = "", prove: bool = False
+) -> Verdict:
     command = Command((sys.executable, str(SCRIPTS / script), *words), tuple(resume.split()), timeout=120)
-    wishes = Wishes(steps, cuts=1, power=False, prove=False, shrink=False, level="trajectory")
+    wishes = Wishes(steps, cuts=1, power=False, prove=prove, shrink=False, level="trajectory")
     return check(command, wishes, work, launchers=launchers)
 
 
@@ -70,8 +72,9 @@ def test_transformers_trainer_is_exact(launchers: Launchers, tmp_path: Path) -> 
 
 def test_accelerate_shuffles_anew_within_the_epoch(launchers: Launchers, tmp_path: Path) -> None:
     needs("accelerate")
-    found = checked(launchers, tmp_path, 8, "accelerate_state.py", "--output_dir", "{out}")
+    found = checked(launchers, tmp_path, 8, "accelerate_state.py", "--output_dir", "{out}", prove=True)
     # The generators are restored in mid-epoch, and the order of the epoch is drawn from them once more.
     status, component, name, step = told(found)
     assert (status, component, step) == ("diverged", "data", 4), found.message
     assert name == "data-order-rng", found.message
+    assert set(found.branches[0].proof) == {"data", "rng"}, "its loader is one batch ahead"
