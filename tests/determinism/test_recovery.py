@@ -90,7 +90,7 @@ def test_sigterm_heeded_and_not(tmp_path: Path) -> None:
 
 
 def test_a_second_sigterm_strikes_the_save_that_follows_the_first(tmp_path: Path) -> None:
-    found = verdict(tmp_path, "heeds-one-sigterm", kills=9)
+    found = verdict(tmp_path, "heeds-one-sigterm", kills=7)
     assert found.status == "exact", found.message
     branch = next(b for b in found.branches if b.kill.how == "again")
     assert branch.ran[0].status == -signal.SIGTERM
@@ -100,7 +100,7 @@ def test_a_second_sigterm_strikes_the_save_that_follows_the_first(tmp_path: Path
 
 @pytest.mark.slow
 def test_a_handler_that_saves_and_is_hit_again_is_seen(tmp_path: Path) -> None:
-    found = verdict(tmp_path, "saves-in-handler", kills=9)
+    found = verdict(tmp_path, "saves-in-handler", kills=7)
     branch = next(b for b in found.branches if b.kill.how == "again")
     assert branch.ran[0].trace[0].signals == 2
     assert found.status == "exact", found.message
