@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,28 +84,45 @@ def check(
     work, clear = work_folder(keep)
     say = complain if out.chatty else lambda _: None
     try:
-        found = run(
-            Command(words, tuple(shlex.split(resume)), timeout, fork),
-            Wishes(
-                steps,
-                cuts,
-                jobs,
-                seed,
-                power,
-                kills=kills,
-                power_cuts=power_cuts,
-                level=level,
-                grace=grace,
-                ignore=ignore,
-                without_saves=tuple(shlex.split(without_saves)),
-                without_evaluation=tuple(shlex.split(without_evaluation)),
-            ),
-            work,
-            say,
-        )
+        with _ended_by_signals():
+            found = run(
+                Command(words, tuple(shlex.split(resume)), timeout, fork),
+                Wishes(
+                    steps,
+                    cuts,
+                    jobs,
+                    seed,
+                    power,
+                    kills=kills,
+                    power_cuts=power_cuts,
+                    level=level,
+                    grace=grace,
+                    ignore=ignore,
+                    without_saves=tuple(shlex.split(without_saves)),
+                    without_evaluation=tuple(shlex.split(without_evaluation)),
+                    tidy=keep is None,
+                ),
+                work,
+                say,
+            )
     finally:
         clear()
     click.get_current_context().exit(int(emit(report(found, shlex.join(words)), out)))
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the block as Ctrl-C does: processes that it has started and folders go with it."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @command.command("record", epilog=RECORDED, context_settings={"ignore_unknown_options": True})

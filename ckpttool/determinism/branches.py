@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +33,13 @@ class Lab:
     def branch(self, kill: Kill, name: str = "", final: Orders | None = None) -> Branch:
         """Interrupt as planned, resume, go on to the last step, compare. ``final`` are orders for the last part."""
         folder = self.work / (name or kill.name)
+        try:
+            return self._branch(kill, folder, final)
+        finally:
+            if self.wishes.tidy:
+                shutil.rmtree(folder / NEW_LEG, ignore_errors=True)
+
+    def _branch(self, kill: Kill, folder: Path, final: Orders | None) -> Branch:
         ran: list[Ran] = []
         lost = Loss()
         for place in range(len(kill.cut) + 1):

@@ -20,6 +20,7 @@ from ckpttool.determinism.proving import POWER, detail, power, smallest
 from ckpttool.determinism.running import Command, Launchers, Ran
 from ckpttool.determinism.transparency import beside, rhythm
 from ckpttool.determinism.verdict import Branch, Detail, Level, Status, Verdict, Wishes
+from ckpttool.errors import UsageError, printable
 
 Say = Callable[[str], None]
 
@@ -167,8 +168,10 @@ def _judged(lab: Lab, found: Verdict, say: Say) -> Verdict:
     failed = [b for b in ordinary if b.failure]
     if failed:
         first = min(failed, key=lambda b: b.cut)
+        asks = first.failure.endswith("from the beginning") and not lab.command.resume
+        hint = "; if it takes its checkpoint by an option, name that in --resume-arg" if asks else ""
         return _with_levels(lab, replace(
-            found, status="recovery-failed", message=f"{first.kill}: {first.failure}", lines=_last_lines(first),
+            found, status="recovery-failed", message=f"{first.kill}: {first.failure}{hint}", lines=_last_lines(first),
         ))  # fmt: skip
     if any(wanted & set(b.broken) for b in ordinary):
         return _diverged(lab, found, say)
@@ -246,10 +249,15 @@ def _of_a_second_resume(worst: Branch, branches: Sequence[Branch]) -> Branch:
 
 
 def work_folder(keep: str | None) -> tuple[Path, Callable[[], None]]:
-    """Where a check works, and what clears it up: nothing, where the folder was named."""
+    """Where a check works, and what clears it up: nothing, where the folder was named.
+
+    Raises ``UsageError`` for a folder with something in it: a run would go on from the checkpoints of an earlier check.
+    """
     if keep:
-        place = Path(keep)
+        place = Path(keep).absolute()
         place.mkdir(parents=True, exist_ok=True)
+        if any(place.iterdir()):
+            raise UsageError(f"{printable(keep)} – there is something in it already: name a folder of its own")
         return place, lambda: None
     place = Path(tempfile.mkdtemp(prefix="ckpttool-determinism-"))
     return place, lambda: shutil.rmtree(place, ignore_errors=True)

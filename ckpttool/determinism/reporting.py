@@ -26,7 +26,11 @@ SHOWN = 8
 def report(found: Verdict, command: str, script: str = "") -> Report:
     """The report on one check. ``script`` is the file that annotations are pinned to; by default the command's."""
     good = found.status == "exact"
-    blocks: list[Block] = [Text(command, "title"), Text(found.status, "good" if good else "bad"), Text(found.message)]
+    blocks: list[Block] = [
+        Text(printable(command), "title"),
+        Text(found.status, "good" if good else "bad"),
+        Text(found.message),
+    ]
     if found.causes:
         blocks.append(Facts(tuple(_facts(found))))
     if found.levels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -20,12 +21,14 @@ from typing import Any
 from ckpttool.determinism.orders import Orders
 from ckpttool.determinism.reading import TraceError, read_files
 from ckpttool.determinism.trace import Process
+from ckpttool.errors import UsageError, printable
 
 INJECT = Path(__file__).parent / "inject"
 LIBRARIES = "CKPTTOOL_TRACE_LIBRARIES"
 SERVE = "from ckpttool.determinism.launching import serve; serve()"
 LAST_LINES = 12
 LONGEST = 400  # characters of a line that is told
+LEAST = 1 << 16  # bytes of space that a run can do with
 _PYTHON = re.compile(r"python(\d+(\.\d+)*)?t?(\.exe)?")
 
 
@@ -154,12 +157,17 @@ class Launchers:
             "environment": environment(orders), "timeout": command.timeout,
         }  # fmt: skip
         answer = self._answered(order, program)
+        lines = _last_lines(output)
         written = set(orders.folder.glob("r*.jsonl")) - before
         try:
             trace = read_files(written) if written else ()
         except TraceError:
             trace = ()
-        return Ran(answer["status"], answer["timed_out"], _last_lines(output), trace, answer["left"], answer["seconds"])
+        ran = Ran(answer["status"], answer["timed_out"], lines, trace, answer["left"], answer["seconds"])
+        if ran.status and not ran.was_killed_as_ordered and _is_full(out, lines):
+            text = f"{printable(str(out.parent))} – no space is left on the disk for runs of the command"
+            raise UsageError(f"{text}: choose a folder on another by TMPDIR, or by --keep")
+        return ran
 
     def _answered(self, order: dict[str, Any], program: Program | None) -> Any:
         interpreter = None if program is None else program.interpreter
@@ -232,6 +240,11 @@ def _paths() -> dict[str, str]:
 def environment(orders: Orders) -> dict[str, str]:
     """What a traced process gets: the caller's, the paths, the orders."""
     return {**_paths(), **orders.to_environment()}
+
+
+def _is_full(folder: Path, lines: Sequence[str]) -> bool:
+    """Whether a run failed for want of space where it works, which says nothing of the command."""
+    return shutil.disk_usage(folder).free < LEAST or any(os.strerror(errno.ENOSPC) in line for line in lines)
 
 
 def _last_lines(output: Path) -> tuple[str, ...]:

@@ -25,7 +25,8 @@ class Wishes:
     """What was asked for. ``kills`` are deaths inside saves and by SIGTERM; ``level`` is the widest that has to hold.
     ``power_cuts`` are kills after saves that cost, too, what was not flushed to the disk.
 
-    ``without_saves`` and ``without_evaluation`` are words that turn these off, or to another rhythm.
+    ``without_saves`` and ``without_evaluation`` are words that turn these off, or to another rhythm. With ``tidy`` what
+    a branch has written is removed once it has been compared.
     """
 
     steps: int
@@ -41,6 +42,7 @@ class Wishes:
     without_saves: tuple[str, ...] = ()
     without_evaluation: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
+    tidy: bool = False
     power_cuts: int = 0
 
 
