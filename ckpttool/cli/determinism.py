@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import click
 from ckpttool.cli.group import complain
 from ckpttool.cli.options import exit_status, output_of, output_options
 from ckpttool.cli.output import emit
+from ckpttool.errors import UsageError, printable
 
 EPILOG = exit_status(
     "0  exact: interrupted and resumed equals uninterrupted",
@@ -37,6 +40,10 @@ def command() -> None:
 @command.command("check", epilog=EPILOG, context_settings={"ignore_unknown_options": True})
 @click.option("--steps", type=click.IntRange(min=2), required=True, help="Optimizer steps to look at.")
 @click.option("--cuts", type=click.IntRange(min=1), default=6, show_default=True, help="Interruptions to try.")
+@click.option(
+    "--cut", "at", metavar="STEP[,STEP]", multiple=True,
+    help="Interrupt after this step, and resumed after that; in the place of those that are chosen.",
+)  # fmt: skip
 @click.option("--resume-arg", "resume", metavar="TEXT", default="", help="Added on a resume; {last}: newest save.")
 @click.option(
     "--kills", type=click.IntRange(min=0), default=6, show_default=True,
@@ -65,9 +72,9 @@ def command() -> None:
 @click.argument("words", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 @output_options(FORMATS)
 def check(
-    steps: int, cuts: int, resume: str, kills: int, power_cuts: int, level: Any, without_saves: str,
-    without_evaluation: str, ignore: tuple[str, ...], grace: float, fork: bool, jobs: int, seed: int, timeout: float,
-    keep: str | None, power: bool, words: tuple[str, ...], **options: Any,
+    steps: int, cuts: int, at: tuple[str, ...], resume: str, kills: int, power_cuts: int, level: Any,
+    without_saves: str, without_evaluation: str, ignore: tuple[str, ...], grace: float, fork: bool, jobs: int,
+    seed: int, timeout: float, keep: str | None, power: bool, words: tuple[str, ...], **options: Any,
 ) -> None:  # fmt: skip
     """Run COMMAND twice, then kill it after chosen steps, resume it, and compare every step bit for bit.
 
@@ -75,18 +82,22 @@ def check(
     {out}, or through --resume-arg.
     """
     out = output_of(FORMATS, **options)
-    import shlex
-
     from ckpttool.determinism.check import Wishes, check as run, work_folder
     from ckpttool.determinism.reporting import report
     from ckpttool.determinism.running import Command
 
+    named = tuple(_cut_of(text, steps) for text in at)
+    more = tuple(_words_of(text) for text in (resume, without_saves, without_evaluation))
+    given = [("--resume-arg", resume), ("--without-saves", without_saves), ("--without-evaluation", without_evaluation)]
+    given += [("--ignore", name) for name in ignore] + ([("--level", level)] if level != LEVELS[-1] else [])
+    again = ["ckpttool", "determinism", "check", "--steps", str(steps), *([] if fork else ["--no-fork"])]
+    again += [word for name, text in given if text for word in (name, text)]
     work, clear = work_folder(keep)
     say = complain if out.chatty else lambda _: None
     try:
         with _ended_by_signals():
             found = run(
-                Command(words, tuple(shlex.split(resume)), timeout, fork),
+                Command(words, more[0], timeout, fork),
                 Wishes(
                     steps,
                     cuts,
@@ -98,16 +109,37 @@ def check(
                     level=level,
                     grace=grace,
                     ignore=ignore,
-                    without_saves=tuple(shlex.split(without_saves)),
-                    without_evaluation=tuple(shlex.split(without_evaluation)),
+                    without_saves=more[1],
+                    without_evaluation=more[2],
                     tidy=keep is None,
+                    at=named,
                 ),
                 work,
                 say,
             )
     finally:
         clear()
-    click.get_current_context().exit(int(emit(report(found, shlex.join(words)), out)))
+    told = report(found, shlex.join(words), check=shlex.join(again))
+    click.get_current_context().exit(int(emit(told, out)))
+
+
+def _cut_of(text: str, steps: int) -> tuple[int, ...]:
+    """The steps that a cut names. Raises ``UsageError``."""
+    try:
+        cut = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        cut = ()
+    if not cut or cut[0] < 1 or cut[-1] >= steps or any(a >= b for a, b in pairwise(cut)):
+        raise UsageError(f"--cut {printable(text)} – steps from 1 to {steps - 1} are needed, ascending, as 7 or 7,12")
+    return cut
+
+
+def _words_of(text: str) -> tuple[str, ...]:
+    """The words of an option, as a shell takes them. Raises ``UsageError``."""
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise UsageError(f"{printable(text)} – {str(error).lower()}") from None
 
 
 @contextmanager

@@ -60,6 +60,7 @@ def _checked(lab: Lab, say: Say) -> Verdict:
     kills = plan(
         reference.steps, reference.saves, reference.between, cuts=wishes.cuts, kills=wishes.kills,
         ranks=len(reference.ranks), seed=wishes.seed, power_cuts=wishes.power_cuts,
+        at=wishes.at,
     )  # fmt: skip
     if not kills:
         text = (

@@ -67,13 +67,15 @@ class Kill:
 
 def plan(
     steps: Mapping[int, Step], saves: Sequence[Save], between: Sequence[Between], *, cuts: int, kills: int = 0,
-    ranks: int = 1, seed: int = 0, power_cuts: int = 0,
+    ranks: int = 1, seed: int = 0, power_cuts: int = 0, at: Sequence[Cut] = (),
 ) -> tuple[Kill, ...]:  # fmt: skip
     """Everything that is to be tried: cuts at steps first, then deaths inside saves, SIGTERM and single ranks, power.
 
-    The same for the same arguments. Nothing where nothing was saved that could be resumed.
+    The same for the same arguments. Nothing where nothing was saved that could be resumed. ``at`` are cuts that were
+    named: they take the place of those that are chosen.
     """
-    found = [Kill(cut, why) for cut, why in chosen(steps, saves, cuts, seed, between)]
+    named = [(cut, "asked for") for cut in at if cut[-1] < max(steps, default=0)] if saves else []
+    found = [Kill(cut, why) for cut, why in (named if at else chosen(steps, saves, cuts, seed, between))]
     if not found:
         return ()
     last = max(steps)

@@ -23,8 +23,11 @@ SHOWN = 8
 """Names of tensors that are told one by one."""
 
 
-def report(found: Verdict, command: str, script: str = "") -> Report:
-    """The report on one check. ``script`` is the file that annotations are pinned to; by default the command's."""
+def report(found: Verdict, command: str, script: str = "", check: str = "") -> Report:
+    """The report on one check. ``script`` is the file that annotations are pinned to; by default the command's.
+
+    ``check`` is the command line that asked for it, up to the cuts: with it that is told which repeats what failed.
+    """
     good = found.status == "exact"
     blocks: list[Block] = [
         Text(printable(command), "title"),
@@ -32,7 +35,9 @@ def report(found: Verdict, command: str, script: str = "") -> Report:
         Text(found.message),
     ]
     if found.causes:
-        blocks.append(Facts(tuple(_facts(found))))
+        blocks.append(Facts((*_facts(found), *_again(found, command, check))))
+    elif again := tuple(_again(found, command, check)):
+        blocks.append(Facts(again))
     if found.levels:
         blocks.append(
             Table(("level", "", "what that rests on"), tuple((v.name, v.state, v.basis) for v in found.levels))
@@ -44,7 +49,13 @@ def report(found: Verdict, command: str, script: str = "") -> Report:
         blocks.append(Text("the command's last lines:", "heading"))
         blocks += [Text(printable(line), "dim") for line in found.lines]
     subjects = tuple(_subjects(found, command, script or script_of(command)))
-    return Report("determinism", _data(found), tuple(blocks), CODES[found.status], subjects)
+    return Report(
+        "determinism",
+        _data(found) | {"reproduce": repeats(found, command, check) or None},
+        tuple(blocks),
+        CODES[found.status],
+        subjects,
+    )
 
 
 def script_of(command: str) -> str:
@@ -75,6 +86,20 @@ def _facts(found: Verdict) -> Iterator[tuple[str, str]]:
         yield "smallest", found.smallest
     for other in found.causes[1:3]:
         yield "also", f"{other.name}: {other.message}"
+
+
+def repeats(found: Verdict, command: str, check: str) -> str:
+    """The command that tries the failing cut alone; nothing where that is a kill of another kind, or none."""
+    starts = ((b, str(b.kill)) for b in found.branches if b.kill.how == "step" and (b.failure or b.departure))
+    bad = next((b for b, kill in starts if found.message.startswith((f"{kill}:", f"{kill} and resumed"))), None)
+    if bad is None or not check:
+        return ""
+    return f"{check} --cut {','.join(map(str, bad.cut))} --kills 0 -- {command}"
+
+
+def _again(found: Verdict, command: str, check: str) -> Iterator[tuple[str, str]]:
+    if text := repeats(found, command, check):
+        yield "again", printable(text)
 
 
 def _closer(found: Detail) -> Iterator[tuple[str, str]]:

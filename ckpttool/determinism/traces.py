@@ -140,7 +140,7 @@ def _blocks(
         yield Facts(tuple(_facts(one, two, found)))
     for side in (one, two):
         if left := _alone(side, shared):
-            yield Text(f"{left} steps are in {side.name} alone", "dim")
+            yield Text(f"{left} step{' is' if left == 1 else 's are'} in {side.name} alone", "dim")
     if left_out := sorted(_unshared(one, two, ranks)):
         yield Text(f"recorded in one of the two alone, and not compared: {', '.join(left_out[:NAMES])}", "dim")
     if loose := sorted({n for rank in ranks for n in _shared(one, two, rank) - _compared(one, two, rank)}):

@@ -26,7 +26,7 @@ class Wishes:
     ``power_cuts`` are kills after saves that cost, too, what was not flushed to the disk.
 
     ``without_saves`` and ``without_evaluation`` are words that turn these off, or to another rhythm. With ``tidy`` what
-    a branch has written is removed once it has been compared.
+    a branch has written is removed once it has been compared. ``at`` are cuts that were named, in the place of others.
     """
 
     steps: int
@@ -43,6 +43,7 @@ class Wishes:
     without_evaluation: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     tidy: bool = False
+    at: tuple[Cut, ...] = ()
     power_cuts: int = 0
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -69,3 +71,29 @@ def test_who_never_resumes_is_told_how_to_name_the_option(tmp_path: Path) -> Non
     found = check(command, Wishes(12, cuts=1, power=False, prove=False), tmp_path)
     assert found.status == "recovery-failed"
     assert found.message.endswith("name that in --resume-arg")
+
+
+@pytest.mark.parametrize(
+    "words", [["--cut", "9"], ["--cut", "5,4"], ["--cut", "x"], ["--cut", "0"], ["--resume-arg", "a 'b"]]
+)
+def test_options_that_cannot_be_are_refused(words: list[str]) -> None:
+    found = CliRunner().invoke(
+        main, ["determinism", "check", "--steps", "9", *words, "--", "true"], prog_name="ckpttool"
+    )
+    assert (found.exit_code, found.stdout) == (2, "")
+    assert found.stderr.startswith("error: ")
+
+
+def test_the_answer_ends_with_what_repeats_it(tmp_path: Path) -> None:
+    """And that tries the cut that was named, alone."""
+    check_of = ["determinism", "check", "--format", "json", "--no-fork", "--no-power", "--steps", "12", "--kills", "0"]
+    words = [*check_of, "--cut", "6", "--cut", "5,9", "--resume-arg", "--on 'a b'", "--", *TRAIN, "never-resumes"]
+    found = json.loads(CliRunner().invoke(main, words, prog_name="ckpttool").stdout)
+    assert [cut["steps"] for cut in found["cuts"]] == [[6], [5, 9]]
+    again = shlex.split(found["reproduce"])
+    assert again[again.index("--resume-arg") + 1] == "--on 'a b'"
+    assert again[again.index("--cut") + 1] == "5,9"
+    assert again[again.index("--") + 1 :] == [*TRAIN, "never-resumes"]
+    again[again.index("--steps") : again.index("--steps")] = ["--format", "json"]
+    once_more = CliRunner().invoke(main, again[1:], prog_name="ckpttool")
+    assert json.loads(once_more.stdout)["message"] == found["message"]
