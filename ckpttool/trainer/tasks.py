@@ -106,7 +106,8 @@ class CharGPT(nn.Module):
         self.lm_head = nn.Linear(width, vocabulary, bias=False)
         self.lm_head.weight = self.wte.weight  # tied
         self.recompute = config.activation_checkpointing
-        nn.init.normal_(self.wte.weight, std=0.02)
+        for embedding in (self.wte, self.wpe):
+            nn.init.normal_(embedding.weight, std=0.02)
 
     def forward(self, ids: Tensor) -> Tensor:
         x = self.wte(ids) + self.wpe(torch.arange(ids.shape[1], device=ids.device))
