@@ -122,3 +122,15 @@ def outcome() -> Callable[[Path], Outcome]:
         return Outcome(rows, found.step, state["digests"])
 
     return read
+
+
+@pytest.fixture
+def environment_put_back() -> Iterator[None]:
+    """A training in the test's own process sets threads and kernels for all that comes after it."""
+    import torch
+
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    torch.backends.mkldnn.enabled = True
+    torch.use_deterministic_algorithms(False)

@@ -24,7 +24,10 @@ from ckpttool.trainer.tasks import load_task  # noqa: E402
 from ckpttool.trainer.train import fresh_state, set_up, train  # noqa: E402
 
 # What torch says of itself while it imports its compiler and its distributed checkpoints.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*", "ignore::FutureWarning:torch.*")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*", "ignore::FutureWarning:torch.*"),
+    pytest.mark.usefixtures("environment_put_back"),
+]
 SLOW = pytest.mark.slow
 
 CUT, STEPS = 26, 34  # in the second epoch of digits, not at its start
@@ -53,15 +56,6 @@ def settings(kind: str, **more: Any) -> dict[str, Any]:
 def losses(folder: Path) -> dict[int, tuple[str, str]]:
     with (folder / "log.csv").open(newline="") as file:
         return {int(row["step"]): (row["loss"], row["lr"]) for row in csv.DictReader(file) if row["loss"]}
-
-
-@pytest.fixture(autouse=True)
-def environment_put_back() -> Any:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.backends.mkldnn.enabled = True
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="module")

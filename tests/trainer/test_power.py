@@ -28,6 +28,7 @@ from ckpttool.trainer.train import Result, train  # noqa: E402
 
 SLOW = pytest.mark.slow
 pytestmark = [
+    pytest.mark.usefixtures("environment_put_back"),
     pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads an open file by its number"),
     pytest.mark.filterwarnings("ignore:torch.distributed is:UserWarning"),  # where a folder is read
 ]
@@ -177,14 +178,6 @@ def lay(folder: Path, tree: Tree) -> None:
     folder.mkdir()
     for name, content in tree.items():
         (folder / name).mkdir() if content is None else (folder / name).write_bytes(content)
-
-
-@pytest.fixture(autouse=True)
-def environment_put_back() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
 
 
 def run(folder: Path, **settings: Any) -> Result:

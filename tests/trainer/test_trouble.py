@@ -30,6 +30,7 @@ from ckpttool.trainer.tasks import load_task  # noqa: E402
 from ckpttool.trainer.train import Result, fresh_state, set_up, train  # noqa: E402
 
 SLOW = pytest.mark.slow
+pytestmark = pytest.mark.usefixtures("environment_put_back")
 SHORT = {
     "task": "tabular", "steps": 12, "eval_every": 4, "save_every": 4, "log_every": 1, "progress": False, "keep": 9,
 }  # fmt: skip
@@ -45,14 +46,6 @@ LONG = {"steps": 60, "eval_every": 0, "save_every": 50}
 
 def steps(folder: Path) -> list[int]:
     return [step for step, _ in CheckpointStore(folder, readonly=True).steps()]
-
-
-@pytest.fixture(autouse=True)
-def environment_put_back() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
 
 
 def fill(disk: Path, room: int) -> Path:
